@@ -1,0 +1,470 @@
+//! What one can ask of a node, and what it answers: the same types in process, over the control socket and in `--json`.
+//!
+//! Field names of events are read by other programs: add, never rename. Sizes are bytes, times are seconds.
+
+use std::path::PathBuf;
+
+use modswarm_protocol::{Cid, HashKind};
+use serde::{Deserialize, Serialize};
+
+/// The network that a pack is shared in. A pack is announced and served only in its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// The public IPFS DHT.
+    #[default]
+    Public,
+    /// This LAN, by multicast DNS.
+    Lan,
+    /// Only peers named by `--bootstrap`, `--peer` and links.
+    Private,
+}
+
+/// `share PATH`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ShareRequest {
+    /// Absolute path of the folder or file.
+    pub path: PathBuf,
+    /// The pack's name; the folder's name if none is given.
+    pub name: Option<String>,
+    /// Free text.
+    pub description: Option<String>,
+    /// Who made the pack.
+    pub creator: Option<String>,
+    /// The game that it is for.
+    pub game: Option<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// The hash function's name, `blake3` or `sha2-256`; blake3 if none is given.
+    #[serde(default, with = "hash_name")]
+    pub hash: Option<HashKind>,
+    /// The pack that this one follows; found by itself when a changed folder is shared again.
+    pub previous: Option<Cid>,
+    /// Seconds until the link expires.
+    pub expires: Option<u64>,
+}
+
+/// `get TARGET`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GetRequest {
+    /// A link, CID, `ipfs://`, `/ipfs/` or gateway URL, as the user gave it.
+    pub target: String,
+    /// Absolute folder under which the pack's folder appears (or an installed pack's own folder).
+    pub output: PathBuf,
+    /// Multiaddrs of peers to ask, each ending in `/p2p/ID`.
+    pub peers: Vec<String>,
+    /// Globs over paths inside the pack; empty: everything.
+    pub only: Vec<String>,
+    /// Replace files that differ.
+    pub overwrite: bool,
+    /// Seconds without a new verified block after which to give up; none: never.
+    pub timeout: Option<u64>,
+    /// Go on seeding when complete.
+    pub seed: bool,
+}
+
+/// `ls TARGET`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ListRequest {
+    /// As in [`GetRequest::target`].
+    pub target: String,
+    /// As in [`GetRequest::peers`].
+    pub peers: Vec<String>,
+    /// As in [`GetRequest::timeout`].
+    pub timeout: Option<u64>,
+}
+
+/// Whether a stage of a job is moving, and which.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Looking at the files of a folder.
+    Scanning,
+    /// Cutting and hashing files.
+    Hashing,
+    /// Writing the index.
+    Indexing,
+    /// Nobody known yet.
+    LookingForPeers,
+    /// Dialling the first peers.
+    Connecting,
+    /// Fetching the list of files.
+    FetchingSkeleton,
+    /// Looking for what is here already.
+    Checking,
+    /// Blocks are arriving.
+    Downloading,
+    /// Connected, but nobody sends.
+    Waiting,
+    /// Moving files to their places.
+    Finishing,
+}
+
+/// What `share` reports; the last is [`ShareEvent::Ready`] or [`ShareEvent::Failed`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ShareEvent {
+    /// How far it is; a few a second.
+    Progress {
+        /// What is being done.
+        stage: Stage,
+        /// Bytes looked at (unchanged files count whole).
+        bytes_done: u64,
+        /// Bytes of all files; 0 while scanning.
+        bytes_total: u64,
+        /// Files done.
+        files_done: u64,
+        /// All files.
+        files_total: u64,
+    },
+    /// Something that the user should know and that does not stop the share.
+    Warning {
+        /// One sentence.
+        message: String,
+    },
+    /// The pack is shared and being served.
+    Ready(Shared),
+    /// It ended without a pack.
+    Failed(Failure),
+}
+
+/// A shared pack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// Pack CID.
+    pub pack: Cid,
+    /// Content CID.
+    pub content: Cid,
+    /// What to pass on.
+    pub link: String,
+    /// Number of files.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Number of distinct leaves.
+    pub blocks: u64,
+    /// This node.
+    pub peer_id: String,
+    /// Addresses that can be dialled, each ending in `/p2p/ID`.
+    pub addrs: Vec<String>,
+}
+
+/// What `get` reports; the last is [`GetEvent::Complete`] or [`GetEvent::Failed`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum GetEvent {
+    /// What will be written; once, before anything is.
+    Plan {
+        /// Pack CID, where the target is a pack.
+        pack: Option<Cid>,
+        /// Content CID.
+        content: Cid,
+        /// The pack's name.
+        name: String,
+        /// Where the files will be.
+        path: PathBuf,
+        /// Selected files.
+        files: u64,
+        /// Bytes of the selected files.
+        bytes: u64,
+        /// Bytes of them that are on this machine already.
+        bytes_here: u64,
+        /// Free bytes on the destination's disk.
+        disk_free: Option<u64>,
+    },
+    /// How far it is; a few a second.
+    Progress {
+        /// What is happening.
+        stage: Stage,
+        /// Bytes of the selection that are here.
+        bytes_done: u64,
+        /// Bytes of the selection; 0 until the plan.
+        bytes_total: u64,
+        /// Bytes a second, averaged over some seconds.
+        rate: u64,
+        /// Seconds left at this rate.
+        eta: Option<u64>,
+        /// Peers with a session for this content.
+        peers: u64,
+    },
+    /// Something that the user should know and that does not stop the get.
+    Warning {
+        /// One sentence.
+        message: String,
+    },
+    /// All files are in their places and durable.
+    Complete(Complete),
+    /// It ended without all files; what was verified is kept.
+    Failed(Failure),
+}
+
+/// The end of a `get`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Complete {
+    /// Pack CID, where the target was a pack.
+    pub pack: Option<Cid>,
+    /// Content CID.
+    pub content: Cid,
+    /// Where the files are.
+    pub path: PathBuf,
+    /// Number of selected files.
+    pub files: u64,
+    /// Bytes of the selected files.
+    pub bytes: u64,
+    /// From the start of the get.
+    pub seconds: f64,
+    /// Verified leaf bytes from peers, each distinct leaf once.
+    pub bytes_fetched: u64,
+    /// The rest of the selected bytes.
+    pub bytes_reused: u64,
+    /// Bytes of nodes and pack.json from peers.
+    pub bytes_skeleton: u64,
+    /// Who sent verified leaves.
+    pub peers: Vec<PeerShare>,
+}
+
+/// What one peer sent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerShare {
+    /// Who.
+    pub peer_id: String,
+    /// The address of the connection.
+    pub addr: String,
+    /// Verified leaf bytes.
+    pub bytes: u64,
+}
+
+/// The files of a pack.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Listing {
+    /// Pack CID, where the target is a pack.
+    pub pack: Option<Cid>,
+    /// Content CID.
+    pub content: Cid,
+    /// The pack's name.
+    pub name: Option<String>,
+    /// pack.json as it stands, where the target is a pack.
+    pub manifest: Option<serde_json::Value>,
+    /// Number of distinct leaves.
+    pub blocks: u64,
+    /// All files, in pack order.
+    pub files: Vec<ListedFile>,
+    /// Empty folders.
+    pub empty_dirs: Vec<String>,
+}
+
+/// One file of a [`Listing`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ListedFile {
+    /// Path inside the pack, `/` between names.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// The file's CID.
+    pub cid: Cid,
+}
+
+/// What a pack of this home is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PackState {
+    /// Everything selected is here and served.
+    Seeding,
+    /// Being fetched by this process.
+    Downloading,
+    /// Begun, and not being fetched now.
+    Paused,
+    /// Files are missing or changed; `problem` says which.
+    Damaged,
+}
+
+/// One pack of the home, for `status` and `info`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PackStatus {
+    /// Pack CID, where the content came as a pack.
+    pub pack: Option<Cid>,
+    /// Content CID.
+    pub content: Cid,
+    /// The pack's name.
+    pub name: String,
+    /// The network that it is served in.
+    pub network: NetworkKind,
+    /// What it is doing.
+    pub state: PackState,
+    /// Where its files are.
+    pub path: PathBuf,
+    /// Number of files.
+    pub files: u64,
+    /// Bytes of the selected files.
+    pub bytes: u64,
+    /// Bytes of them that are here.
+    pub bytes_here: u64,
+    /// Distinct leaves.
+    pub blocks: u64,
+    /// Distinct leaves that are here.
+    pub blocks_here: u64,
+    /// Leaf bytes sent to peers since the process started.
+    pub bytes_uploaded: u64,
+    /// Peers with a session for it now.
+    pub peers: u64,
+    /// What is wrong and how to mend it.
+    pub problem: Option<String>,
+    /// What to pass on.
+    pub link: String,
+}
+
+/// The node as a whole, for `status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// This node; none when no process holds the home.
+    pub peer_id: Option<String>,
+    /// Addresses that can be dialled.
+    pub addrs: Vec<String>,
+    /// The node's network.
+    pub network: NetworkKind,
+    /// Bytes a second sent and received, averaged over some seconds.
+    pub upload_rate: u64,
+    /// See `upload_rate`.
+    pub download_rate: u64,
+    /// Limits in bytes a second; none: unlimited.
+    pub upload_limit: Option<u64>,
+    /// See `upload_limit`.
+    pub download_limit: Option<u64>,
+    /// Connected peers that speak our protocol.
+    pub peers: u64,
+    /// Packs of the home.
+    pub packs: Vec<PackStatus>,
+}
+
+/// A connected peer, for `peers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Who.
+    pub peer_id: String,
+    /// The address of the connection.
+    pub addr: String,
+    /// `tcp`, `quic` or `relay`.
+    pub transport: String,
+    /// The peer's program and version, as it says.
+    pub agent: Option<String>,
+    /// Round trip in milliseconds.
+    pub rtt_ms: Option<u64>,
+    /// Verified leaf bytes received from it.
+    pub bytes_received: u64,
+    /// Leaf bytes sent to it.
+    pub bytes_sent: u64,
+    /// Bytes a second, averaged over some seconds.
+    pub download_rate: u64,
+    /// See `download_rate`.
+    pub upload_rate: u64,
+    /// Contents with a session.
+    pub contents: Vec<Cid>,
+}
+
+/// `rm TARGET`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RemoveRequest {
+    /// A link, CID, name or path of a pack of the home.
+    pub target: String,
+    /// Delete the user's files as well.
+    pub data: bool,
+}
+
+/// What `rm` did.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Removed {
+    /// The pack's name.
+    pub name: String,
+    /// Content CID.
+    pub content: Cid,
+    /// Where its files were, and still are unless `data_deleted`.
+    pub path: PathBuf,
+    /// Whether the files were deleted too.
+    pub data_deleted: bool,
+}
+
+/// The kinds of failure that a caller can tell apart; each has an exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// Anything else.
+    Failed,
+    /// The request makes no sense.
+    Usage,
+    /// Nobody has it.
+    NotFound,
+    /// What the pack's author made is broken, or bytes do not match.
+    Integrity,
+    /// No way to the network.
+    Network,
+    /// Stopped with progress kept.
+    Interrupted,
+    /// No room.
+    DiskFull,
+    /// Files that differ are in the way.
+    WouldOverwrite,
+    /// Stopped before anything began.
+    Cancelled,
+}
+
+impl FailureKind {
+    /// The process's exit code.
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::NotFound => 3,
+            Self::Integrity => 5,
+            Self::Network => 6,
+            Self::Interrupted => 7,
+            Self::DiskFull => 9,
+            Self::WouldOverwrite => 13,
+            Self::Cancelled => 130,
+        }
+    }
+}
+
+/// Why a request failed, as a message to a tired player.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What kind.
+    pub kind: FailureKind,
+    /// What happened, in one sentence.
+    pub message: String,
+    /// What to do next.
+    pub help: Option<String>,
+}
+
+impl Failure {
+    /// A failure with `message` and what to do next.
+    pub fn new(kind: FailureKind, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            help: Some(help.into()),
+        }
+    }
+}
+
+mod hash_name {
+    use modswarm_protocol::HashKind;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(hash: &Option<HashKind>, serializer: S) -> Result<S::Ok, S::Error> {
+        match hash {
+            Some(hash) => serializer.serialize_some(hash.name()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<HashKind>, D::Error> {
+        let name = Option::<String>::deserialize(deserializer)?;
+        match name.as_deref() {
+            None => Ok(None),
+            Some("blake3") => Ok(Some(HashKind::Blake3)),
+            Some("sha2-256") => Ok(Some(HashKind::Sha2_256)),
+            Some(other) => Err(serde::de::Error::custom(format!("unknown hash function {other}"))),
+        }
+    }
+}

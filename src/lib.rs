@@ -1,0 +1,4 @@
+//! modswarm: share modpacks peer to peer. Content-addressed, swarming, verified, in place.
+
+pub mod api;
+pub mod node;
