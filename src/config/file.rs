@@ -172,11 +172,15 @@ impl Options {
 }
 
 fn text(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("it is {}, not a text in quotes", kind(value)))
+    value
+        .as_str()
+        .ok_or_else(|| format!("it is {}, not a text in quotes", kind(value)))
 }
 
 fn boolean(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("it is {}, not true or false", kind(value)))
+    value
+        .as_bool()
+        .ok_or_else(|| format!("it is {}, not true or false", kind(value)))
 }
 
 fn list<T>(value: &Value, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
@@ -273,7 +277,10 @@ mod tests {
         ] {
             let error = parse(text).unwrap_err();
             let key = text.split(' ').next().unwrap();
-            assert!(matches!(error, ConfigError::Value { key: named, .. } if named == key), "{error}");
+            assert!(
+                matches!(error, ConfigError::Value { key: named, .. } if named == key),
+                "{error}"
+            );
         }
     }
 

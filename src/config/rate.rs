@@ -19,7 +19,9 @@ pub enum RateError {
     #[error("`{0}` is no unit of speed; write it like 5MB/s, 800KiB or 20Mbit, or `unlimited`")]
     Unit(String),
     /// Less than [`Rate::MIN`].
-    #[error("that is under 1 kB/s, too slow for anything to arrive; did you forget the unit, as in 5MB/s? (`unlimited` is no limit)")]
+    #[error(
+        "that is under 1 kB/s, too slow for anything to arrive; did you forget the unit, as in 5MB/s? (`unlimited` is no limit)"
+    )]
     TooSlow,
     /// More than a `u64` holds.
     #[error("that is too large; for no limit write `unlimited`")]
@@ -61,10 +63,16 @@ impl FromStr for Rate {
 
     fn from_str(text: &str) -> Result<Self, RateError> {
         let text = text.trim();
-        if ["unlimited", "none", "off"].iter().any(|word| text.eq_ignore_ascii_case(word)) {
+        if ["unlimited", "none", "off"]
+            .iter()
+            .any(|word| text.eq_ignore_ascii_case(word))
+        {
             return Ok(Self::UNLIMITED);
         }
-        let digits = text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count();
+        let digits = text
+            .bytes()
+            .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')
+            .count();
         let (number, unit) = text.split_at(digits);
         let number: f64 = number.parse().map_err(|_| RateError::Number)?;
         let multiplier = multiplier(unit.trim()).ok_or_else(|| RateError::Unit(unit.trim().to_owned()))?;
@@ -76,7 +84,11 @@ impl FromStr for Rate {
 fn multiplier(unit: &str) -> Option<f64> {
     let unit = unit.to_ascii_lowercase();
     let unit = unit.strip_suffix("/s").unwrap_or(&unit);
-    let (unit, bits) = match unit.strip_suffix("bits").or_else(|| unit.strip_suffix("bit")).or_else(|| unit.strip_suffix("bps")) {
+    let (unit, bits) = match unit
+        .strip_suffix("bits")
+        .or_else(|| unit.strip_suffix("bit"))
+        .or_else(|| unit.strip_suffix("bps"))
+    {
         Some(rest) => (rest, true),
         None => (unit.strip_suffix('b').unwrap_or(unit), false),
     };
@@ -116,7 +128,9 @@ mod tests {
     use super::*;
 
     fn rate(text: &str) -> Option<u64> {
-        text.parse::<Rate>().unwrap_or_else(|error| panic!("{text}: {error}")).bytes_per_second()
+        text.parse::<Rate>()
+            .unwrap_or_else(|error| panic!("{text}: {error}"))
+            .bytes_per_second()
     }
 
     #[test]

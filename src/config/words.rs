@@ -23,7 +23,9 @@ pub fn parse_network(text: &str) -> Result<NetworkKind, WordError> {
         "public" => Ok(NetworkKind::Public),
         "lan" => Ok(NetworkKind::Lan),
         "private" => Ok(NetworkKind::Private),
-        _ => Err(WordError(format!("there is no network `{text}`; it is one of public, lan and private"))),
+        _ => Err(WordError(format!(
+            "there is no network `{text}`; it is one of public, lan and private"
+        ))),
     }
 }
 
@@ -81,7 +83,11 @@ pub fn parse_bootstrap(text: &str) -> Result<Multiaddr, WordError> {
 /// # Errors
 /// When it is no time, zero, or over a hundred years.
 pub fn parse_seconds(text: &str) -> Result<u64, WordError> {
-    let usage = || WordError(format!("`{text}` is no time; write seconds, or a number with s, m, h, d or w, as in 90s or 7d"));
+    let usage = || {
+        WordError(format!(
+            "`{text}` is no time; write seconds, or a number with s, m, h, d or w, as in 90s or 7d"
+        ))
+    };
     let trimmed = text.trim();
     let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = trimmed.split_at(digits);
@@ -97,7 +103,9 @@ pub fn parse_seconds(text: &str) -> Result<u64, WordError> {
     match number.checked_mul(unit) {
         Some(0) => Err(WordError("it must be at least one second".to_owned())),
         Some(seconds) if seconds <= MAX_SECONDS => Ok(seconds),
-        _ => Err(WordError("that is over a hundred years; leave it out for ever".to_owned())),
+        _ => Err(WordError(
+            "that is over a hundred years; leave it out for ever".to_owned(),
+        )),
     }
 }
 
@@ -113,7 +121,9 @@ fn parse_multiaddr(text: &str) -> Result<Multiaddr, WordError> {
                     socket.port()
                 )
             }
-            Err(_) => format!("`{text}` is no multiaddr ({error}); one looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…"),
+            Err(_) => {
+                format!("`{text}` is no multiaddr ({error}); one looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…")
+            }
         })
     })
 }
@@ -136,7 +146,14 @@ mod tests {
     fn listen_addresses_name_a_transport_and_no_peer() {
         assert!(parse_listen("/ip4/127.0.0.1/tcp/0").is_ok());
         assert!(parse_listen("/ip6/::/udp/0/quic-v1").is_ok());
-        for text in [PEER, "/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/1", "/dns4/example.org/tcp/1", "", "tcp"] {
+        for text in [
+            PEER,
+            "/ip4/127.0.0.1",
+            "/ip4/127.0.0.1/udp/1",
+            "/dns4/example.org/tcp/1",
+            "",
+            "tcp",
+        ] {
             assert!(parse_listen(text).is_err(), "{text}");
         }
     }
@@ -153,7 +170,15 @@ mod tests {
         assert_eq!(parse_seconds("90"), Ok(90));
         assert_eq!(parse_seconds("7d"), Ok(604_800));
         assert_eq!(parse_seconds("15 m"), Ok(900));
-        for text in ["", "0", "-1", "soon", "1y", "99999999999999999999", "18446744073709551615w"] {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "soon",
+            "1y",
+            "99999999999999999999",
+            "18446744073709551615w",
+        ] {
             assert!(parse_seconds(text).is_err(), "{text}");
         }
     }
