@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use libp2p::{Multiaddr, PeerId, Swarm, swarm::ConnectionId};
 use modswarm_protocol::{
     Cid, Timestamp,
-    engine::{ConnId, Engine, Expected, TransferId, Verdict},
+    engine::{ConnId, Engine, Expected, PeerKey, TransferId, Verdict},
     wire::{BulkHeader, Message, StreamKind},
 };
 use modswarm_store::{Download, WriteError};
@@ -43,6 +43,8 @@ const COMMAND_QUEUE: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// How often arriving bytes are told to the engine.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
+/// Peers whose names are remembered for reports.
+const MAX_MET: usize = 16 * 1024;
 /// Facts that are taken in a row before the engine's answers are carried out.
 const INPUT_BATCH: usize = 64;
 
@@ -103,7 +105,7 @@ struct Transfer {
     /// What may be served as nodes.
     nodes: Arc<HashSet<Cid>>,
     /// Where arriving pieces go.
-    download: Option<Arc<Download>>,
+    download: Option<Download>,
     /// The job that fetches it.
     sink: Option<mpsc::Sender<TransferEvent>>,
     /// Peers that may have it.
@@ -137,6 +139,8 @@ pub(super) struct Actor {
     sessions: HashMap<ConnId, Live>,
     by_connection: HashMap<ConnectionId, ConnId>,
     conns_made: u64,
+    /// Peers that had a session, bounded by [`MAX_MET`].
+    met: HashMap<PeerKey, (PeerId, Multiaddr)>,
     transfers: HashMap<TransferId, Transfer>,
     listen_addrs: Vec<Multiaddr>,
     input_sender: mpsc::Sender<Input>,
@@ -168,6 +172,7 @@ impl Actor {
             sessions: HashMap::new(),
             by_connection: HashMap::new(),
             conns_made: 0,
+            met: HashMap::new(),
             transfers: HashMap::new(),
             listen_addrs: Vec::new(),
             input_sender,

@@ -1,9 +1,6 @@
 //! What the engine wants done.
 
-use modswarm_protocol::{
-    Codec,
-    engine::{Action, Event, ServeFailure, ServeJob},
-};
+use modswarm_protocol::engine::{Action, Event, ServeFailure, ServeJob};
 
 use super::{Actor, TransferEvent};
 use crate::node::{blocks::Source, session::Serve};
@@ -37,7 +34,7 @@ impl Actor {
             return;
         };
         let Some(live) = self.sessions.get_mut(&job.conn) else { return };
-        if !live.session.has_bulk() && !live.session.bulk_requested {
+        if !live.session.bulk_requested {
             live.session.bulk_requested = true;
             let (peer, connection) = (live.session.peer, live.session.connection);
             self.swarm.behaviour_mut().swap.open_bulk(peer, connection);
@@ -50,14 +47,10 @@ impl Actor {
     /// Where a block lies; nothing if this transfer's peers have no business with it.
     fn source_of(&self, job: &ServeJob) -> Option<Source> {
         if job.piece.is_some() {
-            return Some(Source::Leaf);
+            return job.len.map(Source::Leaf);
         }
         let transfer = self.transfers.get(&job.transfer)?;
-        if transfer.nodes.contains(&job.cid) {
-            return Some(Source::Node);
-        }
-        // A leaf by CID may lie in any pack of this network: the store looks at those only.
-        (job.cid.codec() == Codec::Raw).then_some(Source::Leaf)
+        transfer.nodes.contains(&job.cid).then_some(Source::Node)
     }
 
     fn handle_event(&mut self, event: Event) {

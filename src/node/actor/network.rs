@@ -12,7 +12,7 @@ use modswarm_protocol::{
     wire::StreamKind,
 };
 
-use super::{Actor, Input, Live, TransferEvent};
+use super::{Actor, Input, Live, MAX_MET, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
@@ -194,10 +194,15 @@ impl Actor {
         let rtt = if near { RTT_GUESS_NEAR } else { RTT_GUESS_FAR };
         tracing::debug!(%peer, %addr, ?conn, "session begins");
         let session = Session::start(conn, peer, connection, stream, self.input_sender.clone());
-        self.sessions.insert(conn, Live { session, addr });
         self.by_connection.insert(connection, conn);
         let now = self.now();
-        self.engine.handle_connected(now, conn, PeerKey::of(&peer.to_bytes()), rtt);
+        let key = PeerKey::of(&peer.to_bytes());
+        if self.met.len() >= MAX_MET {
+            self.met.clear();
+        }
+        self.met.insert(key, (peer, addr.clone()));
+        self.sessions.insert(conn, Live { session, addr });
+        self.engine.handle_connected(now, conn, key, rtt);
     }
 
     pub(super) fn end_session(&mut self, conn: ConnId) {
