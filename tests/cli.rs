@@ -85,8 +85,16 @@ fn wrong_usage_ends_with_2_and_says_what_to_do() {
         (&["fetch"][..], "--help"),
         (&["share", "no/such/folder"], "help:"),
         (&["share", "modswarm:bafy?n=x"], "modswarm get"),
-        (&["get", "magnet:?xt=urn:btih:00"], "BitTorrent"),
-        (&["get", "bafy", "-o", file], "is a file"),
+        (&["get", "magnet:?xt=urn:btih:00"], "orrent"),
+        (
+            &[
+                "get",
+                "bafkr4iefvsx6zgce5mqexsib4dgcf4qyo26hvcymjv5ffui3gek7sdd3pm",
+                "-o",
+                file,
+            ],
+            "is a file",
+        ),
         (&["status", "--upload-limit", "5"], "5MB/s"),
         (&["status", "--listen", "0.0.0.0:4001"], "/ip4/0.0.0.0/tcp/4001"),
         (&["status", "--log", "=="], "--log debug"),

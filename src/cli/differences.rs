@@ -35,7 +35,7 @@ pub(crate) fn checked(settings: &Settings, holder: &HolderInfo) -> Result<Vec<St
     let mut warnings = Vec::new();
     if options.network.is_none() && holder.network != NetworkKind::default() {
         warnings.push(format!(
-            "modswarm is running for this home in the network {}; that counts",
+            "modswarm is running for this home already, in the network {}: that one is used",
             name(holder.network)
         ));
     }

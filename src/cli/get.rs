@@ -55,12 +55,11 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<(), Failure>
                 session.close().await;
                 return Ok(());
             }
-            context.ui.note("Seeding until Ctrl-C.");
         }
+        context.say_who_seeds(&session);
         match context.seed(&session, events).await {
             Seeded::Lost => context.take_over(&session)?,
             Seeded::Stopped => {
-                context.say_who_goes_on(&session);
                 session.close().await;
                 return Ok(());
             }

@@ -226,13 +226,14 @@ impl Context {
         seeded
     }
 
-    /// Says that the pack goes on being seeded, where another process does that.
-    pub(crate) fn say_who_goes_on(&self, session: &Session) {
-        if let Session::Client(client) = session {
-            self.ui.note(&format!(
-                "It goes on being seeded by process {}, which holds this home.",
+    /// Says who seeds now, and until when.
+    pub(crate) fn say_who_seeds(&self, session: &Session) {
+        match session {
+            Session::Holder(_) => self.ui.note("Seeding until Ctrl-C."),
+            Session::Client(client) => self.ui.note(&format!(
+                "Seeding in the modswarm that was running already (process {}), which goes on when this one is stopped.",
                 client.holder().pid
-            ));
+            )),
         }
     }
 
@@ -262,7 +263,6 @@ fn seeding(status: &Status) -> String {
     if sent > 0 {
         parts.push(format!("{} sent", text::bytes(sent)));
     }
-    parts.push("Ctrl-C ends it".to_owned());
     parts.join(", ")
 }
 

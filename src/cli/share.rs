@@ -52,12 +52,11 @@ pub(crate) async fn run(context: &Context, args: ShareArgs) -> Result<(), Failur
             }
             shared = true;
             context.signals.enter(Phase::Seeding);
-            context.ui.note("Seeding until Ctrl-C.");
         }
+        context.say_who_seeds(&session);
         match context.seed(&session, events).await {
             Seeded::Lost => context.take_over(&session)?,
             Seeded::Stopped => {
-                context.say_who_goes_on(&session);
                 session.close().await;
                 return Ok(());
             }
@@ -111,6 +110,13 @@ fn print(context: &Context, shared: &Shared, with_qr: bool) {
         context.ui.json_result(shared);
         return;
     }
+    if with_qr {
+        // Before the text, so that the link stands last, where one looks.
+        let bare = format!("modswarm:{}", shared.pack);
+        if let Some(code) = qr::for_terminal(&[&shared.link, &bare]) {
+            context.ui.result(&code);
+        }
+    }
     context.ui.note(&format!(
         "Shared {} ({}, {}).",
         text::count(shared.files, "file"),
@@ -123,9 +129,6 @@ fn print(context: &Context, shared: &Shared, with_qr: bool) {
         shared.content,
         text::escaped(&shared.link)
     ));
-    if with_qr && let Some(code) = qr::for_terminal(&shared.link) {
-        context.ui.result(&format!("\n{code}"));
-    }
 }
 
 /// The absolute path of what is to be shared, or what is wrong with it.
