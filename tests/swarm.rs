@@ -83,8 +83,15 @@ fn round_trip(fill: impl FnOnce(&std::path::Path)) -> serde_json::Value {
 fn tens_of_thousands_of_small_files_arrive() {
     let complete = round_trip(|pack| {
         for i in 0..20_000u64 {
-            let dir = if i % 3 == 0 { "wide".to_owned() } else { format!("deep/{}/{}", i % 17, i % 101) };
-            write(&pack.join(dir).join(format!("file-{i}.json")), &noise(i, (i % 300) as usize));
+            let dir = if i % 3 == 0 {
+                "wide".to_owned()
+            } else {
+                format!("deep/{}/{}", i % 17, i % 101)
+            };
+            write(
+                &pack.join(dir).join(format!("file-{i}.json")),
+                &noise(i, (i % 300) as usize),
+            );
         }
     });
     assert_eq!(complete["files"], 20_000);
@@ -107,7 +114,14 @@ fn odd_names_empty_files_and_empty_folders_arrive() {
             "with 'quotes' \"and\" % & ? #.txt",
             "-starts-with-dash",
         ] {
-            write(&pack.join(name), if name.starts_with("empty") { b"" } else { name.as_bytes() });
+            write(
+                &pack.join(name),
+                if name.starts_with("empty") {
+                    b""
+                } else {
+                    name.as_bytes()
+                },
+            );
         }
         fs::create_dir_all(pack.join("empty folder/and one in it")).expect("folders");
     });
@@ -209,6 +223,9 @@ fn a_new_version_fetches_only_what_changed() {
     let complete = got.last_json();
     let fetched = complete["bytes_fetched"].as_u64().expect("a number");
     assert!(fetched > 0 && fetched < MIB as u64, "fetched {fetched}");
-    assert_eq!(fetched + complete["bytes_reused"].as_u64().expect("a number"), third.ready["bytes"].as_u64().unwrap());
+    assert_eq!(
+        fetched + complete["bytes_reused"].as_u64().expect("a number"),
+        third.ready["bytes"].as_u64().unwrap()
+    );
     assert_same_tree(&pack, &b.path("changed/Pack"));
 }

@@ -1,13 +1,21 @@
 //! `modswarm get`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
-use modswarm::api::{Complete, Failure, FailureKind, GetEvent, GetRequest};
+use modswarm::{
+    api::{Complete, Failure, FailureKind, GetEvent, GetRequest},
+    control::CallError,
+};
+use tokio::sync::mpsc;
 
 use super::{
     args::GetArgs,
+    output::Ui,
     progress::{Meter, Snapshot, TICK},
-    session::{Context, cancelled},
+    session::{Context, Followed, Need, Seeded, Session, cancelled},
     signals::Phase,
     target, text,
 };
@@ -22,65 +30,133 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<(), Failure>
         timeout: args.source.timeout,
         seed: !args.no_seed,
     };
-    let seed = request.seed;
-    let node = context.join().await?;
-    context.upload_notice(context.settings.upload_limit(), context.settings.download_limit());
-    let mut meter = Meter::new(&context.ui);
-    let mut events = node.get(request);
-    let mut tick = tokio::time::interval(TICK);
-    let mut last_json = None;
+    let mut complete = false;
     loop {
-        tokio::select! {
-            biased;
-            () = context.signals.stopped() => {
-                meter.clear();
-                drop(events);
-                node.shutdown().await;
-                return Err(cancelled());
+        let session = context.join(Need::Network).await?;
+        context.upload_notice(&session);
+        let mut events = None;
+        if !complete {
+            match once(context, &session, &request).await {
+                Followed::Done(rest) => events = Some(rest),
+                Followed::Lost => {
+                    context.take_over(&session)?;
+                    continue;
+                }
+                Followed::Failed(failure) => {
+                    session.close().await;
+                    return Err(failure);
+                }
+                // `once` knows what is kept and makes it a failure.
+                Followed::Stopped => return Err(cancelled()),
             }
-            event = events.recv() => {
-                let Some(event) = event else {
-                    return Err(Failure::new(FailureKind::Failed, "the node ended", "run the same command again"));
-                };
-                if let Some(snapshot) = Snapshot::of_get(&event) {
-                    meter.update(snapshot, &event);
-                    let now = std::time::Instant::now();
-                    if last_json.is_some_and(|at| now.duration_since(at) < TICK) {
-                        continue;
-                    }
-                    last_json = Some(now);
-                } else if !matches!(event, GetEvent::Warning { .. }) {
-                    meter.clear();
-                }
-                if context.ui.json() {
-                    context.ui.json_result(&event);
-                }
-                match event {
-                    GetEvent::Plan { .. } => {
-                        context.signals.enter(Phase::Underway);
-                        if let Some(plan) = plan(&event) {
-                            context.ui.note(&plan);
-                        }
-                    }
-                    GetEvent::Warning { message } => context.ui.warning(&message),
-                    GetEvent::Complete(complete) => {
-                        print(context, &complete);
-                        break;
-                    }
-                    GetEvent::Failed(failure) => return Err(failure),
-                    GetEvent::Progress { .. } => {}
-                }
+            complete = true;
+            context.signals.enter(Phase::Seeding);
+            if !request.seed {
+                session.close().await;
+                return Ok(());
             }
-            _ = tick.tick() => meter.tick(),
+        }
+        context.say_who_seeds(&session);
+        match context.seed(&session, events).await {
+            Seeded::Lost => context.take_over(&session)?,
+            Seeded::Stopped => {
+                session.close().await;
+                return Ok(());
+            }
         }
     }
-    if seed {
-        context.signals.enter(Phase::Seeding);
-        context.ui.note("Seeding until Ctrl-C.");
-        context.signals.stopped().await;
+}
+
+/// Gets, and prints what comes of it. Gives the rest of the job's channel.
+async fn once(context: &Context, session: &Session, request: &GetRequest) -> Followed<mpsc::Receiver<GetEvent>> {
+    let mut events = match session.get(request).await {
+        Ok(events) => events,
+        Err(CallError::Lost) => return Followed::Lost,
+        Err(CallError::Failed(failure)) => return Followed::Failed(failure),
+    };
+    let mut meter = Meter::new(&context.ui);
+    let mut underway = false;
+    let mut lines = JsonLines::default();
+    let followed = context
+        .follow(&mut events, &mut meter, |event, meter| {
+            lines.write(&context.ui, &event);
+            if let Some(snapshot) = Snapshot::of_get(&event) {
+                meter.update(snapshot, &event);
+            }
+            match event {
+                GetEvent::Progress { .. } => None,
+                GetEvent::Plan { .. } => {
+                    underway = true;
+                    context.signals.enter(Phase::Underway);
+                    if !context.ui.json()
+                        && let Some(plan) = plan(&event)
+                    {
+                        context.ui.note(&plan);
+                    }
+                    None
+                }
+                GetEvent::Warning { message } => {
+                    context.ui.warning(&message);
+                    None
+                }
+                GetEvent::Complete(complete) => Some(Ok(complete)),
+                GetEvent::Failed(failure) => Some(Err(failure)),
+            }
+        })
+        .await;
+    meter.clear();
+    match followed {
+        Followed::Done(complete) => {
+            print(context, &complete);
+            Followed::Done(events)
+        }
+        Followed::Stopped => {
+            let failure = if underway {
+                interrupted(meter.kept())
+            } else {
+                cancelled()
+            };
+            lines.write(&context.ui, &GetEvent::Failed(failure.clone()));
+            Followed::Failed(failure)
+        }
+        Followed::Failed(failure) => Followed::Failed(failure),
+        Followed::Lost => Followed::Lost,
     }
-    node.shutdown().await;
-    Ok(())
+}
+
+/// The failure of a get that the user stopped, with what is kept of it.
+fn interrupted(kept: Option<String>) -> Failure {
+    let kept = kept.map_or_else(
+        || "what has arrived is kept".to_owned(),
+        |kept| format!("{kept} is kept"),
+    );
+    Failure::new(
+        FailureKind::Interrupted,
+        kept,
+        "run the same command again: it goes on from there",
+    )
+}
+
+/// The events as lines on standard output, progress not more than a few times a second.
+#[derive(Debug, Default)]
+struct JsonLines {
+    progress_at: Option<Instant>,
+}
+
+impl JsonLines {
+    fn write(&mut self, ui: &Ui, event: &GetEvent) {
+        if !ui.json() {
+            return;
+        }
+        if matches!(event, GetEvent::Progress { .. }) {
+            let now = Instant::now();
+            if self.progress_at.is_some_and(|at| now - at < TICK) {
+                return;
+            }
+            self.progress_at = Some(now);
+        }
+        ui.json_result(event);
+    }
 }
 
 /// What will be written, for people.

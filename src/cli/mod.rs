@@ -4,7 +4,9 @@
 //! [`progress`] for what is shown where, one module for each larger command.
 
 mod args;
+mod differences;
 mod get;
+mod local;
 mod manual;
 mod output;
 mod progress;
@@ -88,7 +90,12 @@ fn run(settings: Settings, ui: Ui, command: Command) -> Result<(), Failure> {
         match command {
             Command::Share(args) => share::run(&context, args).await,
             Command::Get(args) => get::run(&context, args).await,
-            _ => unreachable!(),
+            Command::Ls(args) => local::list(&context, args).await,
+            Command::Info(args) => local::info(&context, args).await,
+            Command::Status => local::status(&context).await,
+            Command::Peers => local::peers(&context).await,
+            Command::Rm(args) => local::remove(&context, args).await,
+            Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no node and were done above"),
         }
     });
     runtime.shutdown_timeout(END_WITHIN);

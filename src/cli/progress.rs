@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use modswarm::api::{GetEvent, ShareEvent, Stage};
 use serde::Serialize;
@@ -25,6 +26,9 @@ const STILL_LOOKING_AFTER: Duration = Duration::from_secs(8);
 
 /// How long nothing arrives before the user is told.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// Below this many columns there is no room for a bar beside the figures.
+const WIDE: u16 = 90;
 
 /// What is known of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,8 +98,8 @@ pub(crate) struct Meter {
     now: Option<Snapshot>,
     stage_since: Instant,
     moved_at: Instant,
-    /// When a plain or JSON line was written, and of which stage.
-    written: Option<(Instant, Stage)>,
+    /// When a plain or JSON line was written, and what it said is happening.
+    written: Option<(Instant, &'static str)>,
 }
 
 impl Meter {
@@ -133,8 +137,7 @@ impl Meter {
             self.moved_at = clock;
         }
         self.now = Some(snapshot);
-        if self.ui.shown() == Shown::Json && self.is_due(clock, TICK) {
-            self.written = Some((clock, snapshot.stage));
+        if self.ui.shown() == Shown::Json && self.is_due(clock, stage_text(snapshot.stage), TICK) {
             if let Ok(line) = serde_json::to_string(event) {
                 self.ui.err_line(&line);
             }
@@ -148,10 +151,10 @@ impl Meter {
         let clock = Instant::now();
         let situation = situation(&now, clock - self.stage_since, clock - self.moved_at);
         match self.ui.shown() {
-            Shown::Bar => self.draw(&now, &situation),
-            Shown::Plain if self.is_due(clock, PLAIN_EVERY) => {
-                self.written = Some((clock, now.stage));
-                self.ui.err_line(&join(&[situation, amounts(&now)]));
+            Shown::Bar => self.draw(&now, situation),
+            Shown::Plain if self.is_due(clock, situation.what, PLAIN_EVERY) => {
+                self.ui
+                    .err_line(&join(&[situation.what.to_owned(), situation.remark, amounts(&now)]));
             }
             Shown::Plain | Shown::Json | Shown::Nothing => {}
         }
@@ -172,32 +175,29 @@ impl Meter {
         }
     }
 
-    /// A new stage is shown soon, the same again after `every`.
-    fn is_due(&self, clock: Instant, every: Duration) -> bool {
-        match (self.written, self.now) {
-            (Some((at, stage)), Some(now)) if stage == now.stage => clock - at >= every,
-            (Some((at, _)), _) => clock - at >= every.min(Duration::from_secs(1)),
-            (None, _) => true,
+    /// Whether a line is due: what was not said yet is said soon, the same again after `every`.
+    fn is_due(&mut self, clock: Instant, what: &'static str, every: Duration) -> bool {
+        let due = match self.written {
+            Some((at, said)) if said == what => clock - at >= every,
+            Some((at, _)) => clock - at >= every.min(Duration::from_secs(1)),
+            None => true,
+        };
+        if due {
+            self.written = Some((clock, what));
         }
+        due
     }
 
-    fn draw(&mut self, now: &Snapshot, situation: &str) {
+    fn draw(&mut self, now: &Snapshot, situation: Situation) {
         let has_bytes = now.bytes_total > 0;
         let bar = self.bar(has_bytes);
         if has_bytes {
             bar.set_length(now.bytes_total);
             bar.set_position(now.bytes_done.min(now.bytes_total));
-            bar.set_message(join(&[
-                amounts(now),
-                if situation == stage_text(now.stage) {
-                    String::new()
-                } else {
-                    situation.to_owned()
-                },
-            ]));
-            bar.set_prefix(stage_text(now.stage));
+            bar.set_prefix(situation.what);
+            bar.set_message(join(&[situation.remark, amounts(now)]));
         } else {
-            bar.set_message(join(&[situation.to_owned(), amounts(now)]));
+            bar.set_message(join(&[situation.what.to_owned(), situation.remark, amounts(now)]));
         }
     }
 
@@ -208,10 +208,11 @@ impl Meter {
             self.has_bytes = has_bytes;
         }
         self.bar.get_or_insert_with(|| {
-            let template = if has_bytes {
-                "{spinner} {prefix} [{bar:24}] {msg}"
-            } else {
-                "{spinner} {msg}"
+            let narrow = Term::stderr().size_checked().is_some_and(|(_, columns)| columns < WIDE);
+            let template = match (has_bytes, narrow) {
+                (false, _) => "{spinner} {wide_msg}",
+                (true, true) => "{spinner} {prefix}, {wide_msg}",
+                (true, false) => "{spinner} {prefix} [{bar:24}] {wide_msg}",
             };
             let style = ProgressStyle::with_template(template)
                 .expect("the templates are constants")
@@ -254,23 +255,31 @@ fn stage_text(stage: Stage) -> &'static str {
 }
 
 /// What is happening; and when nothing moves, what is waited for and how long already.
-fn situation(now: &Snapshot, in_stage: Duration, unmoved: Duration) -> String {
-    let text = stage_text(now.stage);
-    match now.stage {
-        Stage::LookingForPeers if in_stage >= STILL_LOOKING_AFTER => {
-            format!("nobody has it yet, still looking ({})", text::duration(in_stage))
+struct Situation {
+    what: &'static str,
+    remark: String,
+}
+
+fn situation(now: &Snapshot, in_stage: Duration, unmoved: Duration) -> Situation {
+    let (what, remark) = match now.stage {
+        Stage::LookingForPeers if in_stage >= STILL_LOOKING_AFTER => (
+            "nobody has it yet",
+            format!("still looking ({})", text::duration(in_stage)),
+        ),
+        Stage::Downloading if unmoved >= STALLED_AFTER => (
+            stage_text(now.stage),
+            format!("nothing has arrived for {}", text::duration(unmoved)),
+        ),
+        Stage::Waiting if in_stage >= STALLED_AFTER => (
+            stage_text(now.stage),
+            format!("connected, but nobody sends yet ({})", text::duration(in_stage)),
+        ),
+        Stage::Connecting | Stage::FetchingSkeleton | Stage::Checking if unmoved >= STALLED_AFTER => {
+            (stage_text(now.stage), format!("for {}", text::duration(in_stage)))
         }
-        Stage::Downloading if unmoved >= STALLED_AFTER => {
-            format!("{text}, nothing has arrived for {}", text::duration(unmoved))
-        }
-        Stage::Waiting if in_stage >= STALLED_AFTER => {
-            format!("{text}: connected, but nobody sends yet ({})", text::duration(in_stage))
-        }
-        Stage::Connecting | Stage::FetchingSkeleton if in_stage >= STALLED_AFTER && unmoved >= STALLED_AFTER => {
-            format!("{text} ({})", text::duration(in_stage))
-        }
-        _ => text.to_owned(),
-    }
+        stage => (stage_text(stage), String::new()),
+    };
+    Situation { what, remark }
 }
 
 /// How much: percent, bytes, files, rate, time left, peers.
@@ -288,7 +297,7 @@ fn amounts(now: &Snapshot) -> String {
         Some((done, total)) if total > 0 => parts.push(format!("{done} of {}", text::count(total, "file"))),
         _ => {}
     }
-    if let (Some(rate), Stage::Downloading) = (now.rate, now.stage) {
+    if let (Some(rate @ 1..), Stage::Downloading) = (now.rate, now.stage) {
         parts.push(text::rate(rate));
         if let Some(eta) = now.eta {
             parts.push(format!("{} left", text::duration(Duration::from_secs(eta))));
@@ -317,29 +326,25 @@ mod tests {
         }
     }
 
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
+    fn said(now: &Snapshot, in_stage: u64, unmoved: u64) -> String {
+        let situation = situation(now, Duration::from_secs(in_stage), Duration::from_secs(unmoved));
+        join(&[situation.what.to_owned(), situation.remark])
     }
 
     #[test]
     fn a_search_without_result_says_so_within_ten_seconds() {
         let now = get(Stage::LookingForPeers);
-        assert_eq!(situation(&now, seconds(1), seconds(1)), "looking for peers");
-        assert!(STILL_LOOKING_AFTER + TICK < seconds(10));
-        assert_eq!(
-            situation(&now, seconds(75), seconds(75)),
-            "nobody has it yet, still looking (1 min 15 s)"
-        );
+        assert_eq!(said(&now, 1, 1), "looking for peers");
+        assert!(STILL_LOOKING_AFTER + TICK < Duration::from_secs(10));
+        assert_eq!(said(&now, 75, 75), "nobody has it yet, still looking (1 min 15 s)");
     }
 
     #[test]
     fn a_stall_says_for_how_long() {
         let now = get(Stage::Downloading);
-        assert_eq!(situation(&now, seconds(60), seconds(1)), "downloading");
-        assert_eq!(
-            situation(&now, seconds(60), seconds(7)),
-            "downloading, nothing has arrived for 7 s"
-        );
+        assert_eq!(said(&now, 60, 1), "downloading");
+        assert_eq!(said(&now, 60, 7), "downloading, nothing has arrived for 7 s");
+        assert_eq!(said(&get(Stage::Connecting), 6, 6), "connecting, for 6 s");
     }
 
     #[test]

@@ -2,13 +2,17 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use modswarm::api::{Failure, FailureKind, ShareEvent, ShareRequest, Shared};
+use modswarm::{
+    api::{Failure, FailureKind, ShareEvent, ShareRequest, Shared},
+    control::CallError,
+};
+use tokio::sync::mpsc;
 
 use super::{
     args::ShareArgs,
-    progress::{Meter, Snapshot, TICK},
+    progress::{Meter, Snapshot},
     qr,
-    session::{Context, cancelled},
+    session::{Context, Followed, Need, Seeded, Session, cancelled},
     signals::Phase,
     text,
 };
@@ -25,46 +29,93 @@ pub(crate) async fn run(context: &Context, args: ShareArgs) -> Result<(), Failur
         previous: args.previous,
         expires: args.expires,
     };
-    let node = context.join().await?;
-    context.upload_notice(context.settings.upload_limit(), context.settings.download_limit());
-    let mut meter = Meter::new(&context.ui);
-    let mut events = node.share(request);
-    let mut tick = tokio::time::interval(TICK);
-    let shared = loop {
-        tokio::select! {
-            biased;
-            () = context.signals.stopped() => {
-                meter.clear();
-                drop(events);
-                node.shutdown().await;
-                return Err(cancelled());
-            }
-            event = events.recv() => match event {
-                Some(ShareEvent::Ready(shared)) => break shared,
-                Some(ShareEvent::Failed(failure)) => {
-                    meter.clear();
+    let mut shared = false;
+    loop {
+        let session = context.join(Need::Network).await?;
+        context.upload_notice(&session);
+        let mut events = None;
+        if !shared {
+            match once(context, &session, &request, !args.no_qr).await {
+                Followed::Done(rest) => events = Some(rest),
+                Followed::Lost => {
+                    context.take_over(&session)?;
+                    continue;
+                }
+                Followed::Failed(failure) => {
+                    session.close().await;
                     return Err(failure);
                 }
-                Some(ShareEvent::Warning { message }) => context.ui.warning(&message),
-                Some(event) => if let Some(snapshot) = Snapshot::of_share(&event) { meter.update(snapshot, &event) },
-                None => return Err(Failure::new(FailureKind::Failed, "the node ended", "run the same command again")),
-            },
-            _ = tick.tick() => meter.tick(),
+                Followed::Stopped => {
+                    session.close().await;
+                    return Err(cancelled());
+                }
+            }
+            shared = true;
+            context.signals.enter(Phase::Seeding);
         }
+        context.say_who_seeds(&session);
+        match context.seed(&session, events).await {
+            Seeded::Lost => context.take_over(&session)?,
+            Seeded::Stopped => {
+                session.close().await;
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Shares, and prints the pack. Gives the rest of the job's channel.
+async fn once(
+    context: &Context,
+    session: &Session,
+    request: &ShareRequest,
+    with_qr: bool,
+) -> Followed<mpsc::Receiver<ShareEvent>> {
+    let mut events = match session.share(request).await {
+        Ok(events) => events,
+        Err(CallError::Lost) => return Followed::Lost,
+        Err(CallError::Failed(failure)) => return Followed::Failed(failure),
     };
+    let mut meter = Meter::new(&context.ui);
+    let followed = context
+        .follow(&mut events, &mut meter, |event, meter| {
+            if let Some(snapshot) = Snapshot::of_share(&event) {
+                meter.update(snapshot, &event);
+            }
+            match event {
+                ShareEvent::Progress { .. } => None,
+                ShareEvent::Warning { message } => {
+                    context.ui.warning(&message);
+                    None
+                }
+                ShareEvent::Ready(shared) => Some(Ok(shared)),
+                ShareEvent::Failed(failure) => Some(Err(failure)),
+            }
+        })
+        .await;
     meter.clear();
-    print(context, &shared, !args.no_qr);
-    context.signals.enter(Phase::Seeding);
-    context.ui.note("Seeding until Ctrl-C.");
-    context.signals.stopped().await;
-    node.shutdown().await;
-    Ok(())
+    match followed {
+        Followed::Done(shared) => {
+            print(context, &shared, with_qr);
+            Followed::Done(events)
+        }
+        Followed::Failed(failure) => Followed::Failed(failure),
+        Followed::Lost => Followed::Lost,
+        Followed::Stopped => Followed::Stopped,
+    }
 }
 
 fn print(context: &Context, shared: &Shared, with_qr: bool) {
     if context.ui.json() {
         context.ui.json_result(shared);
         return;
+    }
+    if with_qr {
+        // Before the text, so that the link stands last, where one looks.
+        let bare = format!("modswarm:{}", shared.pack);
+        if let Some(code) = qr::for_terminal(&[&shared.link, &bare]) {
+            context.ui.result(&code);
+        }
     }
     context.ui.note(&format!(
         "Shared {} ({}, {}).",
@@ -78,9 +129,6 @@ fn print(context: &Context, shared: &Shared, with_qr: bool) {
         shared.content,
         text::escaped(&shared.link)
     ));
-    if with_qr && let Some(code) = qr::for_terminal(&shared.link) {
-        context.ui.result(&format!("\n{code}"));
-    }
 }
 
 /// The absolute path of what is to be shared, or what is wrong with it.

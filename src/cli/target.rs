@@ -1,48 +1,38 @@
 //! What a user may paste where a link is wanted, and what to say when it is something else.
 //!
-//! The node parses links; here is only what it cannot know (the file system), or what should not wait for a network.
+//! The node parses links again; here it is done before a node is started, so that a slip of the mouse is answered at once.
 
 use std::path::Path;
 
 use modswarm::api::{Failure, FailureKind};
-
-/// The longest target that is taken, in bytes.
-const MAX_TARGET_LEN: usize = 16 * 1024;
+use modswarm_protocol::format::link::{Target, TargetError};
 
 /// `target` without spaces around it, or why it is none.
 pub(crate) fn checked(target: &str) -> Result<String, Failure> {
-    let usage = |message: &str, help: String| Err(Failure::new(FailureKind::Usage, message, help));
     let target = target.trim();
-    let lower = target.to_ascii_lowercase();
-    if target.is_empty() {
-        return usage(
-            "the link is empty",
-            "paste the link that `modswarm share` printed, in quotes".to_owned(),
-        );
-    }
-    if target.len() > MAX_TARGET_LEN {
-        return usage(
-            "that is far too long for a link",
-            "paste the link that `modswarm share` printed, in quotes".to_owned(),
-        );
-    }
-    if lower.starts_with("magnet:") || lower.ends_with(".torrent") {
-        return usage(
-            "that is a BitTorrent link, which modswarm does not speak",
-            "open it with a torrent program, or ask for a modswarm link".to_owned(),
-        );
-    }
-    if !target.contains("://")
-        && !lower.starts_with("modswarm:")
-        && !lower.starts_with("/ipfs/")
-        && Path::new(target).exists()
-    {
-        return usage(
-            "that is a file or folder of this machine, not a link",
+    match Target::parse(target) {
+        Ok(_) => Ok(target.to_owned()),
+        Err(TargetError::Unknown(_)) if Path::new(target).exists() => Err(Failure::new(
+            FailureKind::Usage,
+            format!("`{target}` is a file or folder of this machine, not a link"),
             format!("to share it with others: modswarm share '{target}'"),
-        );
+        )),
+        Err(error) => {
+            let (message, help) = sentence_and_help(&super::with_causes(&error));
+            Err(Failure::new(FailureKind::Usage, message, help))
+        }
     }
-    Ok(target.to_owned())
+}
+
+/// A target's error ends with its remedy, after a semicolon.
+fn sentence_and_help(text: &str) -> (String, String) {
+    match text.split_once("; ") {
+        Some((sentence, help)) => (sentence.to_owned(), help.to_owned()),
+        None => (
+            text.to_owned(),
+            "paste the link that `modswarm share` printed, in quotes".to_owned(),
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -52,16 +42,24 @@ mod tests {
     #[test]
     fn what_is_no_link_is_answered_with_what_it_is() {
         for (target, word) in [
-            ("", "quotes"),
-            ("  ", "quotes"),
-            ("magnet:?xt=urn:btih:aa", "torrent"),
-            ("https://example.org/x.torrent", "torrent"),
+            ("", "paste"),
+            ("  ", "paste"),
+            (
+                "magnet:?xt=urn:btih:c12fe1c06bba254a9dc9f519b335aa7c1367a88a",
+                "BitTorrent",
+            ),
+            ("nonsense", "paste"),
             (env!("CARGO_MANIFEST_DIR"), "modswarm share"),
         ] {
             let failure = checked(target).unwrap_err();
             assert_eq!(failure.kind, FailureKind::Usage);
-            assert!(failure.help.unwrap().contains(word), "{target}");
+            let text = format!("{}; {}", failure.message, failure.help.unwrap());
+            assert!(text.contains(word), "{target}: {text}");
         }
-        assert_eq!(checked(" modswarm:bafy \n").unwrap(), "modswarm:bafy");
+        let cid = "bafkr4iefvsx6zgce5mqexsib4dgcf4qyo26hvcymjv5ffui3gek7sdd3pm";
+        assert_eq!(
+            checked(&format!(" modswarm:{cid} \n")).unwrap(),
+            format!("modswarm:{cid}")
+        );
     }
 }

@@ -43,6 +43,11 @@ impl Rate {
         }
     }
 
+    /// The limit of so many bytes a second; none and zero: unlimited.
+    pub fn from_bytes_per_second(rate: Option<u64>) -> Self {
+        Self(rate.and_then(NonZeroU64::new))
+    }
+
     fn checked(bytes_per_second: f64) -> Result<Self, RateError> {
         if bytes_per_second == 0.0 {
             return Ok(Self::UNLIMITED);

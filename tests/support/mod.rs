@@ -27,7 +27,10 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(name: &'static str) -> Self {
-        let dir = tempfile::Builder::new().prefix(&format!("modswarm-{name}-")).tempdir().expect("a temporary folder");
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("modswarm-{name}-"))
+            .tempdir()
+            .expect("a temporary folder");
         Self { dir, name }
     }
 
@@ -95,7 +98,10 @@ impl Finished {
 
     /// The last line of standard output, as JSON.
     pub fn last_json(&self) -> Value {
-        let line = self.stdout.last().unwrap_or_else(|| panic!("no output; it said:\n{}", self.said));
+        let line = self
+            .stdout
+            .last()
+            .unwrap_or_else(|| panic!("no output; it said:\n{}", self.said));
         serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
     }
 }
@@ -123,7 +129,12 @@ impl Process {
                 heard.lock().expect("not poisoned").push_str(&format!("err: {line}\n"));
             }
         });
-        Self { name: shown, child, lines, said }
+        Self {
+            name: shown,
+            child,
+            lines,
+            said,
+        }
     }
 
     pub fn said(&self) -> String {
@@ -192,7 +203,10 @@ impl Process {
         let mut stdout = Vec::new();
         loop {
             // The channel closes when the program's output does, which is when it ends.
-            match self.lines.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now())) {
+            match self
+                .lines
+                .recv_timeout(deadline.saturating_duration_since(std::time::Instant::now()))
+            {
                 Ok(line) => stdout.push(line),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -201,7 +215,11 @@ impl Process {
             }
         }
         let status = self.child.wait().expect("it ends");
-        Finished { status, stdout, said: self.said() }
+        Finished {
+            status,
+            stdout,
+            said: self.said(),
+        }
     }
 
     /// Ctrl-C, then its end.
@@ -236,7 +254,12 @@ pub fn share(machine: &Machine, path: &Path, more: &[&str]) -> Seed {
     let path = path.to_str().expect("test paths are UTF-8");
     let process = machine.start(&[&["share", path, "--json"], more].concat());
     let ready = process.next_json();
-    let text = |key: &str| ready[key].as_str().unwrap_or_else(|| panic!("no {key} in {ready}")).to_owned();
+    let text = |key: &str| {
+        ready[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {key} in {ready}"))
+            .to_owned()
+    };
     Seed {
         pack: text("pack"),
         content: text("content"),
