@@ -50,9 +50,13 @@ struct Inner {
 
 impl BlockPool {
     pub(super) fn new(store: Store) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let threads = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("blocks-{i}")).build()?;
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|i| format!("blocks-{i}"))
+            .build()?;
         let room = Arc::new(Semaphore::new(ROOM_BYTES / ROOM_UNIT));
-        Ok(Self { inner: Arc::new(Inner { threads, store, room }) })
+        Ok(Self {
+            inner: Arc::new(Inner { threads, store, room }),
+        })
     }
 
     /// Waits until a block of `len` bytes may be taken in.
@@ -100,7 +104,12 @@ impl BlockPool {
                 Verdict::Good
             };
             drop(room);
-            let _ = inputs.blocking_send(Input::Verdict { expected, verdict, node, problem });
+            let _ = inputs.blocking_send(Input::Verdict {
+                expected,
+                verdict,
+                node,
+                problem,
+            });
         });
     }
 }

@@ -109,7 +109,11 @@ impl Node {
         .map_err(task_failure)??;
         let peer_id = PeerId::from(key.public());
         let pool = BlockPool::new(store.clone()).map_err(|error| {
-            Failure::new(FailureKind::Failed, format!("no threads: {error}"), "close other programs and try again")
+            Failure::new(
+                FailureKind::Failed,
+                format!("no threads: {error}"),
+                "close other programs and try again",
+            )
         })?;
         let mut swarm = swarm::build(key, config.network, config.offline)?;
         if !config.offline {
@@ -128,8 +132,16 @@ impl Node {
         let bootstrap = if config.offline { Vec::new() } else { bootstrap(&config) };
         let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap);
         tokio::spawn(actor.run());
-        let node = Self { inner: Arc::new(Inner { store, config, peer_id, commands }) };
+        let node = Self {
+            inner: Arc::new(Inner {
+                store,
+                config,
+                peer_id,
+                commands,
+            }),
+        };
         packs::serve_all(&node.inner).await?;
+        tokio::spawn(packs::watch_withdrawn(Arc::downgrade(&node.inner)));
         if !node.inner.config.offline {
             node.await_listening().await?;
         }
@@ -231,7 +243,11 @@ impl Node {
 
 fn listen(swarm: &mut libp2p::Swarm<swarm::Behaviour>, config: &NodeConfig) -> Result<(), Failure> {
     let asked = !config.listen.is_empty();
-    let addrs = if asked { config.listen.clone() } else { config.network.default_listen() };
+    let addrs = if asked {
+        config.listen.clone()
+    } else {
+        config.network.default_listen()
+    };
     let mut problems = Vec::new();
     let mut listening = 0;
     for addr in addrs {

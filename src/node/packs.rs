@@ -1,6 +1,6 @@
 //! The home's packs: serving them, and saying how they do.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use modswarm_protocol::{
     Cid,
@@ -18,12 +18,17 @@ use crate::api::{
     Failure, FailureKind, NetworkKind, PackState, PackStatus, PeerStatus, RemoveRequest, Removed, Status,
 };
 
+/// How often the store is asked what can no longer be read.
+const WITHDRAW_INTERVAL: Duration = Duration::from_secs(1);
+
 async fn blocking<T: Send + 'static>(
     node: &Inner,
     work: impl FnOnce(&Store) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let store = node.store.clone();
-    tokio::task::spawn_blocking(move || work(&store)).await.map_err(task_failure)?
+    tokio::task::spawn_blocking(move || work(&store))
+        .await
+        .map_err(task_failure)?
 }
 
 /// Serves every pack of the home that belongs to the node's network.
@@ -43,6 +48,25 @@ pub(super) async fn serve_all(node: &Arc<Inner>) -> Result<(), Failure> {
         node.send(Command::Serve(Box::new(register))).await?;
     }
     Ok(())
+}
+
+/// Tells peers of pieces that can no longer be read here, for as long as the node lives.
+pub(super) async fn watch_withdrawn(node: std::sync::Weak<Inner>) {
+    let mut tick = tokio::time::interval(WITHDRAW_INTERVAL);
+    loop {
+        tick.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        for withdrawn in node.store.take_withdrawn() {
+            tracing::warn!(content = %withdrawn.content, pieces = withdrawn.pieces.count_ones(), "no longer here");
+            let lost = Command::Lost {
+                content: withdrawn.content,
+                pieces: withdrawn.pieces,
+            };
+            if node.send(lost).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// What the actor needs to serve `record`; nothing (and a line in the log) if it cannot be served now.
@@ -66,14 +90,26 @@ fn registration(store: &Store, record: &PackRecord) -> Option<Register> {
         }
     }
     let map = Arc::clone(content.map());
-    let pieces = ContentPieces { wanted: Some(map.none()), map, have };
-    Some(Register { content: record.content, packs: record.pack.into_iter().collect(), nodes, pieces })
+    let pieces = ContentPieces {
+        wanted: Some(map.none()),
+        map,
+        have,
+    };
+    Some(Register {
+        content: record.content,
+        packs: record.pack.into_iter().collect(),
+        nodes,
+        pieces,
+    })
 }
 
 pub(super) async fn status(node: &Arc<Inner>) -> Result<Status, Failure> {
     let overview = node.overview().await?;
     let packs = records(node).await?;
-    let packs = packs.iter().map(|(record, problem)| pack_status(record, problem.clone(), &overview)).collect();
+    let packs = packs
+        .iter()
+        .map(|(record, problem)| pack_status(record, problem.clone(), &overview))
+        .collect();
     let offline = node.config.offline;
     Ok(Status {
         peer_id: (!offline).then(|| node.peer_id.to_string()),
@@ -118,7 +154,9 @@ pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, 
 pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<Removed, Failure> {
     let packs = records(node).await?;
     let record = choose(&packs, &request.target)?.0.clone();
-    let others = packs.iter().any(|(other, _)| other.content == record.content && other.id != record.id);
+    let others = packs
+        .iter()
+        .any(|(other, _)| other.content == record.content && other.id != record.id);
     let overview = node.overview().await?;
     if overview.transfers.get(&record.content).is_some_and(|(_, busy)| *busy) {
         return Err(Failure::new(
@@ -128,10 +166,16 @@ pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<
         ));
     }
     if !others {
-        node.send(Command::Forget { content: record.content }).await?;
+        node.send(Command::Forget {
+            content: record.content,
+        })
+        .await?;
     }
     let data = request.data;
-    let removed = blocking(node, move |store| store.remove_pack(record.id, data).map_err(remove_failure)).await?;
+    let removed = blocking(node, move |store| {
+        store.remove_pack(record.id, data).map_err(remove_failure)
+    })
+    .await?;
     Ok(Removed {
         name: removed.record.name,
         content: removed.record.content,
@@ -179,8 +223,12 @@ fn choose<'a>(
     packs: &'a [(PackRecord, Option<String>)],
     target: &str,
 ) -> Result<&'a (PackRecord, Option<String>), Failure> {
-    let cids: Vec<Cid> =
-        Target::parse(target).map(|target| [Some(target.root), target.content]).into_iter().flatten().flatten().collect();
+    let cids: Vec<Cid> = Target::parse(target)
+        .map(|target| [Some(target.root), target.content])
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
     let path = Path::new(target).canonicalize().ok();
     let matches: Vec<_> = packs
         .iter()
@@ -192,8 +240,11 @@ fn choose<'a>(
         })
         .collect();
     // A pack CID says more than the content that it shares with others.
-    let exact: Vec<_> =
-        matches.iter().filter(|(record, _)| record.pack.is_some_and(|pack| cids.contains(&pack))).copied().collect();
+    let exact: Vec<_> = matches
+        .iter()
+        .filter(|(record, _)| record.pack.is_some_and(|pack| cids.contains(&pack)))
+        .copied()
+        .collect();
     let matches = if exact.len() == 1 { exact } else { matches };
     match matches.as_slice() {
         [one] => Ok(one),
@@ -203,7 +254,10 @@ fn choose<'a>(
             "`modswarm status` lists the packs of this home",
         )),
         several => {
-            let places: Vec<String> = several.iter().map(|(r, _)| format!("\n  {}", r.path.display())).collect();
+            let places: Vec<String> = several
+                .iter()
+                .map(|(r, _)| format!("\n  {}", r.path.display()))
+                .collect();
             Err(Failure::new(
                 FailureKind::Failed,
                 format!("{target:?} means several packs:{}", places.concat()),

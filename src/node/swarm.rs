@@ -110,9 +110,16 @@ fn kademlia(local: PeerId, network: NetworkKind) -> kad::Behaviour<kad::store::M
         .set_provider_publication_interval(None)
         .set_publication_interval(None)
         .set_replication_interval(None);
-    let records = kad::store::MemoryStoreConfig { max_provided_keys: MAX_PROVIDED_KEYS, ..Default::default() };
+    let records = kad::store::MemoryStoreConfig {
+        max_provided_keys: MAX_PROVIDED_KEYS,
+        ..Default::default()
+    };
     let mut kad = kad::Behaviour::with_config(local, kad::store::MemoryStore::with_config(local, records), config);
-    let mode = if network.trusts_listen_addresses() { kad::Mode::Server } else { kad::Mode::Client };
+    let mode = if network.trusts_listen_addresses() {
+        kad::Mode::Server
+    } else {
+        kad::Mode::Client
+    };
     kad.set_mode(Some(mode));
     kad
 }
@@ -127,7 +134,10 @@ pub(super) fn agent_version() -> String {
 pub(super) fn dial_order(mut addrs: Vec<Multiaddr>) -> (Vec<Multiaddr>, Vec<Multiaddr>) {
     addrs.sort_by_key(classify);
     addrs.dedup();
-    let near = addrs.iter().take_while(|addr| classify(addr) == AddressClass::NearTcp).count();
+    let near = addrs
+        .iter()
+        .take_while(|addr| classify(addr) == AddressClass::NearTcp)
+        .count();
     if near == 0 {
         return (addrs, Vec::new());
     }

@@ -5,8 +5,8 @@ use std::{collections::HashMap, collections::HashSet, sync::Arc, time::Instant};
 use libp2p::{Multiaddr, PeerId};
 use modswarm_protocol::{
     Cid,
-    format::PieceIndex,
     engine::{ConnStats, ContentPieces, ContentSpec, PeerKey, PickOrder, TransferId, TransferStats},
+    format::PieceSet,
     wire::NetworkId,
 };
 use modswarm_store::Download;
@@ -28,7 +28,11 @@ pub(in crate::node) enum Command {
     /// Fetches nodes; each comes back as [`TransferEvent::Node`].
     WantNodes { transfer: TransferId, cids: Vec<Cid> },
     /// Fetches pieces. Answered by nothing if another job fetches the same content already.
-    Fetch { transfer: TransferId, fetch: Box<Fetch>, reply: oneshot::Sender<Option<TransferId>> },
+    Fetch {
+        transfer: TransferId,
+        fetch: Box<Fetch>,
+        reply: oneshot::Sender<Option<TransferId>>,
+    },
     /// The job behind a transfer has ended. What is served goes on being served; the rest is forgotten.
     End { transfer: TransferId },
     /// Serves a pack of the home.
@@ -36,9 +40,12 @@ pub(in crate::node) enum Command {
     /// Serves a content no longer.
     Forget { content: Cid },
     /// Pieces that are here no longer.
-    Lost { content: Cid, pieces: Vec<PieceIndex> },
+    Lost { content: Cid, pieces: PieceSet },
     /// How one transfer is doing.
-    Transfer { transfer: TransferId, reply: oneshot::Sender<Option<TransferView>> },
+    Transfer {
+        transfer: TransferId,
+        reply: oneshot::Sender<Option<TransferView>>,
+    },
     /// How the node is doing.
     Overview { reply: oneshot::Sender<Overview> },
     /// Ends the actor.
@@ -71,8 +78,6 @@ pub(in crate::node) struct TransferView {
     pub(in crate::node) stats: TransferStats,
     /// Peers that are being dialled for it.
     pub(in crate::node) dialling: usize,
-    /// Whether anybody is known that may have it.
-    pub(in crate::node) candidates: usize,
     /// Peer ID and address of those whose keys are in `stats.peers`, as far as they were met in this process.
     pub(in crate::node) names: HashMap<PeerKey, (PeerId, Multiaddr)>,
 }
@@ -99,7 +104,13 @@ impl Actor {
     pub(super) fn handle_command(&mut self, command: Command) {
         let now = self.now();
         match command {
-            Command::Begin { root, content, peers, sink, reply } => {
+            Command::Begin {
+                root,
+                content,
+                peers,
+                sink,
+                reply,
+            } => {
                 let _ = reply.send(self.begin(root, content, peers, sink));
             }
             Command::WantNodes { transfer, cids } => self.engine.want_nodes(now, transfer, &cids),
@@ -109,13 +120,7 @@ impl Actor {
             Command::End { transfer } => self.end_job(transfer),
             Command::Serve(register) => self.register(*register),
             Command::Forget { content } => self.forget(&content),
-            Command::Lost { content, pieces } => {
-                if let Some(transfer) = self.transfer_of(&content) {
-                    for piece in pieces {
-                        self.engine.handle_lost(now, transfer, piece);
-                    }
-                }
-            }
+            Command::Lost { content, pieces } => self.lost(&content, &pieces),
             Command::Transfer { transfer, reply } => {
                 let _ = reply.send(self.view(transfer));
             }
@@ -131,7 +136,10 @@ impl Actor {
     }
 
     fn transfer_of(&self, root: &Cid) -> Option<TransferId> {
-        self.transfers.iter().find(|(_, t)| t.roots.contains(root)).map(|(id, _)| *id)
+        self.transfers
+            .iter()
+            .find(|(_, t)| t.roots.contains(root))
+            .map(|(id, _)| *id)
     }
 
     fn begin(
@@ -141,9 +149,15 @@ impl Actor {
         peers: Vec<(PeerId, Multiaddr)>,
         sink: mpsc::Sender<TransferEvent>,
     ) -> Option<TransferId> {
-        let roots: Vec<Cid> = content.into_iter().chain((Some(root) != content).then_some(root)).collect();
+        let roots: Vec<Cid> = content
+            .into_iter()
+            .chain((Some(root) != content).then_some(root))
+            .collect();
         let known = roots.iter().find_map(|cid| self.transfer_of(cid));
-        if known.and_then(|id| self.transfers.get(&id)).is_some_and(|t| t.sink.is_some()) {
+        if known
+            .and_then(|id| self.transfers.get(&id))
+            .is_some_and(|t| t.sink.is_some())
+        {
             return None;
         }
         let now = self.now();
@@ -187,11 +201,19 @@ impl Actor {
     fn fetch(&mut self, transfer: TransferId, fetch: Fetch) -> Option<TransferId> {
         let now = self.now();
         let other = self.transfer_of(&fetch.content).filter(|id| *id != transfer);
-        if other.and_then(|id| self.transfers.get(&id)).is_some_and(|t| t.sink.is_some()) {
+        if other
+            .and_then(|id| self.transfers.get(&id))
+            .is_some_and(|t| t.sink.is_some())
+        {
             return None;
         }
+        let map = Arc::clone(&fetch.pieces.map);
         let kept = self.engine.set_pieces(now, transfer, fetch.content, fetch.pieces);
-        let mut moved = if kept == transfer { None } else { self.transfers.remove(&transfer) };
+        let mut moved = if kept == transfer {
+            None
+        } else {
+            self.transfers.remove(&transfer)
+        };
         let t = self.transfers.entry(kept).or_default();
         if let Some(old) = &mut moved {
             t.sink = old.sink.take();
@@ -204,6 +226,7 @@ impl Actor {
         t.roots.dedup();
         t.nodes = Arc::new(fetch.nodes);
         t.download = Some(fetch.download);
+        t.map = Some(map);
         t.serving = true;
         let roots = t.roots.clone();
         let clock = Instant::now();
@@ -220,7 +243,9 @@ impl Actor {
     fn end_job(&mut self, transfer: TransferId) {
         let now = self.now();
         self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
-        let Some(t) = self.transfers.get_mut(&transfer) else { return };
+        let Some(t) = self.transfers.get_mut(&transfer) else {
+            return;
+        };
         t.sink = None;
         t.download = None;
         t.candidates.clear();
@@ -235,7 +260,12 @@ impl Actor {
 
     fn register(&mut self, register: Register) {
         let now = self.now();
-        let Register { content, packs, nodes, pieces } = register;
+        let Register {
+            content,
+            packs,
+            nodes,
+            pieces,
+        } = register;
         let spec = ContentSpec {
             content: Some(content),
             packs: packs.clone(),
@@ -247,6 +277,7 @@ impl Actor {
         let transfer = self.engine.add_content(now, spec);
         let t = self.transfers.entry(transfer).or_default();
         t.serving = true;
+        t.map = Some(map);
         t.roots.push(content);
         t.roots.extend(packs);
         t.roots.sort_unstable();
@@ -261,8 +292,12 @@ impl Actor {
 
     fn forget(&mut self, content: &Cid) {
         let now = self.now();
-        let Some(transfer) = self.transfer_of(content) else { return };
-        let Some(t) = self.transfers.remove(&transfer) else { return };
+        let Some(transfer) = self.transfer_of(content) else {
+            return;
+        };
+        let Some(t) = self.transfers.remove(&transfer) else {
+            return;
+        };
         self.engine.remove_content(now, transfer);
         let kad = &mut self.swarm.behaviour_mut().kad;
         self.discovery.stop(transfer, kad);
@@ -271,14 +306,31 @@ impl Actor {
         }
     }
 
+    fn lost(&mut self, content: &Cid, pieces: &PieceSet) {
+        let now = self.now();
+        let Some(transfer) = self.transfer_of(content) else {
+            return;
+        };
+        let Some(map) = self.transfers.get(&transfer).and_then(|t| t.map.clone()) else {
+            return;
+        };
+        for piece in pieces.iter_ones().filter_map(|i| map.index(i as u32)) {
+            self.engine.handle_lost(now, transfer, piece);
+        }
+    }
+
     fn view(&self, transfer: TransferId) -> Option<TransferView> {
         let stats = self.engine.transfer_stats(transfer)?;
         let t = self.transfers.get(&transfer)?;
         let dialling = t.candidates.iter().filter(|peer| self.book.is_dialling(peer)).count();
-        let candidates = t.candidates.iter().filter(|peer| !self.book.is_foreign(peer)).count();
         let wanted: HashSet<PeerKey> = stats.peers.iter().map(|peer| peer.peer).collect();
-        let names = self.met.iter().filter(|(key, _)| wanted.contains(key)).map(|(k, v)| (*k, v.clone())).collect();
-        Some(TransferView { stats, dialling, candidates, names })
+        let names = self
+            .met
+            .iter()
+            .filter(|(key, _)| wanted.contains(key))
+            .map(|(k, v)| (*k, v.clone()))
+            .collect();
+        Some(TransferView { stats, dialling, names })
     }
 
     fn overview(&self) -> Overview {
@@ -289,7 +341,11 @@ impl Actor {
                 let stats = self.engine.conn_stats(*conn)?;
                 // Before its `Hello` it is nobody yet.
                 stats.agent.as_ref()?;
-                Some(PeerView { peer: live.session.peer, addr: live.addr.clone(), stats })
+                Some(PeerView {
+                    peer: live.session.peer,
+                    addr: live.addr.clone(),
+                    stats,
+                })
             })
             .collect();
         let mut transfers = HashMap::new();
@@ -300,6 +356,11 @@ impl Actor {
                 }
             }
         }
-        Overview { addrs: self.dialable_addrs(), listening: !self.listen_addrs.is_empty(), peers, transfers }
+        Overview {
+            addrs: self.dialable_addrs(),
+            listening: !self.listen_addrs.is_empty(),
+            peers,
+            transfers,
+        }
     }
 }

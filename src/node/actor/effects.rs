@@ -33,7 +33,9 @@ impl Actor {
             self.engine.handle_served(now, &job, Err(ServeFailure::NotHere));
             return;
         };
-        let Some(live) = self.sessions.get_mut(&job.conn) else { return };
+        let Some(live) = self.sessions.get_mut(&job.conn) else {
+            return;
+        };
         if !live.session.bulk_requested {
             live.session.bulk_requested = true;
             let (peer, connection) = (live.session.peer, live.session.connection);
@@ -65,8 +67,13 @@ impl Actor {
                 let problem = self.transfers.get_mut(&transfer).and_then(|t| t.problem.take());
                 self.tell(transfer, TransferEvent::WriteFailed(problem));
             }
-            Event::Banned { conn, transfer, cid, .. } => {
-                let who = self.sessions.get(&conn).map_or_else(|| "a peer".to_owned(), |l| l.session.peer.to_string());
+            Event::Banned {
+                conn, transfer, cid, ..
+            } => {
+                let who = self
+                    .sessions
+                    .get(&conn)
+                    .map_or_else(|| "a peer".to_owned(), |l| l.session.peer.to_string());
                 tracing::warn!(peer = who, %cid, "banned for sending wrong bytes");
                 let notice = format!("{who} sent wrong bytes and will not be asked again; nothing of it was kept");
                 self.tell(transfer, TransferEvent::Notice(notice));

@@ -11,15 +11,21 @@ use crate::api::{Failure, FailureKind};
 const GOES_ON: &str = "then run the same command again: it goes on from what is here";
 
 fn disk_full(message: String) -> Failure {
-    Failure::new(FailureKind::DiskFull, message, format!("make room or choose another folder with -o, {GOES_ON}"))
+    Failure::new(
+        FailureKind::DiskFull,
+        message,
+        format!("make room or choose another folder with -o, {GOES_ON}"),
+    )
 }
 
 pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
     match error {
         IndexError::DiskFull => disk_full(error.to_string()),
-        IndexError::Busy | IndexError::Newer { .. } => {
-            Failure { kind: FailureKind::Failed, message: error.to_string(), help: None }
-        }
+        IndexError::Busy | IndexError::Newer { .. } => Failure {
+            kind: FailureKind::Failed,
+            message: error.to_string(),
+            help: None,
+        },
         IndexError::ReadOnly => Failure::new(
             FailureKind::Failed,
             error.to_string(),
@@ -36,7 +42,11 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
 pub(in crate::node) fn open_failure(error: OpenError) -> Failure {
     match error {
         OpenError::Index(error) => index_failure(error),
-        other => Failure::new(FailureKind::Failed, causes(&other), "close other programs and try again"),
+        other => Failure::new(
+            FailureKind::Failed,
+            causes(&other),
+            "close other programs and try again",
+        ),
     }
 }
 
@@ -68,9 +78,10 @@ pub(super) fn share_failure(error: ShareError) -> Failure {
     let (kind, help) = match &error {
         ShareError::NotFound(_) => (FailureKind::Usage, "check the path"),
         ShareError::NotShareable(_) => (FailureKind::Usage, "share a folder or a file"),
-        ShareError::Names(_) | ShareError::Twins(_) => {
-            (FailureKind::Failed, "rename them, or leave them out with a line in .modswarmignore, and share again")
-        }
+        ShareError::Names(_) | ShareError::Twins(_) => (
+            FailureKind::Failed,
+            "rename them, or leave them out with a line in .modswarmignore, and share again",
+        ),
         ShareError::Changing(_) => (FailureKind::Failed, "close the program that writes it and share again"),
         ShareError::Io { .. } => (
             FailureKind::Failed,
@@ -81,12 +92,20 @@ pub(super) fn share_failure(error: ShareError) -> Failure {
     };
     match error {
         ShareError::Index(error) => index_failure(error),
-        ShareError::Names(names) => {
-            Failure::new(kind, listed("these names cannot be in a pack", names.iter().map(|(p, e)| format!("{p:?}: {e}"))), help)
-        }
+        ShareError::Names(names) => Failure::new(
+            kind,
+            listed(
+                "these names cannot be in a pack",
+                names.iter().map(|(p, e)| format!("{p:?}: {e}")),
+            ),
+            help,
+        ),
         ShareError::Twins(pairs) => Failure::new(
             kind,
-            listed("these names are the same in Unicode", pairs.iter().map(|(a, b)| format!("{a:?} and {b:?}"))),
+            listed(
+                "these names are the same in Unicode",
+                pairs.iter().map(|(a, b)| format!("{a:?} and {b:?}")),
+            ),
             help,
         ),
         error => Failure::new(kind, causes(&error), help),
@@ -152,7 +171,11 @@ pub(super) fn write_failure(error: Option<WriteError>) -> Failure {
         Some(error @ WriteError::DiskFull(_)) => disk_full(error.to_string()),
         Some(WriteError::Index(error)) => index_failure(error),
         Some(error) => Failure::new(FailureKind::Failed, causes(&error), format!("mend it, {GOES_ON}")),
-        None => Failure::new(FailureKind::Failed, "a block could not be written", format!("see what is wrong with the disk, {GOES_ON}")),
+        None => Failure::new(
+            FailureKind::Failed,
+            "a block could not be written",
+            format!("see what is wrong with the disk, {GOES_ON}"),
+        ),
     }
 }
 

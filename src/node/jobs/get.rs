@@ -45,11 +45,7 @@ pub(in crate::node) async fn run(node: Arc<Inner>, request: GetRequest, events: 
     let _ = events.send(last).await;
 }
 
-async fn get(
-    node: &Arc<Inner>,
-    request: GetRequest,
-    events: &mpsc::Sender<GetEvent>,
-) -> Result<Complete, Failure> {
+async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEvent>) -> Result<Complete, Failure> {
     let job = Job {
         node: Arc::clone(node),
         events: events.clone(),
@@ -65,9 +61,14 @@ async fn get(
     let download = job.open(spec, &skeleton).await?;
     job.fetch(&mut drive, &skeleton, &download).await?;
     let finished = job.finish(&download).await?;
-    let complete = job.complete(&drive, before, &skeleton, &download, finished.path).await?;
+    let complete = job
+        .complete(&drive, before, &skeleton, &download, finished.path)
+        .await?;
     if !request.seed {
-        node.send(Command::Forget { content: skeleton.content.cid() }).await?;
+        node.send(Command::Forget {
+            content: skeleton.content.cid(),
+        })
+        .await?;
     }
     Ok(complete)
 }
@@ -78,17 +79,24 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     }
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
-        let glob = GlobBuilder::new(pattern).literal_separator(true).build().map_err(|error| {
-            Failure::new(
-                FailureKind::Usage,
-                format!("--only {pattern:?} cannot be read: {}", error.kind()),
-                "write it like --only 'mods/**' or --only '*.pak'",
-            )
-        })?;
+        let glob = GlobBuilder::new(pattern)
+            .literal_separator(true)
+            .build()
+            .map_err(|error| {
+                Failure::new(
+                    FailureKind::Usage,
+                    format!("--only {pattern:?} cannot be read: {}", error.kind()),
+                    "write it like --only 'mods/**' or --only '*.pak'",
+                )
+            })?;
         set.add(glob);
     }
     let set = set.build().map_err(|error| {
-        Failure::new(FailureKind::Usage, format!("--only: {error}"), "use fewer or simpler patterns")
+        Failure::new(
+            FailureKind::Usage,
+            format!("--only: {error}"),
+            "use fewer or simpler patterns",
+        )
     })?;
     Ok(Some(set))
 }
@@ -178,7 +186,10 @@ impl Job {
         match self.timeout {
             Some(timeout) if quiet >= timeout => Err(Failure::new(
                 FailureKind::NotFound,
-                format!("no new block came within {} seconds: nobody who has it can be reached now", timeout.as_secs()),
+                format!(
+                    "no new block came within {} seconds: nobody who has it can be reached now",
+                    timeout.as_secs()
+                ),
                 "ask somebody who has the pack to share it again, then run the same command; what was verified is kept",
             )),
             _ => Ok(()),
@@ -198,12 +209,20 @@ impl Job {
             None => match &target.name {
                 Some(name) => name.clone(),
                 None => Name::new(&target.root.to_string()).map_err(|error| {
-                    Failure::new(FailureKind::Failed, error.to_string(), "use a link instead of a bare CID")
+                    Failure::new(
+                        FailureKind::Failed,
+                        error.to_string(),
+                        "use a link instead of a bare CID",
+                    )
                 })?,
             },
         };
         let selection = only.map(|only| {
-            content.files().iter().map(|file| only.is_match(file.path.as_str())).collect::<bitvec::vec::BitVec>()
+            content
+                .files()
+                .iter()
+                .map(|file| only.is_match(file.path.as_str()))
+                .collect::<bitvec::vec::BitVec>()
         });
         if selection.as_ref().is_some_and(|selected| selected.not_any()) && !content.files().is_empty() {
             return Err(Failure::new(
@@ -234,7 +253,11 @@ impl Job {
         })
         .await
         .map_err(task_failure)??;
-        Ok(if installed { output.to_owned() } else { output.join(name.as_str()) })
+        Ok(if installed {
+            output.to_owned()
+        } else {
+            output.join(name.as_str())
+        })
     }
 
     /// Opens the download, says what will be written, and takes what other packs of this home have.
@@ -242,7 +265,10 @@ impl Job {
         let cancel = CancelFlag::default();
         let _guard = cancel.guard();
         let store = self.node.store.clone();
-        let reports = Reports { events: self.events.clone(), cancel: cancel.clone() };
+        let reports = Reports {
+            events: self.events.clone(),
+            cancel: cancel.clone(),
+        };
         let (name, path) = (spec.name.as_str().to_owned(), spec.destination.clone());
         let (download, plan) = tokio::task::spawn_blocking(move || {
             let download = store.begin_download(&spec, &reports).map_err(begin_failure)?;
@@ -262,7 +288,10 @@ impl Job {
             disk_free: plan.disk_free,
         };
         self.events.send(plan).await.map_err(|_| interrupted())?;
-        let reports = Reports { events: self.events.clone(), cancel };
+        let reports = Reports {
+            events: self.events.clone(),
+            cancel,
+        };
         tokio::task::spawn_blocking(move || {
             download.adopt_local(&reports).map_err(begin_failure)?;
             Ok(download)
@@ -281,11 +310,21 @@ impl Job {
             content: content.cid(),
             pack: skeleton.pack.as_ref().map(|_| skeleton.root),
             nodes: nodes_of(skeleton),
-            pieces: ContentPieces { map: Arc::clone(content.map()), have, wanted: Some(wanted) },
+            pieces: ContentPieces {
+                map: Arc::clone(content.map()),
+                have,
+                wanted: Some(wanted),
+            },
             download: download.clone(),
         };
         let transfer = drive.transfer;
-        self.node.send(Command::Fetch { transfer, fetch: Box::new(fetch), reply }).await?;
+        self.node
+            .send(Command::Fetch {
+                transfer,
+                fetch: Box::new(fetch),
+                reply,
+            })
+            .await?;
         drive.transfer = answer.await.map_err(|_| node_ended())?.ok_or_else(|| {
             Failure::new(
                 FailureKind::Failed,
@@ -330,7 +369,10 @@ impl Job {
             .await
             .map_err(task_failure)??;
         for path in &finished.kept {
-            self.warn(format!("{path} is no longer in the pack; it was kept, since you changed it")).await;
+            self.warn(format!(
+                "{path} is no longer in the pack; it was kept, since you changed it"
+            ))
+            .await;
         }
         Ok(finished)
     }
@@ -347,13 +389,20 @@ impl Job {
         let plan = download.plan();
         let earlier = |key| {
             let peers = before.iter().flat_map(|stats| &stats.peers);
-            peers.filter(|peer| peer.peer == key).map(|peer| peer.bytes).sum::<u64>()
+            peers
+                .filter(|peer| peer.peer == key)
+                .map(|peer| peer.bytes)
+                .sum::<u64>()
         };
         let mut peers: Vec<PeerShare> = Vec::new();
         for sent in &view.stats.peers {
             let bytes = sent.bytes.saturating_sub(earlier(sent.peer));
             if let (Some((peer, addr)), true) = (view.names.get(&sent.peer), bytes > 0) {
-                peers.push(PeerShare { peer_id: peer.to_string(), addr: addr.to_string(), bytes });
+                peers.push(PeerShare {
+                    peer_id: peer.to_string(),
+                    addr: addr.to_string(),
+                    bytes,
+                });
             }
         }
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.bytes));
@@ -416,7 +465,9 @@ impl Observer for Reports {
     }
 
     fn warning(&self, warning: Warning) {
-        let _ = self.events.blocking_send(GetEvent::Warning { message: warning.to_string() });
+        let _ = self.events.blocking_send(GetEvent::Warning {
+            message: warning.to_string(),
+        });
     }
 
     fn cancelled(&self) -> bool {

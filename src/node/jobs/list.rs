@@ -31,13 +31,15 @@ pub(in crate::node) async fn run(node: Arc<Inner>, request: ListRequest) -> Resu
     let fetching = skeleton::fetch(&node, &mut drive, &target, |_| {});
     let skeleton = match request.timeout {
         None => fetching.await?,
-        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), fetching).await.map_err(|_| {
-            Failure::new(
-                FailureKind::NotFound,
-                format!("nobody gave the list of files within {seconds} seconds"),
-                "check the link, ask somebody who has the pack to share it again, or wait longer with --timeout",
-            )
-        })??,
+        Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), fetching)
+            .await
+            .map_err(|_| {
+                Failure::new(
+                    FailureKind::NotFound,
+                    format!("nobody gave the list of files within {seconds} seconds"),
+                    "check the link, ask somebody who has the pack to share it again, or wait longer with --timeout",
+                )
+            })??,
     };
     listing(&skeleton)
 }
@@ -48,19 +50,35 @@ fn listing(skeleton: &Skeleton) -> Result<Listing, Failure> {
     for path in content.files().iter().map(|file| &file.path).chain(content.dirs()) {
         full.extend(path.parent().map(|parent| parent.as_str().to_owned()));
     }
-    let manifest = skeleton.pack.as_ref().map(|head| serde_json::from_slice(&head.manifest_bytes)).transpose().map_err(
-        |error| Failure::new(FailureKind::Integrity, format!("pack.json is damaged: {error}"), "ask for a new link"),
-    )?;
+    let manifest = skeleton
+        .pack
+        .as_ref()
+        .map(|head| serde_json::from_slice(&head.manifest_bytes))
+        .transpose()
+        .map_err(|error| {
+            Failure::new(
+                FailureKind::Integrity,
+                format!("pack.json is damaged: {error}"),
+                "ask for a new link",
+            )
+        })?;
     Ok(Listing {
         pack: skeleton.pack.as_ref().map(|_| skeleton.root),
         content: content.cid(),
-        name: skeleton.pack.as_ref().map(|head| head.manifest.name.as_str().to_owned()),
+        name: skeleton
+            .pack
+            .as_ref()
+            .map(|head| head.manifest.name.as_str().to_owned()),
         manifest,
         blocks: u64::from(content.map().len()),
         files: content
             .files()
             .iter()
-            .map(|file| ListedFile { path: file.path.as_str().to_owned(), size: file.size, cid: file.cid })
+            .map(|file| ListedFile {
+                path: file.path.as_str().to_owned(),
+                size: file.size,
+                cid: file.cid,
+            })
             .collect(),
         empty_dirs: content
             .dirs()

@@ -75,14 +75,30 @@ impl Drive {
     ) -> Result<Option<Self>, Failure> {
         let (sink, events) = mpsc::channel(TRANSFER_QUEUE);
         let (reply, answer) = oneshot::channel();
-        node.send(Command::Begin { root: target.root, content: target.content, peers, sink, reply }).await?;
+        node.send(Command::Begin {
+            root: target.root,
+            content: target.content,
+            peers,
+            sink,
+            reply,
+        })
+        .await?;
         let transfer = answer.await.map_err(|_| node_ended())?;
-        Ok(transfer.map(|transfer| Self { node: Arc::clone(node), transfer, events }))
+        Ok(transfer.map(|transfer| Self {
+            node: Arc::clone(node),
+            transfer,
+            events,
+        }))
     }
 
     async fn view(&self) -> Result<Option<TransferView>, Failure> {
         let (reply, answer) = oneshot::channel();
-        self.node.send(Command::Transfer { transfer: self.transfer, reply }).await?;
+        self.node
+            .send(Command::Transfer {
+                transfer: self.transfer,
+                reply,
+            })
+            .await?;
         answer.await.map_err(|_| node_ended())
     }
 }
@@ -101,7 +117,11 @@ impl Drop for Drive {
 }
 
 pub(super) fn node_ended() -> Failure {
-    Failure::new(FailureKind::Interrupted, "the node has ended", "run the same command again: it goes on from what is here")
+    Failure::new(
+        FailureKind::Interrupted,
+        "the node has ended",
+        "run the same command again: it goes on from what is here",
+    )
 }
 
 /// Reads what the user pasted, and the peers that were named.
@@ -134,7 +154,9 @@ fn parse_target(text: &str, peers: &[String]) -> Result<(Target, Vec<(PeerId, Mu
 }
 
 fn unix_seconds() -> u64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// An error with its causes, as one sentence.
@@ -166,5 +188,10 @@ fn nodes_of(skeleton: &Skeleton) -> std::collections::HashSet<modswarm_protocol:
 pub(super) fn content_nodes(
     content: &modswarm_protocol::format::Content,
 ) -> std::collections::HashSet<modswarm_protocol::Cid> {
-    content.node_cids().iter().copied().chain(content.carriers().iter().map(|(cid, _)| *cid)).collect()
+    content
+        .node_cids()
+        .iter()
+        .copied()
+        .chain(content.carriers().iter().map(|(cid, _)| *cid))
+        .collect()
 }

@@ -34,15 +34,14 @@ pub(in crate::node) async fn run(node: Arc<Inner>, request: ShareRequest, events
     let _ = events.send(last).await;
 }
 
-async fn share(
-    node: &Arc<Inner>,
-    request: ShareRequest,
-    events: &mpsc::Sender<ShareEvent>,
-) -> Result<Shared, Failure> {
+async fn share(node: &Arc<Inner>, request: ShareRequest, events: &mpsc::Sender<ShareEvent>) -> Result<Shared, Failure> {
     let cancel = CancelFlag::default();
     let _guard = cancel.guard();
     let spec = spec_of(&request, node.network_id())?;
-    let reports = Reports { events: events.clone(), cancel };
+    let reports = Reports {
+        events: events.clone(),
+        cancel,
+    };
     let store = node.store.clone();
     let shared = tokio::task::spawn_blocking(move || store.share(&spec, &reports).map_err(share_failure))
         .await
@@ -56,7 +55,9 @@ async fn share(
     let addrs = node.overview().await?.addrs;
     let expires = request.expires.map(|seconds| unix_seconds().saturating_add(seconds));
     let link = link_of(&shared.manifest.name, pack, content, &addrs, expires);
-    let SharedPack { files, bytes, blocks, .. } = shared;
+    let SharedPack {
+        files, bytes, blocks, ..
+    } = shared;
     Ok(Shared {
         pack,
         content,
@@ -70,9 +71,18 @@ async fn share(
 }
 
 fn spec_of(request: &ShareRequest, network: [u8; 32]) -> Result<ShareSpec, Failure> {
-    let name = request.name.as_deref().map(Name::normalised).transpose().map_err(|error| {
-        Failure::new(FailureKind::Usage, format!("the pack cannot have this name: {error}"), "give another with --name")
-    })?;
+    let name = request
+        .name
+        .as_deref()
+        .map(Name::normalised)
+        .transpose()
+        .map_err(|error| {
+            Failure::new(
+                FailureKind::Usage,
+                format!("the pack cannot have this name: {error}"),
+                "give another with --name",
+            )
+        })?;
     let mut spec = ShareSpec::new(&request.path, network);
     spec.name = name;
     spec.description.clone_from(&request.description);
@@ -88,14 +98,33 @@ fn spec_of(request: &ShareRequest, network: [u8; 32]) -> Result<ShareSpec, Failu
 /// What the actor needs to serve a pack that the store has.
 fn registration(store: &Store, pack: Cid, content: Cid) -> Result<Register, Failure> {
     let missing = || {
-        Failure::new(FailureKind::Failed, "the pack is not in the index", "share the folder again")
+        Failure::new(
+            FailureKind::Failed,
+            "the pack is not in the index",
+            "share the folder again",
+        )
     };
-    let skeleton = store.skeleton(&pack, None).map_err(skeleton_read_failure)?.ok_or_else(missing)?;
-    let have = store.have(&content).map_err(super::index_failure)?.ok_or_else(missing)?;
+    let skeleton = store
+        .skeleton(&pack, None)
+        .map_err(skeleton_read_failure)?
+        .ok_or_else(missing)?;
+    let have = store
+        .have(&content)
+        .map_err(super::index_failure)?
+        .ok_or_else(missing)?;
     let nodes = nodes_of(&skeleton);
     let map = Arc::clone(skeleton.content.map());
-    let pieces = modswarm_protocol::engine::ContentPieces { wanted: Some(map.none()), map, have };
-    Ok(Register { content, packs: vec![pack], nodes, pieces })
+    let pieces = modswarm_protocol::engine::ContentPieces {
+        wanted: Some(map.none()),
+        map,
+        have,
+    };
+    Ok(Register {
+        content,
+        packs: vec![pack],
+        nodes,
+        pieces,
+    })
 }
 
 /// The text to pass on.
@@ -107,7 +136,14 @@ pub(in crate::node) fn link_of(
     expires: Option<u64>,
 ) -> String {
     let addrs = addrs.iter().take(LINK_ADDRS).cloned().collect();
-    Link { pack, content: Some(content), name: Some(name.clone()), addrs, expires }.to_string()
+    Link {
+        pack,
+        content: Some(content),
+        name: Some(name.clone()),
+        addrs,
+        expires,
+    }
+    .to_string()
 }
 
 struct Reports {
@@ -134,7 +170,9 @@ impl Observer for Reports {
 
     fn warning(&self, warning: Warning) {
         // Called from blocking threads: waiting for the reader is right, losing a warning is not.
-        let _ = self.events.blocking_send(ShareEvent::Warning { message: warning.to_string() });
+        let _ = self.events.blocking_send(ShareEvent::Warning {
+            message: warning.to_string(),
+        });
     }
 
     fn cancelled(&self) -> bool {

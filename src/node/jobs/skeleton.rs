@@ -43,12 +43,17 @@ pub(super) async fn fetch(
     target: &Target,
     mut step: impl FnMut(Step),
 ) -> Result<Skeleton, Failure> {
-    let deadline = target.content.filter(|content| *content != target.root).map(|_| Instant::now() + ROOT_PATIENCE);
+    let deadline = target
+        .content
+        .filter(|content| *content != target.root)
+        .map(|_| Instant::now() + ROOT_PATIENCE);
     match walk(node, drive, target.root, target, deadline, &mut step).await? {
         Some(skeleton) => Ok(skeleton),
         None => {
             let content = target.content.unwrap_or(target.root);
-            step(Step::Notice("nobody has the pack's description any more; fetching its files alone".to_owned()));
+            step(Step::Notice(
+                "nobody has the pack's description any more; fetching its files alone".to_owned(),
+            ));
             let found = walk(node, drive, content, target, None, &mut step).await?;
             found.ok_or_else(super::node_ended)
         }
@@ -81,7 +86,11 @@ async fn walk(
             }
             if !missing.is_empty() {
                 awaited.extend(missing.iter().map(|cid| (*cid, ())));
-                node.send(Command::WantNodes { transfer: drive.transfer, cids: missing }).await?;
+                node.send(Command::WantNodes {
+                    transfer: drive.transfer,
+                    cids: missing,
+                })
+                .await?;
             }
             continue;
         }

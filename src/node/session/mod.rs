@@ -114,7 +114,7 @@ impl Session {
         inputs: mpsc::Sender<Input>,
     ) {
         let task = tokio::spawn(async move {
-            let error = bulk::write(conn, stream, queue, pool, inputs.clone()).await;
+            let error = bulk::write(stream, queue, pool, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
         });
         self.tasks.push(task.abort_handle());
