@@ -260,6 +260,7 @@ impl Actor {
 
     fn register(&mut self, register: Register) {
         let now = self.now();
+        let map = Arc::clone(&register.pieces.map);
         let Register {
             content,
             packs,
