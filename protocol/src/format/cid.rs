@@ -19,6 +19,15 @@ pub enum HashKind {
     Sha2_256,
 }
 
+const EMPTY_BLAKE3: [u8; 32] = [
+    0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6, 0xa0, 0x40, 0x4d, 0xea, 0x36, 0xdc, 0xc9, 0x49, 0x9b, 0xcb, 0x25,
+    0xc9, 0xad, 0xc1, 0x12, 0xb7, 0xcc, 0x9a, 0x93, 0xca, 0xe4, 0x1f, 0x32, 0x62,
+];
+const EMPTY_SHA2_256: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
+    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
+
 impl HashKind {
     /// The multihash code.
     pub const fn code(self) -> u64 {
@@ -33,6 +42,14 @@ impl HashKind {
         match self {
             Self::Blake3 => *blake3::hash(bytes).as_bytes(),
             Self::Sha2_256 => sha2::Sha256::digest(bytes).into(),
+        }
+    }
+
+    /// What it makes of no bytes.
+    pub const fn empty_digest(self) -> &'static [u8; 32] {
+        match self {
+            Self::Blake3 => &EMPTY_BLAKE3,
+            Self::Sha2_256 => &EMPTY_SHA2_256,
         }
     }
 
@@ -111,6 +128,11 @@ impl Cid {
     /// Whether `bytes` are the block that this CID names.
     pub fn verifies(&self, bytes: &[u8]) -> bool {
         self.hash.digest(bytes) == self.digest
+    }
+
+    /// Whether it names a raw block of no bytes: the empty leaf, which is never fetched.
+    pub fn is_empty_leaf(&self) -> bool {
+        self.codec == Codec::Raw && self.digest == *self.hash.empty_digest()
     }
 
     /// What the bytes are.

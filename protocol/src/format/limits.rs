@@ -20,9 +20,9 @@ pub struct Limits {
     pub depth: u32,
 }
 
-/// Nodes from a file's root to its leaves. 1024 links wide, five levels hold more leaves than [`Limits::parts`] allows; foreign
+/// Nodes from a file's root to its leaves. 1024 links wide, three levels hold more leaves than [`Limits::parts`] allows; foreign
 /// files may be narrower.
-pub const FILE_DEPTH_MAX: u32 = 32;
+pub const FILE_DEPTH_MAX: u32 = 16;
 
 /// Links that one node may list: more than fit a block with a name each.
 pub const NODE_LINKS_MAX: usize = 64 * 1024;

@@ -1,10 +1,23 @@
 //! The walk over a skeleton.
 
+use std::collections::{HashMap, VecDeque};
+
 use bytes::Bytes;
 
 use super::{
-    super::{cid::Cid, content::Content, limits::Limits, manifest::Manifest, path::Name},
+    super::{
+        MAX_BLOCK_LEN, MAX_MANIFEST_LEN,
+        cid::{Cid, Codec},
+        content::Content,
+        intern::KeyedState,
+        limits::Limits,
+        manifest::{Manifest, ManifestError},
+        path::Name,
+    },
     SkeletonError,
+    expand::{expand, single_leaf},
+    measure::{measure, wrong_kind},
+    parse::{Entry, Node},
 };
 
 /// All of a pack but its leaves.
@@ -21,6 +34,8 @@ pub struct Skeleton {
 /// A pack's root and what lies beside its content. Its blocks do not count as the content's nodes.
 #[derive(Clone, Debug)]
 pub struct PackHead {
+    /// The root node's bytes; its CID is the pack CID.
+    pub root_bytes: Bytes,
     /// What pack.json says.
     pub manifest: Manifest,
     /// The exact bytes of pack.json.
@@ -29,8 +44,6 @@ pub struct PackHead {
     pub manifest_cid: Cid,
     /// pack.sig, not checked.
     pub sig: Option<(Cid, Bytes)>,
-    /// The root node's bytes; its CID is the pack CID.
-    pub root_bytes: Bytes,
 }
 
 /// What [`SkeletonReader::add`] did with a block.
@@ -50,15 +63,86 @@ pub struct SkeletonReader {
     root: Cid,
     limits: Limits,
     file_name: Option<Name>,
+    may_be_pack: bool,
+    nodes: Nodes,
+    /// pack.json and pack.sig, or the root if it is a leaf: none until they arrive.
+    raw: Vec<(Cid, Option<Bytes>)>,
+    queue: VecDeque<Cid>,
+    missing: u64,
+    skeleton_bytes: u64,
+    head: Head,
+}
+
+/// Whether the root is a pack's.
+#[derive(Debug)]
+enum Head {
+    /// The root is not known, or is no pack's.
+    None,
+    /// It looks like one: what pack.json says will decide.
+    Candidate(PackLinks),
+    /// It is one.
+    Pack(PackLinks, Box<Manifest>),
+}
+
+#[derive(Clone, Debug)]
+struct PackLinks {
+    root_bytes: Bytes,
+    content: Cid,
+    manifest: Cid,
+    sig: Option<Cid>,
+}
+
+/// The nodes that are known or awaited.
+#[derive(Debug)]
+pub(super) struct Nodes(HashMap<Cid, Option<(Node, u32)>, KeyedState>);
+
+impl Nodes {
+    pub(super) fn new(root: &Cid) -> Self {
+        Self(HashMap::with_hasher(KeyedState::new(root)))
+    }
+
+    /// The node and its block's length.
+    pub(super) fn get_with_len(&self, cid: &Cid) -> Result<(&Node, u32), SkeletonError> {
+        let held = self
+            .0
+            .get(cid)
+            .and_then(Option::as_ref)
+            .ok_or(SkeletonError::Incomplete(1))?;
+        Ok((&held.0, held.1))
+    }
+
+    pub(super) fn get(&self, cid: &Cid) -> Result<&Node, SkeletonError> {
+        self.get_with_len(cid).map(|(node, _)| node)
+    }
 }
 
 impl SkeletonReader {
     /// A reader of what `root` names: a pack, a folder or a file.
     pub fn new(root: Cid, limits: Limits) -> Self {
-        Self {
+        let mut reader = Self {
             root,
             limits,
             file_name: None,
+            may_be_pack: true,
+            nodes: Nodes::new(&root),
+            raw: Vec::new(),
+            queue: VecDeque::new(),
+            missing: 0,
+            skeleton_bytes: 0,
+            head: Head::None,
+        };
+        match root.codec() {
+            Codec::DagPb => reader.want_nodes(&[root]),
+            Codec::Raw => reader.want_raw(root),
+        }
+        reader
+    }
+
+    /// A reader of a content: a folder that happens to look like a pack is taken for what it is.
+    pub fn of_content(root: Cid, limits: Limits) -> Self {
+        Self {
+            may_be_pack: false,
+            ..Self::new(root, limits)
         }
     }
 
@@ -71,13 +155,47 @@ impl SkeletonReader {
 
     /// Up to `max` blocks to fetch, breadth first; each is named once. A caller that fails to fetch one tries again by itself.
     pub fn wanted(&mut self, max: usize) -> Vec<Cid> {
-        let _ = max;
-        Vec::new()
+        let mut wanted = Vec::new();
+        while wanted.len() < max
+            && let Some(cid) = self.queue.pop_front()
+        {
+            if self.is_awaited(&cid) {
+                wanted.push(cid);
+            }
+        }
+        wanted
     }
 
-    /// Blocks that were named by [`SkeletonReader::wanted`] or will be, and have not been added.
+    /// How many blocks are known to be needed and have not been added, named by [`SkeletonReader::wanted`] or not.
     pub fn missing(&self) -> u64 {
-        u64::from(self.limits.depth)
+        self.missing
+    }
+
+    /// Bytes of skeleton that were added.
+    pub fn skeleton_bytes(&self) -> u64 {
+        self.skeleton_bytes
+    }
+
+    /// Whether all blocks were added.
+    pub fn is_complete(&self) -> bool {
+        self.missing == 0
+    }
+
+    /// The content CID, as soon as it is known.
+    pub fn content_cid(&self) -> Option<Cid> {
+        match &self.head {
+            Head::Pack(links, _) => Some(links.content),
+            Head::Candidate(_) => None,
+            Head::None => (!self.is_awaited(&self.root)).then_some(self.root),
+        }
+    }
+
+    /// What pack.json says, as soon as it is known.
+    pub fn manifest(&self) -> Option<&Manifest> {
+        match &self.head {
+            Head::Pack(_, manifest) => Some(manifest),
+            _ => None,
+        }
     }
 
     /// Takes a block, which the caller has checked against its CID. One that was not named yet may be added, too.
@@ -85,23 +203,88 @@ impl SkeletonReader {
     /// # Errors
     /// See [`SkeletonError`]. The reader is of no use after one.
     pub fn add(&mut self, cid: &Cid, bytes: &[u8]) -> Result<Added, SkeletonError> {
-        let _ = (cid, bytes);
-        Ok(Added::Unwanted)
+        if !self.is_awaited(cid) {
+            return Ok(Added::Unwanted);
+        }
+        if bytes.len() > MAX_BLOCK_LEN {
+            return Err(SkeletonError::BlockTooLong {
+                cid: *cid,
+                len: bytes.len() as u64,
+            });
+        }
+        self.missing -= 1;
+        match cid.codec() {
+            Codec::DagPb => self.add_node(cid, bytes),
+            Codec::Raw => self.add_raw(cid, bytes),
+        }
     }
 
-    /// Whether all blocks were added.
-    pub fn is_complete(&self) -> bool {
-        self.missing() == 0
+    fn add_node(&mut self, cid: &Cid, bytes: &[u8]) -> Result<Added, SkeletonError> {
+        let node = Node::parse(cid, bytes)?;
+        let carries = matches!(&node, Node::File(file) if file.inline > 0);
+        if !carries {
+            self.count_skeleton(bytes.len())?;
+        }
+        let children = match pack_links(&node, bytes) {
+            Some(links) if self.may_be_pack && *cid == self.root => {
+                self.want_raw(links.manifest);
+                links.sig.into_iter().for_each(|sig| self.want_raw(sig));
+                let content = links.content;
+                self.head = Head::Candidate(links);
+                vec![content]
+            }
+            _ => node.children(),
+        };
+        self.nodes.0.insert(*cid, Some((node, bytes.len() as u32)));
+        self.want_nodes(&children);
+        if self.nodes.0.len() as u64 > self.limits.nodes {
+            return Err(SkeletonError::TooLarge {
+                what: "nodes",
+                max: self.limits.nodes,
+            });
+        }
+        Ok(if carries { Added::FileBytes } else { Added::Skeleton })
     }
 
-    /// The content CID, as soon as it is known.
-    pub fn content_cid(&self) -> Option<Cid> {
-        None
+    fn add_raw(&mut self, cid: &Cid, bytes: &[u8]) -> Result<Added, SkeletonError> {
+        let bytes = Bytes::copy_from_slice(bytes);
+        if let Some((_, held)) = self.raw.iter_mut().find(|(known, _)| known == cid) {
+            *held = Some(bytes.clone());
+        }
+        if *cid == self.root {
+            return Ok(Added::FileBytes);
+        }
+        if bytes.len() > MAX_MANIFEST_LEN {
+            return Err(ManifestError::TooLong(bytes.len()).into());
+        }
+        self.count_skeleton(bytes.len())?;
+        if let Head::Candidate(links) = &self.head
+            && links.manifest == *cid
+        {
+            self.decide(links.clone(), &bytes)?;
+        }
+        Ok(Added::Skeleton)
     }
 
-    /// What pack.json says, as soon as it is known.
-    pub fn manifest(&self) -> Option<&Manifest> {
-        None
+    /// Whether this is a pack, now that pack.json is known.
+    fn decide(&mut self, links: PackLinks, manifest: &[u8]) -> Result<(), SkeletonError> {
+        match Manifest::from_bytes(manifest) {
+            Ok(manifest) if manifest.content != links.content => {
+                return Err(SkeletonError::OtherContent {
+                    said: manifest.content,
+                    found: links.content,
+                });
+            }
+            Ok(manifest) => self.head = Head::Pack(links, Box::new(manifest)),
+            // Somebody's own file of that name, in a plain folder.
+            Err(ManifestError::NotAManifest(_)) => {
+                self.head = Head::None;
+                let children = self.nodes.get(&self.root)?.children();
+                self.want_nodes(&children);
+            }
+            Err(e) => return Err(e.into()),
+        }
+        Ok(())
     }
 
     /// The skeleton.
@@ -109,7 +292,107 @@ impl SkeletonReader {
     /// # Errors
     /// See [`SkeletonError`].
     pub fn finish(self) -> Result<Skeleton, SkeletonError> {
-        let _ = self.root;
-        Err(SkeletonError::Incomplete(self.missing()))
+        if self.missing > 0 {
+            return Err(SkeletonError::Incomplete(self.missing));
+        }
+        let root = self.root;
+        let own_name = || Name::new(&root.to_string()).expect("a CID is letters and digits");
+        let file_name = self.file_name.clone().unwrap_or_else(own_name);
+        if root.codec() == Codec::Raw {
+            let len = self.held(&root)?.len() as u32;
+            return Ok(Skeleton {
+                root,
+                pack: None,
+                content: single_leaf(&root, len, &file_name)?,
+            });
+        }
+        let (content, pack) = match &self.head {
+            Head::Pack(links, manifest) => (links.content, Some(self.pack_head(links, manifest)?)),
+            _ => (root, None),
+        };
+        if let (Some(_), node @ (Node::File(_) | Node::Symlink)) = (&pack, self.nodes.get(&content)?) {
+            return Err(wrong_kind(&content, "the folder with the pack's files", node));
+        }
+        measure(&self.nodes, &content, &self.limits)?;
+        Ok(Skeleton {
+            root,
+            pack,
+            content: expand(&self.nodes, &content, &file_name)?,
+        })
     }
+
+    fn pack_head(&self, links: &PackLinks, manifest: &Manifest) -> Result<PackHead, SkeletonError> {
+        let sig = match links.sig {
+            Some(sig) => Some((sig, self.held(&sig)?)),
+            None => None,
+        };
+        Ok(PackHead {
+            root_bytes: links.root_bytes.clone(),
+            manifest: manifest.clone(),
+            manifest_bytes: self.held(&links.manifest)?,
+            manifest_cid: links.manifest,
+            sig,
+        })
+    }
+
+    fn held(&self, cid: &Cid) -> Result<Bytes, SkeletonError> {
+        let held = self
+            .raw
+            .iter()
+            .find(|(known, _)| known == cid)
+            .and_then(|(_, bytes)| bytes.clone());
+        held.ok_or(SkeletonError::Incomplete(1))
+    }
+
+    fn is_awaited(&self, cid: &Cid) -> bool {
+        match cid.codec() {
+            Codec::DagPb => matches!(self.nodes.0.get(cid), Some(None)),
+            Codec::Raw => self.raw.iter().any(|(known, bytes)| known == cid && bytes.is_none()),
+        }
+    }
+
+    fn want_nodes(&mut self, cids: &[Cid]) {
+        for cid in cids {
+            if !self.nodes.0.contains_key(cid) {
+                self.nodes.0.insert(*cid, None);
+                self.queue.push_back(*cid);
+                self.missing += 1;
+            }
+        }
+    }
+
+    fn want_raw(&mut self, cid: Cid) {
+        if self.raw.iter().all(|(known, _)| *known != cid) {
+            self.raw.push((cid, None));
+            self.queue.push_back(cid);
+            self.missing += 1;
+        }
+    }
+
+    fn count_skeleton(&mut self, len: usize) -> Result<(), SkeletonError> {
+        self.skeleton_bytes += len as u64;
+        if self.skeleton_bytes > self.limits.skeleton_bytes {
+            return Err(SkeletonError::TooLarge {
+                what: "bytes of file lists",
+                max: self.limits.skeleton_bytes,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The links of a pack's root, if `node` may be one: a plain directory with `content/` and an uncut pack.json.
+fn pack_links(node: &Node, bytes: &[u8]) -> Option<PackLinks> {
+    let Node::Directory(entries) = node else { return None };
+    let find = |name: &str, codec: Codec| {
+        let named = |entry: &&Entry| entry.name.as_str() == name && entry.cid.codec() == codec;
+        entries.iter().find(named)
+    };
+    let uncut = |entry: &&Entry| entry.tsize.is_none_or(|tsize| tsize <= MAX_MANIFEST_LEN as u64);
+    Some(PackLinks {
+        root_bytes: Bytes::copy_from_slice(bytes),
+        content: find("content", Codec::DagPb)?.cid,
+        manifest: find("pack.json", Codec::Raw).filter(uncut)?.cid,
+        sig: find("pack.sig", Codec::Raw).filter(uncut).map(|entry| entry.cid),
+    })
 }
