@@ -110,15 +110,15 @@ impl Context {
         }
     }
 
-    async fn start(&self, lock: HomeLock, _need: Need) -> Result<(Node, HolderInfo), Failure> {
+    async fn start(&self, lock: HomeLock, need: Need) -> Result<(Node, HolderInfo), Failure> {
         let options = &self.settings.options;
         let config = NodeConfig {
-            home: lock.home().to_owned(),
             listen: options.listen.clone(),
             bootstrap: options.bootstrap.clone(),
             network: self.settings.network(),
             upload_limit: self.settings.upload_limit().bytes_per_second(),
             download_limit: self.settings.download_limit().bytes_per_second(),
+            offline: need != Need::Network,
         };
         let info = HolderInfo {
             api: API_VERSION,
@@ -130,9 +130,7 @@ impl Context {
             upload_limit: config.upload_limit,
             download_limit: config.download_limit,
         };
-        // Kept until the process ends.
-        std::mem::forget(lock);
-        Ok((Node::start(config).await?, info))
+        Ok((Node::start(lock, config).await?, info))
     }
 
     /// Says once in the life of a home that this machine will upload, within which limits, and how to change that.

@@ -17,13 +17,14 @@ use futures::StreamExt as _;
 use libp2p::{Multiaddr, PeerId, Swarm, swarm::ConnectionId};
 use modswarm_protocol::{
     Cid, Timestamp,
-    engine::{ConnId, Engine, Expected, TransferId, Verdict},
+    engine::{ConnId, Engine, Expected, PeerKey, TransferId, Verdict},
+    format::SharedPieceMap,
     wire::{BulkHeader, Message, StreamKind},
 };
 use modswarm_store::{Download, WriteError};
 use tokio::{sync::mpsc, sync::oneshot, time::MissedTickBehavior};
 
-pub(super) use commands::{Command, Fetch, Overview, PeerView, Register, TransferView};
+pub(super) use commands::{Command, Fetch, Overview, Register, TransferView};
 
 use super::{
     blocks::{BlockPool, Wanted},
@@ -43,6 +44,8 @@ const COMMAND_QUEUE: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 /// How often arriving bytes are told to the engine.
 const PROGRESS_TICK: Duration = Duration::from_millis(100);
+/// Peers whose names are remembered for reports.
+const MAX_MET: usize = 16 * 1024;
 /// Facts that are taken in a row before the engine's answers are carried out.
 const INPUT_BATCH: usize = 64;
 
@@ -54,11 +57,20 @@ pub(super) enum Input {
     /// A task of a session ended, and with it the session.
     SessionEnded { conn: ConnId, error: SessionError },
     /// A block is about to arrive.
-    BlockHeader { conn: ConnId, header: BulkHeader, reply: oneshot::Sender<HeaderReply> },
+    BlockHeader {
+        conn: ConnId,
+        header: BulkHeader,
+        reply: oneshot::Sender<HeaderReply>,
+    },
     /// A block arrived and was looked at.
-    Verdict { expected: Expected, verdict: Verdict, node: Option<Bytes>, problem: Option<WriteError> },
+    Verdict {
+        expected: Expected,
+        verdict: Verdict,
+        node: Option<Bytes>,
+        problem: Option<WriteError>,
+    },
     /// Blocks were sent, or could not be read.
-    Served { conn: ConnId, blocks: Vec<Served> },
+    Served { blocks: Vec<Served> },
     /// The first byte of a stream that a peer opened was read.
     Inbound {
         peer: PeerId,
@@ -100,10 +112,12 @@ pub(super) enum TransferEvent {
 struct Transfer {
     /// Content CID and pack CIDs.
     roots: Vec<Cid>,
+    /// The pieces, once the skeleton is known.
+    map: Option<SharedPieceMap>,
     /// What may be served as nodes.
     nodes: Arc<HashSet<Cid>>,
     /// Where arriving pieces go.
-    download: Option<Arc<Download>>,
+    download: Option<Download>,
     /// The job that fetches it.
     sink: Option<mpsc::Sender<TransferEvent>>,
     /// Peers that may have it.
@@ -137,6 +151,8 @@ pub(super) struct Actor {
     sessions: HashMap<ConnId, Live>,
     by_connection: HashMap<ConnectionId, ConnId>,
     conns_made: u64,
+    /// Peers that had a session, bounded by [`MAX_MET`].
+    met: HashMap<PeerKey, (PeerId, Multiaddr)>,
     transfers: HashMap<TransferId, Transfer>,
     listen_addrs: Vec<Multiaddr>,
     input_sender: mpsc::Sender<Input>,
@@ -168,6 +184,7 @@ impl Actor {
             sessions: HashMap::new(),
             by_connection: HashMap::new(),
             conns_made: 0,
+            met: HashMap::new(),
             transfers: HashMap::new(),
             listen_addrs: Vec::new(),
             input_sender,
@@ -188,7 +205,10 @@ impl Actor {
         let mut progress = tokio::time::interval(PROGRESS_TICK);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.ending.is_none() {
-            let wake = self.engine.poll_timeout().map(|at| self.started + Duration::from_micros(at.as_micros()));
+            let wake = self
+                .engine
+                .poll_timeout()
+                .map(|at| self.started + Duration::from_micros(at.as_micros()));
             tokio::select! {
                 input = self.inputs.recv() => {
                     if let Some(input) = input {
@@ -233,10 +253,15 @@ impl Actor {
             Input::BlockHeader { conn, header, reply } => {
                 let _ = reply.send(self.handle_header(now, conn, &header));
             }
-            Input::Verdict { expected, verdict, node, problem } => {
+            Input::Verdict {
+                expected,
+                verdict,
+                node,
+                problem,
+            } => {
                 self.handle_verdict(now, &expected, verdict, node, problem);
             }
-            Input::Served { conn: _, blocks } => {
+            Input::Served { blocks } => {
                 for (job, outcome) in blocks {
                     if let (Err(_), Some(piece)) = (&outcome, job.piece) {
                         self.engine.handle_lost(now, job.transfer, piece);
@@ -244,7 +269,13 @@ impl Actor {
                     self.engine.handle_served(now, &job, outcome);
                 }
             }
-            Input::Inbound { peer, connection, addr, stream, kind } => {
+            Input::Inbound {
+                peer,
+                connection,
+                addr,
+                stream,
+                kind,
+            } => {
                 self.handle_inbound(peer, connection, addr, stream, kind);
             }
         }
@@ -276,7 +307,10 @@ impl Actor {
             }
             if let (Some(bytes), Some(sink)) = (node, &transfer.sink) {
                 // The job asks for fewer nodes at a time than the channel holds.
-                let _ = sink.try_send(TransferEvent::Node { cid: expected.cid, bytes });
+                let _ = sink.try_send(TransferEvent::Node {
+                    cid: expected.cid,
+                    bytes,
+                });
             }
         }
         self.engine.handle_verdict(now, expected, verdict);
@@ -287,7 +321,8 @@ impl Actor {
         for (conn, live) in &self.sessions {
             let bytes = live.session.take_received();
             if bytes > 0 {
-                self.engine.handle_block_progress(now, *conn, u32::try_from(bytes).unwrap_or(u32::MAX));
+                self.engine
+                    .handle_block_progress(now, *conn, u32::try_from(bytes).unwrap_or(u32::MAX));
             }
         }
     }

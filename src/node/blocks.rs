@@ -9,7 +9,7 @@ use modswarm_protocol::{
     Cid,
     engine::{Expected, Verdict},
 };
-use modswarm_store::{Download, NetworkId, ReadLeafError, Store, WriteError};
+use modswarm_store::{Download, ReadLeafError, Store, WriteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::actor::Input;
@@ -22,8 +22,8 @@ const ROOM_UNIT: usize = 1024;
 /// Where a block to serve lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    /// A leaf, in a file.
-    Leaf,
+    /// A leaf of so many bytes, in a file.
+    Leaf(u32),
     /// A node or pack.json, in the index.
     Node,
 }
@@ -33,7 +33,7 @@ pub(super) enum Source {
 pub(super) struct Wanted {
     pub(super) expected: Expected,
     /// The download that a piece belongs to; none for a node, whose bytes go back to the one who asked.
-    pub(super) download: Option<Arc<Download>>,
+    pub(super) download: Option<Download>,
 }
 
 /// See the module. Cheap to clone.
@@ -44,16 +44,19 @@ pub(super) struct BlockPool {
 
 struct Inner {
     threads: rayon::ThreadPool,
-    store: Arc<Store>,
-    network: NetworkId,
+    store: Store,
     room: Arc<Semaphore>,
 }
 
 impl BlockPool {
-    pub(super) fn new(store: Arc<Store>, network: NetworkId) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let threads = rayon::ThreadPoolBuilder::new().thread_name(|i| format!("blocks-{i}")).build()?;
+    pub(super) fn new(store: Store) -> Result<Self, rayon::ThreadPoolBuildError> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|i| format!("blocks-{i}"))
+            .build()?;
         let room = Arc::new(Semaphore::new(ROOM_BYTES / ROOM_UNIT));
-        Ok(Self { inner: Arc::new(Inner { threads, store, network, room }) })
+        Ok(Self {
+            inner: Arc::new(Inner { threads, store, room }),
+        })
     }
 
     /// Waits until a block of `len` bytes may be taken in.
@@ -101,7 +104,12 @@ impl BlockPool {
                 Verdict::Good
             };
             drop(room);
-            let _ = inputs.blocking_send(Input::Verdict { expected, verdict, node, problem });
+            let _ = inputs.blocking_send(Input::Verdict {
+                expected,
+                verdict,
+                node,
+                problem,
+            });
         });
     }
 }
@@ -113,7 +121,7 @@ impl Inner {
                 tracing::warn!(%cid, %error, "cannot read a node");
                 None
             }),
-            Source::Leaf => match self.store.read_leaf_in(&cid, self.network) {
+            Source::Leaf(len) => match self.store.read_leaf(&cid, len) {
                 Ok(bytes) => Some(bytes),
                 Err(ReadLeafError::NotHere(_) | ReadLeafError::Lost(_)) => None,
                 Err(error) => {

@@ -53,7 +53,9 @@ pub(super) fn discovery_key(cid: &Cid) -> RecordKey {
 impl Discovery {
     /// Announces that this node has `cid`, now and again.
     pub(super) fn announce(&mut self, cid: Cid, now: Instant) {
-        self.announcements.entry(cid).or_insert(Announcement { next: now, query: None });
+        self.announcements
+            .entry(cid)
+            .or_insert(Announcement { next: now, query: None });
     }
 
     /// Announces no longer.
@@ -116,7 +118,10 @@ impl Discovery {
             return;
         }
         let busy = self.announcements.values().filter(|a| a.query.is_some()).count();
-        let due = self.announcements.iter_mut().filter(|(_, a)| a.query.is_none() && a.next <= now);
+        let due = self
+            .announcements
+            .iter_mut()
+            .filter(|(_, a)| a.query.is_none() && a.next <= now);
         for (cid, announcement) in due.take(MAX_ANNOUNCING.saturating_sub(busy)) {
             match kad.start_providing(discovery_key(cid)) {
                 Ok(query) => announcement.query = Some(query),
@@ -130,7 +135,10 @@ impl Discovery {
 
     /// The transfer that a look-up is for.
     pub(super) fn transfer_of(&self, query: QueryId) -> Option<TransferId> {
-        self.lookups.values().find(|lookup| lookup.query == Some(query)).map(|lookup| lookup.transfer)
+        self.lookups
+            .values()
+            .find(|lookup| lookup.query == Some(query))
+            .map(|lookup| lookup.transfer)
     }
 
     /// A query ended; `reached` says whether an announcement found anybody.

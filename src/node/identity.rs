@@ -26,15 +26,17 @@ pub(super) enum IdentityError {
 /// A new key is written whole under another name first, so that a crash leaves either no key or a good one.
 pub(super) fn load_or_create(home: &Path) -> Result<Keypair, IdentityError> {
     let path = home.join(FILE_NAME);
-    let io = |source| IdentityError::Io { path: path.clone(), source };
+    let io = |source| IdentityError::Io {
+        path: path.clone(),
+        source,
+    };
     match fs::read(&path) {
-        Ok(bytes) => {
-            Keypair::from_protobuf_encoding(&bytes).map_err(|_| IdentityError::Damaged { path: path.clone() })
-        }
+        Ok(bytes) => Keypair::from_protobuf_encoding(&bytes).map_err(|_| IdentityError::Damaged { path: path.clone() }),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let key = Keypair::generate_ed25519();
-            let bytes =
-                key.to_protobuf_encoding().map_err(|_| IdentityError::Damaged { path: path.clone() })?;
+            let bytes = key
+                .to_protobuf_encoding()
+                .map_err(|_| IdentityError::Damaged { path: path.clone() })?;
             let new = home.join(format!("{FILE_NAME}.new"));
             let mut file = owner_only().open(&new).map_err(io)?;
             file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
@@ -79,7 +81,10 @@ mod tests {
     fn a_damaged_key_is_refused_and_kept() {
         let home = tempfile::tempdir().unwrap();
         fs::write(home.path().join(FILE_NAME), b"nonsense").unwrap();
-        assert!(matches!(load_or_create(home.path()), Err(IdentityError::Damaged { .. })));
+        assert!(matches!(
+            load_or_create(home.path()),
+            Err(IdentityError::Damaged { .. })
+        ));
         assert_eq!(fs::read(home.path().join(FILE_NAME)).unwrap(), b"nonsense");
     }
 }

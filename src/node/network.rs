@@ -49,7 +49,10 @@ impl NetworkKind {
 
     /// Where a node listens unless told otherwise: QUIC and TCP on every interface, ports chosen by the system.
     pub(super) fn default_listen(self) -> Vec<Multiaddr> {
-        let unspecified = [Multiaddr::from(IpAddr::from([0; 4])), Multiaddr::from(IpAddr::from([0u16; 8]))];
+        let unspecified = [
+            Multiaddr::from(IpAddr::from([0; 4])),
+            Multiaddr::from(IpAddr::from([0u16; 8])),
+        ];
         unspecified
             .into_iter()
             .flat_map(|ip| {

@@ -94,12 +94,19 @@ impl PeerBook {
             return None;
         }
         if !known.fallback.is_empty() {
-            return Some(Dial { peer, addrs: std::mem::take(&mut known.fallback) });
+            return Some(Dial {
+                peer,
+                addrs: std::mem::take(&mut known.fallback),
+            });
         }
         known.dialling = false;
         let wait = BACKOFF_MIN.saturating_mul(1 << known.failures.min(7)).min(BACKOFF_MAX);
         // What the user named is worth trying often.
-        let wait = if known.named { wait.min(Duration::from_secs(8)) } else { wait };
+        let wait = if known.named {
+            wait.min(Duration::from_secs(8))
+        } else {
+            wait
+        };
         known.failures = known.failures.saturating_add(1);
         known.not_before = Some(now + wait);
         None
@@ -127,10 +134,6 @@ impl PeerBook {
         if let Some(known) = self.known.get_mut(&peer) {
             known.foreign = true;
         }
-    }
-
-    pub(super) fn is_foreign(&self, peer: &PeerId) -> bool {
-        self.known.get(peer).is_some_and(|known| known.foreign)
     }
 
     pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
@@ -172,7 +175,13 @@ mod tests {
         book.add(peer, [quic.clone(), tcp.clone()], true);
         assert_eq!(book.dial(peer, now), Some(Dial { peer, addrs: vec![tcp] }));
         assert_eq!(book.dial(peer, now), None, "one dial at a time");
-        assert_eq!(book.failed(peer, now), Some(Dial { peer, addrs: vec![quic] }));
+        assert_eq!(
+            book.failed(peer, now),
+            Some(Dial {
+                peer,
+                addrs: vec![quic]
+            })
+        );
         assert_eq!(book.failed(peer, now), None);
         assert_eq!(book.dial(peer, now), None, "not at once again");
         assert!(book.dial(peer, now + BACKOFF_MAX).is_some());

@@ -43,7 +43,7 @@ pub(super) struct Behaviour {
 }
 
 /// Builds the swarm; it does not listen yet.
-pub(super) fn build(key: Keypair, network: NetworkKind) -> Result<Swarm<Behaviour>, Failure> {
+pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result<Swarm<Behaviour>, Failure> {
     let fail = |what: &str, cause: String| {
         Failure::new(
             FailureKind::Network,
@@ -67,7 +67,7 @@ pub(super) fn build(key: Keypair, network: NetworkKind) -> Result<Swarm<Behaviou
     // Names are resolved only where built-in or given entry points may be names.
     let builder = builder.with_dns().map_err(|e| fail("DNS", e.to_string()))?;
     let swarm = builder
-        .with_behaviour(|key| behaviour(key, network))
+        .with_behaviour(|key| behaviour(key, network, offline))
         .map_err(|e| fail("the node", e.to_string()))?
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT).with_smart_dial())
         .build();
@@ -77,6 +77,7 @@ pub(super) fn build(key: Keypair, network: NetworkKind) -> Result<Swarm<Behaviou
 fn behaviour(
     key: &Keypair,
     network: NetworkKind,
+    offline: bool,
 ) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
     let local = PeerId::from(key.public());
     let limits = ConnectionLimits::default()
@@ -84,8 +85,7 @@ fn behaviour(
         .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
         .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
-    let mdns = network
-        .multicasts()
+    let mdns = (network.multicasts() && !offline)
         .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
         .transpose()?;
     Ok(Behaviour {
@@ -110,9 +110,16 @@ fn kademlia(local: PeerId, network: NetworkKind) -> kad::Behaviour<kad::store::M
         .set_provider_publication_interval(None)
         .set_publication_interval(None)
         .set_replication_interval(None);
-    let records = kad::store::MemoryStoreConfig { max_provided_keys: MAX_PROVIDED_KEYS, ..Default::default() };
+    let records = kad::store::MemoryStoreConfig {
+        max_provided_keys: MAX_PROVIDED_KEYS,
+        ..Default::default()
+    };
     let mut kad = kad::Behaviour::with_config(local, kad::store::MemoryStore::with_config(local, records), config);
-    let mode = if network.trusts_listen_addresses() { kad::Mode::Server } else { kad::Mode::Client };
+    let mode = if network.trusts_listen_addresses() {
+        kad::Mode::Server
+    } else {
+        kad::Mode::Client
+    };
     kad.set_mode(Some(mode));
     kad
 }
@@ -127,7 +134,10 @@ pub(super) fn agent_version() -> String {
 pub(super) fn dial_order(mut addrs: Vec<Multiaddr>) -> (Vec<Multiaddr>, Vec<Multiaddr>) {
     addrs.sort_by_key(classify);
     addrs.dedup();
-    let near = addrs.iter().take_while(|addr| classify(addr) == AddressClass::NearTcp).count();
+    let near = addrs
+        .iter()
+        .take_while(|addr| classify(addr) == AddressClass::NearTcp)
+        .count();
     if near == 0 {
         return (addrs, Vec::new());
     }

@@ -1,8 +1,19 @@
-//! The packs of a home: their records, and forgetting them.
+//! The packs of a home: their records, whether their files are still there, and forgetting them.
 
-use std::path::PathBuf;
+mod check;
+mod remove;
+
+use std::{
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use modswarm_protocol::{Cid, format::PackPath};
+
+pub(crate) use self::{
+    check::{check_pack, check_packs_of_file},
+    remove::remove_pack,
+};
 
 /// The 32 bytes that name a network on the wire. A pack is announced and served only in its own.
 pub type NetworkId = [u8; 32];
@@ -86,4 +97,9 @@ pub struct Removed {
     pub files_deleted: u64,
     /// Files that were to be deleted and were kept: changed since, used by another pack, or not deletable.
     pub files_kept: Vec<PathBuf>,
+}
+
+/// Now, in seconds since 1970.
+pub(crate) fn now_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }

@@ -59,8 +59,6 @@ pub struct Expected {
     pub len: u32,
     /// The piece, or none for a node of the skeleton.
     pub piece: Option<PieceIndex>,
-    pub(crate) handle: Handle,
-    pub(crate) what: What,
 }
 
 /// Why the payload behind a header is not to be kept.

@@ -16,10 +16,29 @@
 //! Time never runs backwards. The same facts at the same times with the same seed give the same actions.
 
 mod action;
+mod bans;
+mod choke;
 mod config;
+mod conn;
 mod core;
+mod endgame;
+mod fetch;
 mod ids;
+mod intake;
+mod leech;
+mod limit;
+mod local;
+mod nodes;
+mod picker;
+mod rate;
+mod requests;
+mod rng;
+mod serve;
+mod session;
 mod stats;
+mod transfer;
+mod uploads;
+mod window;
 
 pub use self::core::Engine;
 pub use action::{Action, DisconnectReason, Event, Expected, ServeFailure, ServeJob, Unwanted, Verdict, Violation};

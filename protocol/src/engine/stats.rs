@@ -40,8 +40,10 @@ pub struct TransferStats {
     pub bytes_here: u64,
     /// Verified leaf bytes from peers, each distinct leaf once.
     pub bytes_fetched: u64,
-    /// Leaf payload bytes that arrived and were not needed (twice, too late or corrupt).
+    /// Leaf payload bytes that came a second time, or when they were no longer wanted.
     pub bytes_wasted: u64,
+    /// Payload bytes that did not hash to what they should.
+    pub bytes_corrupt: u64,
     /// Verified bytes of skeleton from peers.
     pub bytes_skeleton: u64,
     /// Bytes served.

@@ -375,11 +375,12 @@ fn put_head_runs(out: &mut Vec<u8>, kind: u32, handle: Handle, runs: &[Run]) {
     put_runs(out, runs);
 }
 
-/// Runs as (gap since the end of the one before, length less one). Ascending runs make every number small; others wrap.
+/// Runs as (gap since the end of the one before, length less one), which makes every number small.
 fn put_runs(out: &mut Vec<u8>, runs: &[Run]) {
     put_varint(out, runs.len() as u32);
     let mut end = 0;
     for run in runs {
+        debug_assert!(run.start >= end && run.len > 0, "runs ascend and do not overlap");
         put_varint(out, run.start.wrapping_sub(end));
         put_varint(out, run.len.wrapping_sub(1));
         end = run.end();
@@ -511,7 +512,7 @@ impl<'a> Reader<'a> {
         let mut runs = Vec::with_capacity(count);
         let mut end = 0u32;
         for _ in 0..count {
-            let start = end.wrapping_add(self.varint()?);
+            let start = end.checked_add(self.varint()?).ok_or(DecodeError::OutOfRange("run"))?;
             let len = self.varint()?.checked_add(1).ok_or(DecodeError::OutOfRange("run"))?;
             let run = Run { start, len };
             end = start.checked_add(len).ok_or(DecodeError::OutOfRange("run"))?;

@@ -3,7 +3,8 @@
 use super::limits::MAX_PIECES;
 use crate::format::PieceSet;
 
-/// `len` consecutive pieces from `start`. On the wire `len` is at least 1 and the end at most [`MAX_PIECES`].
+/// `len` consecutive pieces from `start`. On the wire `len` is at least 1, the end at most [`MAX_PIECES`], and runs in a list
+/// ascend without overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Run {
     /// The first piece.
@@ -37,6 +38,19 @@ pub fn runs_of(pieces: impl IntoIterator<Item = u32>) -> Vec<Run> {
         }
     }
     runs
+}
+
+/// Sorts runs and joins those that overlap or touch.
+pub(crate) fn join_runs(mut runs: Vec<Run>) -> Vec<Run> {
+    runs.sort_unstable();
+    let mut joined: Vec<Run> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match joined.last_mut() {
+            Some(last) if run.start <= last.end() => last.len = last.end().max(run.end()) - last.start,
+            _ => joined.push(run),
+        }
+    }
+    joined
 }
 
 /// What a server has of a content.

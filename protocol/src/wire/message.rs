@@ -8,7 +8,7 @@ use crate::format::Cid;
 /// The name of the protocol on a stream.
 pub const PROTOCOL: &str = "/modswarm/swap/1";
 
-/// Names a content on one connection; chosen by the side that opened it.
+/// Names a content on one connection; chosen by the side that opened it, and never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub u32);
 
@@ -117,7 +117,7 @@ pub enum Message {
     Hello(Hello),
     /// Leecher: opens a content by its content CID, or a pack by its pack CID (through which only nodes are fetched).
     Open {
-        /// A number that the leecher has not in use on this connection.
+        /// A number that the leecher has not used on this connection.
         handle: Handle,
         /// Content CID or pack CID.
         root: Cid,
@@ -170,7 +170,7 @@ pub enum Message {
         /// Up to [`super::limits::MAX_RUNS`].
         runs: Vec<Run>,
     },
-    /// Leecher: gives the handle back. It may be used again once the server's blocks under way have arrived.
+    /// Leecher: gives the handle back. Its number is never used again on this connection.
     Close {
         /// The handle.
         handle: Handle,

@@ -18,6 +18,7 @@ mod message;
 
 pub use bulk::{BulkHeader, Encoding, StreamKind, What};
 pub use codec::{DecodeError, Frame, split_frame};
+pub(crate) use have::join_runs;
 pub use have::{Have, HaveMap, Run, runs_of};
 pub use message::{
     CloseReason, Extension, Handle, Hello, Message, NetworkId, PROTOCOL, RejectReason, Rejection, RequestId,

@@ -1,9 +1,6 @@
 //! What the engine wants done.
 
-use modswarm_protocol::{
-    Codec,
-    engine::{Action, Event, ServeFailure, ServeJob},
-};
+use modswarm_protocol::engine::{Action, Event, ServeFailure, ServeJob};
 
 use super::{Actor, TransferEvent};
 use crate::node::{blocks::Source, session::Serve};
@@ -36,8 +33,10 @@ impl Actor {
             self.engine.handle_served(now, &job, Err(ServeFailure::NotHere));
             return;
         };
-        let Some(live) = self.sessions.get_mut(&job.conn) else { return };
-        if !live.session.has_bulk() && !live.session.bulk_requested {
+        let Some(live) = self.sessions.get_mut(&job.conn) else {
+            return;
+        };
+        if !live.session.bulk_requested {
             live.session.bulk_requested = true;
             let (peer, connection) = (live.session.peer, live.session.connection);
             self.swarm.behaviour_mut().swap.open_bulk(peer, connection);
@@ -50,14 +49,10 @@ impl Actor {
     /// Where a block lies; nothing if this transfer's peers have no business with it.
     fn source_of(&self, job: &ServeJob) -> Option<Source> {
         if job.piece.is_some() {
-            return Some(Source::Leaf);
+            return job.len.map(Source::Leaf);
         }
         let transfer = self.transfers.get(&job.transfer)?;
-        if transfer.nodes.contains(&job.cid) {
-            return Some(Source::Node);
-        }
-        // A leaf by CID may lie in any pack of this network: the store looks at those only.
-        (job.cid.codec() == Codec::Raw).then_some(Source::Leaf)
+        transfer.nodes.contains(&job.cid).then_some(Source::Node)
     }
 
     fn handle_event(&mut self, event: Event) {
@@ -72,8 +67,13 @@ impl Actor {
                 let problem = self.transfers.get_mut(&transfer).and_then(|t| t.problem.take());
                 self.tell(transfer, TransferEvent::WriteFailed(problem));
             }
-            Event::Banned { conn, transfer, cid, .. } => {
-                let who = self.sessions.get(&conn).map_or_else(|| "a peer".to_owned(), |l| l.session.peer.to_string());
+            Event::Banned {
+                conn, transfer, cid, ..
+            } => {
+                let who = self
+                    .sessions
+                    .get(&conn)
+                    .map_or_else(|| "a peer".to_owned(), |l| l.session.peer.to_string());
                 tracing::warn!(peer = who, %cid, "banned for sending wrong bytes");
                 let notice = format!("{who} sent wrong bytes and will not be asked again; nothing of it was kept");
                 self.tell(transfer, TransferEvent::Notice(notice));

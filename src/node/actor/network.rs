@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use libp2p::{
-    Multiaddr, PeerId, identify, kad, mdns, ping,
+    Multiaddr, PeerId, identify, kad, mdns,
     multiaddr::Protocol,
+    ping,
     swarm::{ConnectionId, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
 };
 use modswarm_protocol::{
@@ -12,7 +13,7 @@ use modswarm_protocol::{
     wire::StreamKind,
 };
 
-use super::{Actor, Input, Live, TransferEvent};
+use super::{Actor, Input, Live, MAX_MET, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
@@ -50,15 +51,28 @@ impl Actor {
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 tracing::debug!(peer = %peer_id, addr = %endpoint.get_remote_address(), "connected");
                 self.book.connected(peer_id);
-                if self.transfers.values().any(|t| t.sink.is_some() && t.candidates.contains(&peer_id)) {
+                if self
+                    .transfers
+                    .values()
+                    .any(|t| t.sink.is_some() && t.candidates.contains(&peer_id))
+                {
                     self.swarm.behaviour_mut().swap.want_session(peer_id);
                 }
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established: 0, cause, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                num_established: 0,
+                cause,
+                ..
+            } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
                 self.book.disconnected(peer_id, Instant::now());
             }
-            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error,
+                ..
+            } => {
                 tracing::debug!(%peer, %error, "cannot connect");
                 if let Some(dial) = self.book.failed(peer, Instant::now()) {
                     self.dial(dial);
@@ -72,7 +86,11 @@ impl Actor {
         match event {
             BehaviourEvent::Swap(event) => self.handle_swap_event(event),
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => self.identified(peer_id, info),
-            BehaviourEvent::Ping(ping::Event { connection, result: Ok(rtt), .. }) => {
+            BehaviourEvent::Ping(ping::Event {
+                connection,
+                result: Ok(rtt),
+                ..
+            }) => {
                 if let Some(conn) = self.by_connection.get(&connection) {
                     let now = self.now();
                     self.engine.handle_rtt(now, *conn, rtt);
@@ -91,9 +109,15 @@ impl Actor {
                 for (peer, addr) in found {
                     self.book.add(peer, [addr.clone()], false);
                     self.swarm.behaviour_mut().kad.add_address(&peer, addr);
-                    let needy: Vec<TransferId> =
-                        self.transfers.iter().filter(|(_, t)| t.sink.is_some()).map(|(id, _)| *id).collect();
-                    needy.into_iter().for_each(|transfer| self.add_candidate(transfer, peer));
+                    let needy: Vec<TransferId> = self
+                        .transfers
+                        .iter()
+                        .filter(|(_, t)| t.sink.is_some())
+                        .map(|(id, _)| *id)
+                        .collect();
+                    needy
+                        .into_iter()
+                        .for_each(|transfer| self.add_candidate(transfer, peer));
                 }
                 self.dial_candidates(Instant::now());
             }
@@ -103,25 +127,53 @@ impl Actor {
 
     fn handle_swap_event(&mut self, event: swap::Event) {
         match event {
-            swap::Event::ControlOpened { peer, connection, addr, stream } => {
+            swap::Event::ControlOpened {
+                peer,
+                connection,
+                addr,
+                stream,
+            } => {
                 self.start_session(peer, connection, addr, ControlStream::Outbound(stream));
             }
-            swap::Event::Inbound { peer, connection, addr, mut stream } => {
+            swap::Event::Inbound {
+                peer,
+                connection,
+                addr,
+                mut stream,
+            } => {
                 let inputs = self.input_sender.clone();
                 // Bounded by the streams that the handler lets in, and by a time-out.
                 tokio::spawn(async move {
                     let kind = read_kind(&mut stream.stream).await;
-                    let _ = inputs.send(Input::Inbound { peer, connection, addr, stream, kind }).await;
+                    let _ = inputs
+                        .send(Input::Inbound {
+                            peer,
+                            connection,
+                            addr,
+                            stream,
+                            kind,
+                        })
+                        .await;
                 });
             }
-            swap::Event::BulkOpened { connection, stream, .. } => {
-                let Some(conn) = self.by_connection.get(&connection).copied() else { return };
-                let Some(live) = self.sessions.get_mut(&conn) else { return };
+            swap::Event::BulkOpened { connection, stream } => {
+                let Some(conn) = self.by_connection.get(&connection).copied() else {
+                    return;
+                };
+                let Some(live) = self.sessions.get_mut(&conn) else {
+                    return;
+                };
                 if let Some(queue) = live.session.take_serve_queue() {
-                    live.session.start_bulk_writer(conn, stream, queue, self.pool.clone(), self.input_sender.clone());
+                    live.session
+                        .start_bulk_writer(conn, stream, queue, self.pool.clone(), self.input_sender.clone());
                 }
             }
-            swap::Event::OpenFailed { peer, connection, kind, error } => {
+            swap::Event::OpenFailed {
+                peer,
+                connection,
+                kind,
+                error,
+            } => {
                 tracing::debug!(%peer, ?kind, ?error, "cannot open a stream");
                 match kind {
                     StreamKind::Bulk => {
@@ -133,7 +185,7 @@ impl Actor {
                     StreamKind::Control => {}
                 }
             }
-            swap::Event::Closed { connection, .. } => {
+            swap::Event::Closed { connection } => {
                 if let Some(conn) = self.by_connection.get(&connection).copied() {
                     self.end_session(conn);
                 }
@@ -176,17 +228,26 @@ impl Actor {
                 }
             }
             Ok(StreamKind::Bulk) => {
-                let Some(conn) = self.by_connection.get(&connection).copied() else { return };
-                let Some(live) = self.sessions.get_mut(&conn) else { return };
-                live.session.start_bulk_reader(conn, stream, self.pool.clone(), self.input_sender.clone());
+                let Some(conn) = self.by_connection.get(&connection).copied() else {
+                    return;
+                };
+                let Some(live) = self.sessions.get_mut(&conn) else {
+                    return;
+                };
+                live.session
+                    .start_bulk_reader(conn, stream, self.pool.clone(), self.input_sender.clone());
             }
             Err(error) => tracing::debug!(%peer, %error, "dropped a stream"),
         }
     }
 
     fn start_session(&mut self, peer: PeerId, connection: ConnectionId, addr: Multiaddr, stream: ControlStream) {
-        let old: Vec<ConnId> =
-            self.sessions.iter().filter(|(_, l)| l.session.peer == peer).map(|(conn, _)| *conn).collect();
+        let old: Vec<ConnId> = self
+            .sessions
+            .iter()
+            .filter(|(_, l)| l.session.peer == peer)
+            .map(|(conn, _)| *conn)
+            .collect();
         old.into_iter().for_each(|conn| self.end_session(conn));
         self.conns_made += 1;
         let conn = ConnId(self.conns_made);
@@ -194,19 +255,29 @@ impl Actor {
         let rtt = if near { RTT_GUESS_NEAR } else { RTT_GUESS_FAR };
         tracing::debug!(%peer, %addr, ?conn, "session begins");
         let session = Session::start(conn, peer, connection, stream, self.input_sender.clone());
-        self.sessions.insert(conn, Live { session, addr });
         self.by_connection.insert(connection, conn);
         let now = self.now();
-        self.engine.handle_connected(now, conn, PeerKey::of(&peer.to_bytes()), rtt);
+        let key = PeerKey::of(&peer.to_bytes());
+        if self.met.len() >= MAX_MET {
+            self.met.clear();
+        }
+        self.met.insert(key, (peer, addr.clone()));
+        self.sessions.insert(conn, Live { session, addr });
+        self.engine.handle_connected(now, conn, key, rtt);
     }
 
     pub(super) fn end_session(&mut self, conn: ConnId) {
-        let Some(live) = self.sessions.remove(&conn) else { return };
+        let Some(live) = self.sessions.remove(&conn) else {
+            return;
+        };
         self.by_connection.remove(&live.session.connection);
         let now = self.now();
         self.engine.handle_disconnected(now, conn);
         // A session's streams live and die together: whoever wants to go on connects anew.
-        self.swarm.behaviour_mut().swap.close(live.session.peer, live.session.connection);
+        self.swarm
+            .behaviour_mut()
+            .swap
+            .close(live.session.peer, live.session.connection);
     }
 
     pub(super) fn close_connection(&mut self, conn: ConnId) {
@@ -214,8 +285,12 @@ impl Actor {
     }
 
     fn identified(&mut self, peer: PeerId, info: identify::Info) {
-        let addrs: Vec<Multiaddr> =
-            info.listen_addrs.into_iter().filter(|addr| self.is_usable(addr)).take(32).collect();
+        let addrs: Vec<Multiaddr> = info
+            .listen_addrs
+            .into_iter()
+            .filter(|addr| self.is_usable(addr))
+            .take(32)
+            .collect();
         if info.protocols.contains(&self.network.kad_protocol()) {
             // Where bulk TCP is near, nothing else is offered: the connection that a look-up makes serves for blocks too.
             let (first, _) = crate::node::swarm::dial_order(addrs.clone());
@@ -271,7 +346,9 @@ impl Actor {
         if peer == *self.swarm.local_peer_id() {
             return;
         }
-        let Some(t) = self.transfers.get_mut(&transfer) else { return };
+        let Some(t) = self.transfers.get_mut(&transfer) else {
+            return;
+        };
         if !t.candidates.contains(&peer) && t.candidates.len() < MAX_CANDIDATES {
             t.candidates.push(peer);
         }
@@ -290,7 +367,11 @@ impl Actor {
             if transfer.sink.is_none() {
                 continue;
             }
-            if self.engine.transfer_stats(*id).is_some_and(|stats| stats.sources >= ENOUGH_SOURCES) {
+            if self
+                .engine
+                .transfer_stats(*id)
+                .is_some_and(|stats| stats.sources >= ENOUGH_SOURCES)
+            {
                 continue;
             }
             for peer in &transfer.candidates {
@@ -302,7 +383,11 @@ impl Actor {
 
     fn dial(&mut self, Dial { peer, addrs }: Dial) {
         let opts = DialOpts::peer_id(peer).condition(PeerCondition::Disconnected);
-        let opts = if addrs.is_empty() { opts.build() } else { opts.addresses(addrs).build() };
+        let opts = if addrs.is_empty() {
+            opts.build()
+        } else {
+            opts.addresses(addrs).build()
+        };
         if let Err(error) = self.swarm.dial(opts) {
             tracing::debug!(%peer, %error, "cannot dial");
             if let Some(next) = self.book.failed(peer, Instant::now()) {

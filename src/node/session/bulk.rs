@@ -53,7 +53,6 @@ pub(in crate::node) type Served = (ServeJob, Result<u32, ServeFailure>);
 
 /// Reads and sends the blocks of `queue`, in order.
 pub(super) async fn write(
-    conn: ConnId,
     mut stream: Stream,
     mut queue: mpsc::Receiver<Serve>,
     pool: BlockPool,
@@ -66,7 +65,7 @@ pub(super) async fn write(
         loop {
             if reading.is_empty() {
                 if !buffer.is_empty() || !done.is_empty() {
-                    flush(conn, &mut stream, &mut buffer, &mut done, &inputs).await?;
+                    flush(&mut stream, &mut buffer, &mut done, &inputs).await?;
                 }
                 let serve = queue.recv().await.ok_or(SessionError::NodeEnded)?;
                 reading.push_back(start_reading(&pool, serve));
@@ -75,13 +74,21 @@ pub(super) async fn write(
                 let Ok(serve) = queue.try_recv() else { break };
                 reading.push_back(start_reading(&pool, serve));
             }
-            let Some(Reading { job, bytes }) = reading.pop_front() else { continue };
+            let Some(Reading { job, bytes }) = reading.pop_front() else {
+                continue;
+            };
             let Some(bytes) = bytes.await.ok().flatten() else {
                 done.push((job, Err(ServeFailure::NotHere)));
                 continue;
             };
             let len = bytes.len() as u32;
-            BulkHeader { handle: job.handle, what: job.what, encoding: Encoding::Plain, len }.encode(&mut buffer);
+            BulkHeader {
+                handle: job.handle,
+                what: job.what,
+                encoding: Encoding::Plain,
+                len,
+            }
+            .encode(&mut buffer);
             done.push((job, Ok(len)));
             if bytes.len() >= WRITE_BATCH / 2 {
                 // Large blocks are not copied together.
@@ -92,7 +99,7 @@ pub(super) async fn write(
                 buffer.extend_from_slice(&bytes);
             }
             if buffer.len() >= WRITE_BATCH || done.len() >= DONE_BATCH {
-                flush(conn, &mut stream, &mut buffer, &mut done, &inputs).await?;
+                flush(&mut stream, &mut buffer, &mut done, &inputs).await?;
             }
         }
     }
@@ -102,11 +109,13 @@ pub(super) async fn write(
 
 fn start_reading(pool: &BlockPool, serve: Serve) -> Reading {
     let Serve { job, source } = serve;
-    Reading { job, bytes: pool.read(job.cid, source) }
+    Reading {
+        job,
+        bytes: pool.read(job.cid, source),
+    }
 }
 
 async fn flush(
-    conn: ConnId,
     stream: &mut Stream,
     buffer: &mut Vec<u8>,
     done: &mut Vec<Served>,
@@ -117,7 +126,10 @@ async fn flush(
     buffer.clear();
     if !done.is_empty() {
         let blocks = std::mem::take(done);
-        inputs.send(Input::Served { conn, blocks }).await.map_err(|_| SessionError::NodeEnded)?;
+        inputs
+            .send(Input::Served { blocks })
+            .await
+            .map_err(|_| SessionError::NodeEnded)?;
     }
     Ok(())
 }
@@ -130,9 +142,16 @@ pub(super) async fn read(
     pool: BlockPool,
     inputs: mpsc::Sender<Input>,
 ) -> SessionError {
-    let InboundStream { stream, permit: _permit } = inbound;
+    let InboundStream {
+        stream,
+        permit: _permit,
+    } = inbound;
     let result: Result<(), SessionError> = async {
-        let mut reader = Reader { stream, buffer: BytesMut::with_capacity(READ_CHUNK), received };
+        let mut reader = Reader {
+            stream,
+            buffer: BytesMut::with_capacity(READ_CHUNK),
+            received,
+        };
         loop {
             let header = reader.header().await?;
             // Waits while as much as is allowed is being hashed and written: the peer's window fills, and it waits too.

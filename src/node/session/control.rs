@@ -1,6 +1,9 @@
 //! The control stream: length-prefixed messages both ways.
 
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, io::{ReadHalf, WriteHalf}};
+use futures::{
+    AsyncReadExt as _, AsyncWriteExt as _,
+    io::{ReadHalf, WriteHalf},
+};
 use libp2p::Stream;
 use modswarm_protocol::{
     engine::ConnId,
@@ -38,11 +41,7 @@ pub(super) async fn run(
     ended.err().unwrap_or(SessionError::Ended)
 }
 
-async fn read(
-    conn: ConnId,
-    mut stream: ReadHalf<Stream>,
-    inputs: mpsc::Sender<Input>,
-) -> Result<(), SessionError> {
+async fn read(conn: ConnId, mut stream: ReadHalf<Stream>, inputs: mpsc::Sender<Input>) -> Result<(), SessionError> {
     let mut buffer = Vec::new();
     let mut chunk = vec![0; READ_CHUNK];
     loop {
@@ -57,17 +56,17 @@ async fn read(
             let message = Message::decode(frame.message)?;
             used += frame.consumed;
             if let Some(message) = message {
-                inputs.send(Input::Message { conn, message }).await.map_err(|_| SessionError::NodeEnded)?;
+                inputs
+                    .send(Input::Message { conn, message })
+                    .await
+                    .map_err(|_| SessionError::NodeEnded)?;
             }
         }
         buffer.drain(..used);
     }
 }
 
-async fn write(
-    mut stream: WriteHalf<Stream>,
-    mut outgoing: mpsc::Receiver<Message>,
-) -> Result<(), SessionError> {
+async fn write(mut stream: WriteHalf<Stream>, mut outgoing: mpsc::Receiver<Message>) -> Result<(), SessionError> {
     let mut buffer = Vec::new();
     while let Some(message) = outgoing.recv().await {
         message.encode(&mut buffer);

@@ -22,7 +22,7 @@ use modswarm_protocol::{
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{actor::Input, blocks::BlockPool, swap::InboundStream};
-pub(super) use bulk::Serve;
+pub(super) use bulk::{Serve, Served};
 
 /// Control messages that wait for a peer to read; beyond, the peer is too slow to talk to.
 const CONTROL_QUEUE: usize = 1024;
@@ -56,6 +56,8 @@ pub(super) struct Session {
     control: mpsc::Sender<Message>,
     serve: mpsc::Sender<Serve>,
     serve_queue: Option<mpsc::Receiver<Serve>>,
+    /// Whether the stream for our blocks has been asked for.
+    pub(super) bulk_requested: bool,
     received: Arc<AtomicU64>,
     tasks: Vec<AbortHandle>,
 }
@@ -81,6 +83,7 @@ impl Session {
             control,
             serve,
             serve_queue: Some(serve_queue),
+            bulk_requested: false,
             received: Arc::default(),
             tasks: vec![task.abort_handle()],
         }
@@ -94,11 +97,6 @@ impl Session {
     /// Queues a block to read and send; false if more are queued than the engine allows a peer.
     pub(super) fn serve(&self, serve: Serve) -> bool {
         self.serve.try_send(serve).is_ok()
-    }
-
-    /// Whether the stream for our blocks has been asked for.
-    pub(super) fn has_bulk(&self) -> bool {
-        self.serve_queue.is_none()
     }
 
     /// Takes what the bulk writer will need once its stream is open.
@@ -116,7 +114,7 @@ impl Session {
         inputs: mpsc::Sender<Input>,
     ) {
         let task = tokio::spawn(async move {
-            let error = bulk::write(conn, stream, queue, pool, inputs.clone()).await;
+            let error = bulk::write(stream, queue, pool, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
         });
         self.tasks.push(task.abort_handle());

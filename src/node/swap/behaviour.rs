@@ -12,9 +12,8 @@ use libp2p::{
     Multiaddr, PeerId, Stream,
     core::{Endpoint, transport::PortUse},
     swarm::{
-        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm,
-        NetworkBehaviour, NotifyHandler, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        behaviour::ConnectionEstablished,
+        CloseConnection, ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, NotifyHandler,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, behaviour::ConnectionEstablished,
     },
 };
 use modswarm_protocol::wire::StreamKind;
@@ -29,15 +28,30 @@ use crate::node::network::{AddressClass, classify};
 #[derive(Debug)]
 pub(in crate::node) enum Event {
     /// We opened the control stream of a new session on this connection.
-    ControlOpened { peer: PeerId, connection: ConnectionId, addr: Multiaddr, stream: Stream },
+    ControlOpened {
+        peer: PeerId,
+        connection: ConnectionId,
+        addr: Multiaddr,
+        stream: Stream,
+    },
     /// We opened the bulk stream of a session.
-    BulkOpened { peer: PeerId, connection: ConnectionId, stream: Stream },
+    BulkOpened { connection: ConnectionId, stream: Stream },
     /// The peer opened a stream; its first byte says of which kind.
-    Inbound { peer: PeerId, connection: ConnectionId, addr: Multiaddr, stream: InboundStream },
+    Inbound {
+        peer: PeerId,
+        connection: ConnectionId,
+        addr: Multiaddr,
+        stream: InboundStream,
+    },
     /// A stream could not be opened.
-    OpenFailed { peer: PeerId, connection: ConnectionId, kind: StreamKind, error: OpenError },
+    OpenFailed {
+        peer: PeerId,
+        connection: ConnectionId,
+        kind: StreamKind,
+        error: OpenError,
+    },
     /// A connection ended, and with it its session if it had one.
-    Closed { peer: PeerId, connection: ConnectionId },
+    Closed { connection: ConnectionId },
 }
 
 struct Connection {
@@ -66,7 +80,11 @@ pub(in crate::node) struct Behaviour {
 
 impl Behaviour {
     pub(in crate::node) fn new(local: PeerId) -> Self {
-        Self { local, peers: HashMap::new(), queue: VecDeque::new() }
+        Self {
+            local,
+            peers: HashMap::new(),
+            queue: VecDeque::new(),
+        }
     }
 
     /// Opens a session with `peer` as soon as there is a connection to it; without this, only if identify says that it speaks
@@ -88,8 +106,12 @@ impl Behaviour {
     /// True makes it the session's connection.
     pub(in crate::node) fn accept_control(&mut self, peer: PeerId, connection: ConnectionId) -> bool {
         let local = self.local;
-        let Some(known) = self.peers.get_mut(&peer) else { return false };
-        let Some(offered) = known.connections.get(&connection) else { return false };
+        let Some(known) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let Some(offered) = known.connections.get(&connection) else {
+            return false;
+        };
         let better = match known.session.and_then(|id| known.connections.get(&id)) {
             None => true,
             Some(current) => {
@@ -111,8 +133,10 @@ impl Behaviour {
 
     /// Closes a connection of `peer`.
     pub(in crate::node) fn close(&mut self, peer: PeerId, connection: ConnectionId) {
-        self.queue
-            .push_back(ToSwarm::CloseConnection { peer_id: peer, connection: CloseConnection::One(connection) });
+        self.queue.push_back(ToSwarm::CloseConnection {
+            peer_id: peer,
+            connection: CloseConnection::One(connection),
+        });
     }
 
     fn notify(&mut self, peer_id: PeerId, connection: ConnectionId, kind: StreamKind) {
@@ -135,7 +159,9 @@ impl Behaviour {
             .iter()
             .filter(|(_, c)| c.dialled_by_us && !c.used)
             .min_by_key(|(id, c)| (c.class, **id));
-        let Some((&id, class)) = best.map(|(id, c)| (id, c.class)) else { return };
+        let Some((&id, class)) = best.map(|(id, c)| (id, c.class)) else {
+            return;
+        };
         let improves = match current {
             None => true,
             Some(current) => current == AddressClass::Relayed && class != AddressClass::Relayed,
@@ -152,14 +178,25 @@ impl Behaviour {
     fn established(&mut self, event: ConnectionEstablished<'_>) {
         let known = self.peers.entry(event.peer_id).or_default();
         let addr = event.endpoint.get_remote_address().clone();
-        let class = if event.endpoint.is_relayed() { AddressClass::Relayed } else { classify(&addr) };
-        let connection = Connection { addr, class, dialled_by_us: event.endpoint.is_dialer(), used: false };
+        let class = if event.endpoint.is_relayed() {
+            AddressClass::Relayed
+        } else {
+            classify(&addr)
+        };
+        let connection = Connection {
+            addr,
+            class,
+            dialled_by_us: event.endpoint.is_dialer(),
+            used: false,
+        };
         known.connections.insert(event.connection_id, connection);
         self.choose(event.peer_id);
     }
 
     fn closed(&mut self, event: ConnectionClosed<'_>) {
-        let Some(known) = self.peers.get_mut(&event.peer_id) else { return };
+        let Some(known) = self.peers.get_mut(&event.peer_id) else {
+            return;
+        };
         known.connections.remove(&event.connection_id);
         if known.session == Some(event.connection_id) {
             known.session = None;
@@ -168,7 +205,6 @@ impl Behaviour {
             self.peers.remove(&event.peer_id);
         }
         self.queue.push_back(ToSwarm::GenerateEvent(Event::Closed {
-            peer: event.peer_id,
             connection: event.connection_id,
         }));
         self.choose(event.peer_id);
@@ -208,30 +244,42 @@ impl NetworkBehaviour for Behaviour {
         }
     }
 
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
+    fn on_connection_handler_event(&mut self, peer: PeerId, connection: ConnectionId, event: THandlerOutEvent<Self>) {
         let Some(known) = self.peers.get_mut(&peer) else { return };
-        let Some(conn) = known.connections.get(&connection) else { return };
+        let Some(conn) = known.connections.get(&connection) else {
+            return;
+        };
         let addr = conn.addr.clone();
         let event = match event {
-            FromHandler::Inbound(stream) => Event::Inbound { peer, connection, addr, stream },
+            FromHandler::Inbound(stream) => Event::Inbound {
+                peer,
+                connection,
+                addr,
+                stream,
+            },
             FromHandler::Outbound(StreamKind::Control, stream) => {
                 // The peer's own dial may have won in the meantime.
                 if known.session != Some(connection) {
                     return;
                 }
-                Event::ControlOpened { peer, connection, addr, stream }
+                Event::ControlOpened {
+                    peer,
+                    connection,
+                    addr,
+                    stream,
+                }
             }
-            FromHandler::Outbound(StreamKind::Bulk, stream) => Event::BulkOpened { peer, connection, stream },
+            FromHandler::Outbound(StreamKind::Bulk, stream) => Event::BulkOpened { connection, stream },
             FromHandler::OpenFailed(kind, error) => {
                 if kind == StreamKind::Control && known.session == Some(connection) {
                     known.session = None;
                 }
-                Event::OpenFailed { peer, connection, kind, error }
+                Event::OpenFailed {
+                    peer,
+                    connection,
+                    kind,
+                    error,
+                }
             }
             FromHandler::Supported => {
                 known.supported = true;

@@ -128,7 +128,10 @@ impl ConnectionHandler for Handler {
                     Err(_) => tracing::debug!("a peer opened more streams than a session needs; dropped one"),
                 }
             }
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound { protocol: stream, info: kind }) => {
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol: stream,
+                info: kind,
+            }) => {
                 self.push(FromHandler::Outbound(kind, stream));
             }
             ConnectionEvent::DialUpgradeError(DialUpgradeError { info: kind, error }) => {

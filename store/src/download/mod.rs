@@ -1,4 +1,19 @@
 //! How a pack becomes a folder.
+//!
+//! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
+//! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`) and makes the rows; `state` takes pieces and is
+//! committed by the index's writer; `place` puts whole files where they belong without ever losing what stands there; `finish` ends it. `layout`
+//! knows which piece goes where.
+//!
+//! It owns no policy of what to fetch, and it does not verify pieces: the caller has.
+
+mod begin;
+mod finish;
+mod inspect;
+mod layout;
+mod local;
+mod place;
+mod state;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -8,8 +23,13 @@ use modswarm_protocol::{
     format::{Content, Name, PackPath, PieceIndex, PieceSet},
 };
 
+pub(crate) use self::{
+    begin::{begin, resume},
+    state::State,
+};
 use crate::{
     error::{BeginError, FinishError, WriteError},
+    fs,
     observer::Observer,
     packs::{NetworkId, PackId},
 };
@@ -26,6 +46,8 @@ pub struct DownloadSpec {
     /// The folder that the files will lie in; absolute. Made if there is none.
     pub destination: PathBuf,
     /// The selected files: a bit for each of [`Content::files`]; `None`: all, and all empty folders.
+    ///
+    /// Files that an earlier download of the same content put there stay part of it.
     pub selection: Option<BitVec>,
     /// Replace files that differ.
     pub overwrite: bool,
@@ -46,7 +68,7 @@ pub struct Plan {
     pub pieces: u64,
     /// Those that are everywhere where the selection needs them.
     pub pieces_here: u64,
-    /// Bytes of distinct leaves of the selection.
+    /// Bytes of the distinct leaves of the selection.
     pub piece_bytes: u64,
     /// Bytes of those of `pieces_here`.
     pub piece_bytes_here: u64,
@@ -61,52 +83,73 @@ pub struct Finished {
     pub id: PackId,
     /// Where the files are.
     pub path: PathBuf,
-    /// Files of the version that stood there before, put there by a download and unchanged since, that were deleted because this version has none of them.
+    /// Files of the version that stood there before that were deleted, because this version has none of them: put there by a download
+    /// and unchanged since.
     pub removed: Vec<PackPath>,
     /// Files of the former version that this one does not have and that were kept, since the user changed them.
     pub kept: Vec<PackPath>,
 }
 
-/// An unfinished download. Cheap to clone; dropping it stops nothing and loses nothing.
+/// An unfinished download. Cheap to clone; dropping the last clone stops it and loses nothing.
 #[derive(Clone, Debug)]
 pub struct Download {
-    content: Arc<Content>,
+    state: Arc<State>,
+    _handle: Arc<Handle>,
+}
+
+/// Says that nobody is downloading any more once the last [`Download`] is dropped.
+#[derive(Debug)]
+struct Handle(Arc<State>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl Download {
+    fn new(state: Arc<State>) -> Self {
+        let handle = Arc::new(Handle(state.clone()));
+        Self { state, _handle: handle }
+    }
+
     /// Its record, in state [`crate::PackState::Downloading`].
     pub fn id(&self) -> PackId {
-        PackId(0)
+        self.state.id
     }
 
     /// The content.
     pub fn content(&self) -> &Arc<Content> {
-        &self.content
+        &self.state.content
+    }
+
+    /// The folder that the files will lie in.
+    pub fn destination(&self) -> &std::path::Path {
+        &self.state.destination
     }
 
     /// Which pieces lie everywhere where the selection needs them.
     pub fn have(&self) -> PieceSet {
-        self.content.map().none()
+        self.state.have()
     }
 
     /// Which pieces the selection needs.
     pub fn wanted(&self) -> PieceSet {
-        self.content.map().all()
+        self.state.layout.wanted()
     }
 
     /// Where it stands now.
     pub fn plan(&self) -> Plan {
-        unreachable!()
+        self.state.plan()
     }
 
-    /// Finds wanted leaves in other packs of this home and copies them; returns which pieces it added. Call it before fetching: what it finds need not be
+    /// Finds wanted leaves in files of this home and copies them; returns which pieces it added. Call it before fetching: what it finds need not be
     /// fetched.
     ///
     /// # Errors
     /// See [`BeginError`]; what was copied stays.
     pub fn adopt_local(&self, observer: &dyn Observer) -> Result<PieceSet, BeginError> {
-        let _ = observer;
-        Ok(self.content.map().none())
+        local::adopt(&self.state, observer)
     }
 
     /// Writes a verified piece to every place that needs it. Durable within about a second; until then a crash loses it, and it is fetched again.
@@ -116,15 +159,31 @@ impl Download {
     /// # Errors
     /// See [`WriteError`]; after one the piece counts as not written.
     pub fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<(), WriteError> {
-        let _ = (piece, bytes);
-        Err(WriteError::Ended)
+        state::write_piece(&self.state, piece, bytes)
     }
 
     /// Ends the download: all files under their final names, folders made, everything durable, and the record whole.
     ///
+    /// A former version at the same place, put there by a download, is superseded: its files that this version does not have are deleted where the
+    /// user has not changed them (unless only some files were selected), and its surviving pieces are still served.
+    ///
     /// # Errors
     /// See [`FinishError`]; it can be called again.
     pub fn finish(&self) -> Result<Finished, FinishError> {
-        Err(FinishError::Incomplete(0))
+        finish::finish(&self.state)
     }
+}
+
+/// The staging folder's name for `content` at `destination`.
+fn staging_name(content: &Cid, destination: &std::path::Path) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&content.to_bytes()).update(fs::path_bytes(destination));
+    let text = content.to_string();
+    let hash = hasher.finalize().to_hex();
+    format!(".modswarm-{}-{}.part", &text[text.len() - 8..], &hash[..8])
+}
+
+/// Whether a folder of this name is a staging folder, which is part of no pack.
+pub(crate) fn is_staging_name(name: &str) -> bool {
+    name.starts_with(".modswarm-") && name.ends_with(".part")
 }

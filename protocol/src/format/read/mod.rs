@@ -19,6 +19,7 @@ mod parse;
 mod reader;
 
 pub use error::SkeletonError;
+pub use parse::inline_bytes;
 pub use reader::{Added, PackHead, Skeleton, SkeletonReader};
 
 #[cfg(test)]

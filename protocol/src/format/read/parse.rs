@@ -241,3 +241,11 @@ fn link_cid(cid: &Cid, link: &InLink<'_>) -> Result<Cid, SkeletonError> {
         .clone()
         .map_err(|source| SkeletonError::Link { cid: *cid, source })
 }
+
+/// The file bytes that a foreign dag-pb block carries in itself: what [`super::super::Part::Node`] stands for. None if it carries
+/// none or is not a file's.
+pub fn inline_bytes(block: &[u8]) -> Option<&[u8]> {
+    let (_, data) = decode_node(block).ok()?;
+    let message = unixfs::decode(data).ok()?;
+    (matches!(message.kind, Kind::File | Kind::Raw) && !message.data.is_empty()).then_some(message.data)
+}
