@@ -2,162 +2,29 @@
 
 #![allow(clippy::unwrap_used)] // Helpers are not marked as tests, and a panic is how they fail.
 
+mod fake;
+
 use std::{
     collections::HashSet,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use fake::{Fake, info, unsupported};
 use modswarm::{
-    api::{
-        Complete, Failure, FailureKind, GetEvent, GetRequest, ListRequest, Listing, NetworkKind, PackStatus,
-        PeerStatus, RemoveRequest, Removed, ShareEvent, ShareRequest, Shared, Stage, Status,
-    },
-    control::{
-        API_VERSION, Backend, CallError, Client, Endpoint, Holder, HolderInfo, Joined, MAX_REQUEST_LEN, Transport, join,
-    },
+    api::{GetEvent, GetRequest, RemoveRequest, ShareEvent, ShareRequest},
+    control::{CallError, Client, Endpoint, Holder, Joined, MAX_REQUEST_LEN, Transport, join},
 };
-use modswarm_protocol::{Cid, Codec, HashKind};
-use modswarm_store::HomeLock;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    sync::{mpsc, watch},
+    sync::mpsc,
 };
 
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A backend that shares at once; gets `fast` at once and all else never; and counts who cancelled.
-#[derive(Clone)]
-struct Fake {
-    _lock: Arc<HomeLock>,
-    cancelled: watch::Sender<usize>,
-    removed: Arc<Mutex<Vec<RemoveRequest>>>,
-}
-
-impl Fake {
-    fn new(lock: HomeLock) -> Self {
-        Self {
-            _lock: Arc::new(lock),
-            cancelled: watch::channel(0).0,
-            removed: Arc::default(),
-        }
-    }
-}
-
-fn cid() -> Cid {
-    Cid::of(Codec::Raw, HashKind::Blake3, b"a mod")
-}
-
-fn progress() -> GetEvent {
-    GetEvent::Progress {
-        stage: Stage::LookingForPeers,
-        bytes_done: 0,
-        bytes_total: 0,
-        rate: 0,
-        eta: None,
-        peers: 0,
-    }
-}
-
-fn unsupported() -> Failure {
-    Failure::new(FailureKind::NotFound, "the fake has none", "ask another")
-}
-
-impl Backend for Fake {
-    fn share(&self, request: ShareRequest) -> mpsc::Receiver<ShareEvent> {
-        let (sender, receiver) = mpsc::channel(4);
-        let shared = Shared {
-            pack: cid(),
-            content: cid(),
-            link: request.path.to_string_lossy().into_owned(),
-            files: 1,
-            bytes: 5,
-            blocks: 1,
-            peer_id: "me".to_owned(),
-            addrs: Vec::new(),
-        };
-        sender.try_send(ShareEvent::Ready(shared)).unwrap();
-        receiver
-    }
-
-    fn get(&self, request: GetRequest) -> mpsc::Receiver<GetEvent> {
-        let (sender, receiver) = mpsc::channel(4);
-        sender.try_send(progress()).unwrap();
-        if request.target == "fast" {
-            sender
-                .try_send(GetEvent::Complete(Complete {
-                    pack: None,
-                    content: cid(),
-                    path: request.output,
-                    files: 1,
-                    bytes: 5,
-                    seconds: 0.0,
-                    bytes_fetched: 5,
-                    bytes_reused: 0,
-                    bytes_skeleton: 0,
-                    peers: Vec::new(),
-                }))
-                .unwrap();
-            return receiver;
-        }
-        let cancelled = self.cancelled.clone();
-        tokio::spawn(async move {
-            sender.closed().await;
-            cancelled.send_modify(|count| *count += 1);
-        });
-        receiver
-    }
-
-    async fn list(&self, _: ListRequest) -> Result<Listing, Failure> {
-        Err(unsupported())
-    }
-
-    async fn status(&self) -> Result<Status, Failure> {
-        Ok(Status {
-            peer_id: Some("me".to_owned()),
-            addrs: Vec::new(),
-            network: NetworkKind::Lan,
-            upload_rate: 1,
-            download_rate: 2,
-            upload_limit: None,
-            download_limit: Some(3),
-            peers: 4,
-            packs: Vec::new(),
-        })
-    }
-
-    async fn peers(&self) -> Result<Vec<PeerStatus>, Failure> {
-        Ok(Vec::new())
-    }
-
-    async fn info(&self, _: String) -> Result<PackStatus, Failure> {
-        Err(unsupported())
-    }
-
-    async fn remove(&self, request: RemoveRequest) -> Result<Removed, Failure> {
-        self.removed.lock().unwrap().push(request);
-        Err(unsupported())
-    }
-
-    async fn shutdown(&self) {}
-}
-
-fn info() -> HolderInfo {
-    HolderInfo {
-        api: API_VERSION,
-        version: "test".to_owned(),
-        pid: std::process::id(),
-        network: NetworkKind::Lan,
-        listen: Vec::new(),
-        bootstrap: Vec::new(),
-        upload_limit: None,
-        download_limit: Some(3),
-    }
-}
 
 fn transports() -> Vec<Transport> {
     vec![
@@ -257,6 +124,7 @@ async fn after_its_last_event_a_stream_lives_as_long_as_the_holder_seeds() {
         .unwrap();
     for events in [&mut seeding, &mut ending] {
         assert!(matches!(events.recv().await, Some(GetEvent::Progress { .. })));
+        assert!(matches!(events.recv().await, Some(GetEvent::Plan { .. })));
         assert!(matches!(events.recv().await, Some(GetEvent::Complete(_))));
     }
     assert!(

@@ -23,36 +23,36 @@ const STYLES: Styles = Styles::styled()
     .literal(AnsiColor::Cyan.on_default().bold())
     .placeholder(AnsiColor::Cyan.on_default());
 
+// Paragraphs are one line each: clap wraps them to the terminal.
 const EXAMPLES: &str = "\
 Examples:
-  modswarm share ~/mods/MyPack                 share a folder; prints the link to pass on
-  modswarm get 'modswarm:b…' -o ~/mods         download a pack to ~/mods/<name>, then seed it
-  modswarm ls 'modswarm:b…'                    look at a pack's files before getting it
-  modswarm status                              what is shared and downloading here
-  modswarm share MyPack --upload-limit 5MB/s   share without taking the whole line
+  modswarm share ~/mods/MyPack            share a folder; prints the link to pass on
+  modswarm get 'modswarm:b…' -o ~/mods    download a pack to ~/mods/<name>, then seed it
+  modswarm ls 'modswarm:b…'               look at a pack's files before getting it
+  modswarm status                         what is shared and downloading here
 
-Every global option can also be set in the environment (MODSWARM_UPLOAD_LIMIT=5MB/s) or in the config file
-(upload-limit = \"5MB/s\"); a flag wins over the environment, and that over the file.
+Every global option can also be set in the environment (MODSWARM_UPLOAD_LIMIT=5MB/s, lists with commas) or in the \
+config file that `modswarm status` names (upload-limit = \"5MB/s\"). A flag wins over the environment, and that over the file.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody has it, 5 broken or forged data, 6 no network,
-7 interrupted with progress kept, 9 disk full, 13 files in the way, 130 interrupted before anything began.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody has it, 5 broken or forged data, 6 no network, 7 interrupted \
+with progress kept, 9 disk full, 13 files in the way, 130 interrupted before anything began.";
 
 const SHARE_EXAMPLES: &str = "\
 Examples:
   modswarm share ~/mods/MyPack
-  modswarm share Skin.pak --name 'Red skin' --creator Ada --game 'Marvel Rivals' --tag skin --tag red
-  modswarm share ~/mods/MyPack --network lan        only for this local network
-  modswarm share ~/mods/MyPack --json               one line of JSON when ready, for other programs
+  modswarm share Skin.pak --name 'Red skin' --creator Ada --tag skin --tag red
+  modswarm share ~/mods/MyPack --network lan    only in this local network
+  modswarm share ~/mods/MyPack --json           one line of JSON, for other programs
 
-The files stay where they are and are not copied. What a .modswarmignore in the folder names (gitignore syntax) is left
+The files stay where they are and are not copied. What a .modswarmignore in the folder names (gitignore syntax) is left \
 out. Sharing again after a change hashes only what changed. It seeds until stopped with Ctrl-C.";
 
 const GET_EXAMPLES: &str = "\
 Examples:
-  modswarm get 'modswarm:b…?n=MyPack' -o ~/mods     writes ~/mods/MyPack/
-  modswarm get b… --only '*.pak' --no-seed          only some files, and stop when done
-  modswarm get ipfs://b…                            a plain IPFS folder works too
-  modswarm get 'modswarm:b…' -o ~/mods/MyPack       update an installed pack
+  modswarm get 'modswarm:b…' -o ~/mods           writes ~/mods/<name>/
+  modswarm get 'modswarm:b…' -o ~/mods/MyPack    updates an installed pack
+  modswarm get b… --only '*.pak' --no-seed       only some files; ends when done
+  modswarm get ipfs://b…                         a plain IPFS folder works too
   modswarm get b… --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
 
 Put the link in quotes: the shell reads & and ? itself. Stopped or cut off, the same command goes on where it was.";

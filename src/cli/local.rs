@@ -7,6 +7,7 @@ use modswarm::{
         Failure, FailureKind, ListRequest, ListedFile, Listing, PackState, PackStatus, PeerStatus, RemoveRequest,
         Status,
     },
+    config::Places,
     control::CallError,
 };
 
@@ -86,7 +87,7 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
     if context.ui.json() {
         context.ui.json_result(&status);
     } else {
-        context.ui.result(&overview(&status));
+        context.ui.result(&overview(&status, &context.settings.places));
     }
     Ok(())
 }
@@ -290,7 +291,7 @@ fn aligned(lines: &[(&str, String)]) -> String {
     lines.join("\n")
 }
 
-fn overview(status: &Status) -> String {
+fn overview(status: &Status, places: &Places) -> String {
     let mut text = match &status.peer_id {
         None => "Not running: nothing is seeded or downloaded now. `modswarm share` or `get` starts it.\n".to_owned(),
         Some(peer_id) => {
@@ -321,10 +322,15 @@ fn overview(status: &Status) -> String {
                     ),
                 ),
             ];
-            lines.extend(status.addrs.iter().map(|addr| ("address", addr.clone())));
+            lines.extend(status.addrs.iter().map(|addr| ("address", escaped(addr))));
             aligned(&lines) + "\n"
         }
     };
+    text.push_str(&aligned(&[
+        ("home", escaped(&places.home.to_string_lossy())),
+        ("config", escaped(&places.config_file.to_string_lossy())),
+    ]));
+    text.push('\n');
     if status.packs.is_empty() {
         text.push_str(
             "\nNo packs yet. Share one with `modswarm share FOLDER`, or download one with `modswarm get LINK`.",

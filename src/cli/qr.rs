@@ -16,7 +16,10 @@ pub(crate) fn for_terminal(links: &[&str]) -> Option<String> {
         .find_map(|link| code(link, usize::from(rows), usize::from(columns)))
 }
 
-/// The code of `link` in at most so many rows and columns: one that must be scrolled can't be scanned.
+/// How many rows under the code are needed for what is said next.
+const ROWS_BELOW: usize = 3;
+
+/// The code of `link` on a screen of so many rows and columns: one that must be scrolled can't be scanned.
 ///
 /// Dark modules are drawn as spaces and light ones as blocks, quiet zone included: on a dark terminal that is a code as
 /// printed, and phones read the reverse on a light one.
@@ -30,7 +33,7 @@ fn code(link: &str, rows: usize, columns: usize) -> Option<String> {
         .quiet_zone(true)
         .build();
     let width = drawn.lines().map(|line| line.chars().count()).max()?;
-    (width <= columns && drawn.lines().count() < rows).then_some(drawn)
+    (width <= columns && drawn.lines().count() + ROWS_BELOW <= rows).then_some(drawn)
 }
 
 #[cfg(test)]

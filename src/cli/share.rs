@@ -110,13 +110,6 @@ fn print(context: &Context, shared: &Shared, with_qr: bool) {
         context.ui.json_result(shared);
         return;
     }
-    if with_qr {
-        // Before the text, so that the link stands last, where one looks.
-        let bare = format!("modswarm:{}", shared.pack);
-        if let Some(code) = qr::for_terminal(&[&shared.link, &bare]) {
-            context.ui.result(&code);
-        }
-    }
     context.ui.note(&format!(
         "Shared {} ({}, {}).",
         text::count(shared.files, "file"),
@@ -129,6 +122,11 @@ fn print(context: &Context, shared: &Shared, with_qr: bool) {
         shared.content,
         text::escaped(&shared.link)
     ));
+    // The shorter link does without addresses and the content CID; it is found all the same.
+    let bare = format!("modswarm:{}", shared.pack);
+    if with_qr && let Some(code) = qr::for_terminal(&[&shared.link, &bare]) {
+        context.ui.result(&code);
+    }
 }
 
 /// The absolute path of what is to be shared, or what is wrong with it.

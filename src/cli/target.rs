@@ -18,7 +18,7 @@ pub(crate) fn checked(target: &str) -> Result<String, Failure> {
             format!("to share it with others: modswarm share '{target}'"),
         )),
         Err(error) => {
-            let (message, help) = sentence_and_help(&super::with_causes(&error));
+            let (message, help) = sentence_and_help(&error.to_string());
             Err(Failure::new(FailureKind::Usage, message, help))
         }
     }
