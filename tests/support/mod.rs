@@ -2,7 +2,7 @@
 //!
 //! Nothing waits by sleeping: a test reads the program's JSON lines and fails with everything it said when one does not come.
 
-#![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
 
 use std::{
     fs,
