@@ -1,20 +1,49 @@
 //! The node: libp2p, discovery, and the actor that drives the engine.
+//!
+//! [`Node`] is the handle that commands and the control socket hold. Behind it: `actor` (one task, owns swarm and engine), `session`
+//! (sockets of one peer), `blocks` (hashing and disk, off the executor), `jobs` (what one request does), `swap` (which connection
+//! carries a session), `discovery` (Kademlia on a schedule) and `peers` (whom to dial, and when).
 
-use std::path::PathBuf;
+mod actor;
+mod blocks;
+mod discovery;
+mod identity;
+mod jobs;
+mod network;
+mod packs;
+mod peers;
+mod session;
+mod swap;
+mod swarm;
 
-use libp2p::Multiaddr;
-use tokio::sync::mpsc;
+use std::{sync::Arc, time::Duration};
 
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+use modswarm_protocol::{
+    engine::{Engine, EngineConfig},
+    wire,
+};
+use modswarm_store::{HomeLock, Store, StoreOptions};
+use tokio::sync::{mpsc, oneshot};
+
+use self::{
+    actor::{Actor, Command, Overview},
+    blocks::BlockPool,
+    jobs::{index_failure, node_ended, open_failure, remove_failure, task_failure},
+};
 use crate::api::{
-    Failure, GetEvent, GetRequest, ListRequest, Listing, NetworkKind, PackStatus, PeerStatus, RemoveRequest, Removed,
-    ShareEvent, ShareRequest, Status,
+    Failure, FailureKind, GetEvent, GetRequest, ListRequest, Listing, NetworkKind, PackStatus, PeerStatus,
+    RemoveRequest, Removed, ShareEvent, ShareRequest, Status,
 };
 
+/// Events of one job that wait for their reader.
+const EVENT_QUEUE: usize = 64;
+/// How long a node waits for its first listen address.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How to start a node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NodeConfig {
-    /// The home folder. The caller holds its lock.
-    pub home: PathBuf,
     /// Addresses to listen on; empty: the network's defaults.
     pub listen: Vec<Multiaddr>,
     /// Peers to bootstrap from, beside the network's own.
@@ -25,37 +54,145 @@ pub struct NodeConfig {
     pub upload_limit: Option<u64>,
     /// Bytes a second; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Neither listen nor dial: only look at the home.
+    pub offline: bool,
 }
 
 /// A handle on a running node; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Node {}
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    config: NodeConfig,
+    peer_id: PeerId,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Inner {
+    async fn send(&self, command: Command) -> Result<(), Failure> {
+        self.commands.send(command).await.map_err(|_| node_ended())
+    }
+
+    async fn overview(&self) -> Result<Overview, Failure> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Overview { reply }).await?;
+        answer.await.map_err(|_| node_ended())
+    }
+
+    fn network_id(&self) -> [u8; 32] {
+        self.config.network.id()
+    }
+}
 
 impl Node {
-    /// Starts a node.
+    /// Opens the home, starts listening, and serves the home's packs.
     ///
     /// # Errors
-    /// When the home or the network cannot be used.
-    pub async fn start(_config: NodeConfig) -> Result<Self, Failure> {
-        Ok(Self {})
+    /// When the home cannot be used, or nothing can be listened on.
+    pub async fn start(lock: HomeLock, config: NodeConfig) -> Result<Self, Failure> {
+        let (store, key) = tokio::task::spawn_blocking(move || {
+            let key = identity::load_or_create(lock.home()).map_err(|error| {
+                Failure::new(
+                    FailureKind::Failed,
+                    error.to_string(),
+                    "make the home readable and writable for you, or name another with --home",
+                )
+            })?;
+            let store = Store::open(lock, StoreOptions::default()).map_err(open_failure)?;
+            Ok((store, key))
+        })
+        .await
+        .map_err(task_failure)??;
+        let peer_id = PeerId::from(key.public());
+        let pool = BlockPool::new(store.clone()).map_err(|error| {
+            Failure::new(
+                FailureKind::Failed,
+                format!("no threads: {error}"),
+                "close other programs and try again",
+            )
+        })?;
+        let mut swarm = swarm::build(key, config.network, config.offline)?;
+        if !config.offline {
+            listen(&mut swarm, &config)?;
+        }
+        let engine = Engine::new(
+            EngineConfig {
+                network: wire::NetworkId(config.network.id()),
+                agent: swarm::agent_version(),
+                upload_limit: config.upload_limit,
+                download_limit: config.download_limit,
+                ..EngineConfig::default()
+            },
+            rand::random(),
+        );
+        let bootstrap = if config.offline { Vec::new() } else { bootstrap(&config) };
+        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap);
+        tokio::spawn(actor.run());
+        let node = Self {
+            inner: Arc::new(Inner {
+                store,
+                config,
+                peer_id,
+                commands,
+            }),
+        };
+        packs::serve_all(&node.inner).await?;
+        tokio::spawn(packs::watch_withdrawn(Arc::downgrade(&node.inner)));
+        if !node.inner.config.offline {
+            node.await_listening().await?;
+        }
+        Ok(node)
+    }
+
+    async fn await_listening(&self) -> Result<(), Failure> {
+        let deadline = tokio::time::Instant::now() + LISTEN_PATIENCE;
+        while !self.inner.overview().await?.listening {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Failure::new(
+                    FailureKind::Network,
+                    "no address to listen on came up",
+                    "check that this machine has a network, or name an address with --listen",
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+
+    /// This node.
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.peer_id
+    }
+
+    /// How it was started.
+    pub fn config(&self) -> &NodeConfig {
+        &self.inner.config
     }
 
     /// Shares a folder. Dropping the receiver before [`ShareEvent::Ready`] cancels.
-    pub fn share(&self, _request: ShareRequest) -> mpsc::Receiver<ShareEvent> {
-        mpsc::channel(1).1
+    pub fn share(&self, request: ShareRequest) -> mpsc::Receiver<ShareEvent> {
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        tokio::spawn(jobs::share(Arc::clone(&self.inner), request, events));
+        receiver
     }
 
     /// Fetches a pack. Dropping the receiver before [`GetEvent::Complete`] stops it with progress kept.
-    pub fn get(&self, _request: GetRequest) -> mpsc::Receiver<GetEvent> {
-        mpsc::channel(1).1
+    pub fn get(&self, request: GetRequest) -> mpsc::Receiver<GetEvent> {
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        tokio::spawn(jobs::get(Arc::clone(&self.inner), request, events));
+        receiver
     }
 
     /// Lists the files of a pack.
     ///
     /// # Errors
     /// As [`Node::get`].
-    pub async fn list(&self, _request: ListRequest) -> Result<Listing, Failure> {
-        unreachable!()
+    pub async fn list(&self, request: ListRequest) -> Result<Listing, Failure> {
+        jobs::list(Arc::clone(&self.inner), request).await
     }
 
     /// The node and its packs.
@@ -63,7 +200,7 @@ impl Node {
     /// # Errors
     /// When the index cannot be read.
     pub async fn status(&self) -> Result<Status, Failure> {
-        unreachable!()
+        packs::status(&self.inner).await
     }
 
     /// Connected peers.
@@ -71,25 +208,79 @@ impl Node {
     /// # Errors
     /// When the node has ended.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, Failure> {
-        unreachable!()
+        packs::peers(&self.inner).await
     }
 
     /// One pack of the home, by link, CID, name or path.
     ///
     /// # Errors
-    /// When there is no such pack.
-    pub async fn info(&self, _target: String) -> Result<PackStatus, Failure> {
-        unreachable!()
+    /// When there is no such pack, or several.
+    pub async fn info(&self, target: String) -> Result<PackStatus, Failure> {
+        packs::info(&self.inner, &target).await
     }
 
     /// Forgets a pack.
     ///
     /// # Errors
     /// When there is no such pack, or its files cannot be deleted.
-    pub async fn remove(&self, _request: RemoveRequest) -> Result<Removed, Failure> {
-        unreachable!()
+    pub async fn remove(&self, request: RemoveRequest) -> Result<Removed, Failure> {
+        packs::remove(&self.inner, request).await
     }
 
     /// Ends the node; what was verified is durable when this returns.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.inner.send(Command::Shutdown { done }).await.is_ok() {
+            let _ = ended.await;
+        }
+        let store = self.inner.store.clone();
+        let closed = tokio::task::spawn_blocking(move || store.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::error!(%error, "what came last may have to be fetched again");
+        }
+    }
+}
+
+fn listen(swarm: &mut libp2p::Swarm<swarm::Behaviour>, config: &NodeConfig) -> Result<(), Failure> {
+    let asked = !config.listen.is_empty();
+    let addrs = if asked {
+        config.listen.clone()
+    } else {
+        config.network.default_listen()
+    };
+    let mut problems = Vec::new();
+    let mut listening = 0;
+    for addr in addrs {
+        match swarm.listen_on(addr.clone()) {
+            Ok(_) => listening += 1,
+            Err(error) => problems.push(format!("{addr}: {error}")),
+        }
+    }
+    // What the user asked for has to work; of the defaults, one is enough.
+    if (asked && !problems.is_empty()) || listening == 0 {
+        return Err(Failure::new(
+            FailureKind::Network,
+            format!("cannot listen on {}", problems.join(", ")),
+            "name another address or port with --listen; /tcp/0 lets the system choose the port",
+        ));
+    }
+    for problem in problems {
+        tracing::warn!(problem, "not listening everywhere");
+    }
+    Ok(())
+}
+
+fn bootstrap(config: &NodeConfig) -> Vec<(Option<PeerId>, Multiaddr)> {
+    config
+        .network
+        .default_bootstrap()
+        .into_iter()
+        .chain(config.bootstrap.iter().cloned())
+        .map(|addr| match peers::split_peer(&addr) {
+            // A name of several nodes resolves to addresses with their IDs: it stays whole.
+            Some((peer, rest)) if !matches!(rest.iter().next(), Some(Protocol::Dnsaddr(_))) => (Some(peer), rest),
+            Some((peer, _)) => (Some(peer), addr),
+            None => (None, addr),
+        })
+        .collect()
 }

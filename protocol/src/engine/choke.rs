@@ -1,0 +1,169 @@
+//! Whom to serve: upload slots, given anew in rounds.
+//!
+//! While there are slots for all who want one, nobody waits. Otherwise those who give us most while we are downloading keep
+//! theirs, and the rest go round: who has waited longest takes the slot of who has had one longest.
+
+use std::time::Duration;
+
+use super::ids::ConnId;
+use super::rng::Rng;
+use crate::time::Timestamp;
+
+/// How long a slot is held before it is up for a round.
+pub(crate) const ROUND: Duration = Duration::from_secs(10);
+/// Of the slots, one in this many goes round even while there are enough who give us something.
+const OPTIMISTIC: usize = 4;
+
+/// A peer that wants pieces, or holds a slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) conn: ConnId,
+    /// Whether it wants pieces that we have.
+    pub(crate) interested: bool,
+    pub(crate) unchoked: bool,
+    /// When it got its slot or lost it last.
+    pub(crate) since: Timestamp,
+    /// Bytes a second that it gives us.
+    pub(crate) gives: u64,
+}
+
+/// Gives out upload slots.
+#[derive(Clone, Debug)]
+pub(crate) struct Choker {
+    slots: usize,
+    next_round: Timestamp,
+}
+
+impl Choker {
+    pub(crate) fn new(slots: usize) -> Self {
+        Self {
+            slots: slots.max(1),
+            next_round: Timestamp::ZERO,
+        }
+    }
+
+    /// Who is to be choked and who unchoked, in that order.
+    pub(crate) fn decide(
+        &mut self,
+        now: Timestamp,
+        mut all: Vec<Candidate>,
+        rng: &mut Rng,
+    ) -> (Vec<ConnId>, Vec<ConnId>) {
+        let round = now >= self.next_round;
+        if round {
+            self.next_round = now + ROUND;
+        }
+        let wanting = all.iter().filter(|c| c.interested).count();
+        let holding = all.iter().filter(|c| c.interested && c.unchoked).count();
+        if wanting <= self.slots || (!round && holding < self.slots) {
+            // Free slots go at once, to who has waited longest.
+            all.sort_by_key(|c| c.since);
+            let free = self.slots - holding;
+            let unchoke = all
+                .iter()
+                .filter(|c| c.interested && !c.unchoked)
+                .take(free)
+                .map(|c| c.conn)
+                .collect();
+            return (Vec::new(), unchoke);
+        }
+        if !round {
+            return (Vec::new(), Vec::new());
+        }
+        let lots: Vec<u64> = all.iter().map(|_| rng.next()).collect();
+        let mut order: Vec<usize> = (0..all.len()).filter(|i| all[*i].interested).collect();
+        let mut chosen = vec![false; all.len()];
+        order.sort_by_key(|i| (std::cmp::Reverse(all[*i].gives), lots[*i]));
+        let kept = self.slots - self.slots.div_ceil(OPTIMISTIC);
+        for i in order.iter().filter(|i| all[**i].gives > 0).take(kept) {
+            chosen[*i] = true;
+        }
+        let rest = self.slots - chosen.iter().filter(|c| **c).count();
+        order.retain(|i| !chosen[*i]);
+        // Waiting ones by how long they wait, then holders by how short they hold.
+        order.sort_by_key(|i| {
+            let span = now.since(all[*i].since);
+            (
+                all[*i].unchoked,
+                if all[*i].unchoked { span } else { Duration::MAX - span },
+                lots[*i],
+            )
+        });
+        // A holder keeps its slot for two rounds at least, so that it gets something done.
+        let settled = |c: &Candidate| c.unchoked && now.since(c.since) < ROUND * 2;
+        let fresh: Vec<usize> = order
+            .iter()
+            .copied()
+            .filter(|i| settled(&all[*i]))
+            .take(rest.saturating_sub(1))
+            .collect();
+        for i in &fresh {
+            chosen[*i] = true;
+        }
+        for i in order.iter().filter(|i| !fresh.contains(i)).take(rest - fresh.len()) {
+            chosen[*i] = true;
+        }
+        let pick = |want: bool| {
+            let of = all
+                .iter()
+                .zip(&chosen)
+                .filter(move |(c, chosen)| **chosen == want && c.unchoked != want);
+            of.map(|(c, _)| c.conn).collect::<Vec<_>>()
+        };
+        (pick(false), pick(true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn simulate(peers: usize, slots: usize, rounds: u64, gives: impl Fn(usize) -> u64) -> Vec<u32> {
+        let mut choker = Choker::new(slots);
+        let mut rng = Rng::new(1);
+        let mut held = vec![0; peers];
+        let mut state: Vec<(bool, Timestamp)> = vec![(false, Timestamp::ZERO); peers];
+        for round in 0..rounds {
+            let now = Timestamp::ZERO + ROUND * round as u32 + ROUND;
+            let all = (0..peers).map(|i| Candidate {
+                conn: ConnId(i as u64),
+                interested: true,
+                unchoked: state[i].0,
+                since: state[i].1,
+                gives: gives(i),
+            });
+            let (choke, unchoke) = choker.decide(now, all.collect(), &mut rng);
+            for conn in choke {
+                state[conn.0 as usize] = (false, now);
+            }
+            for conn in unchoke {
+                state[conn.0 as usize] = (true, now);
+            }
+            let holders = state.iter().filter(|(held, _)| *held).count();
+            assert!(holders <= slots, "{holders} hold {slots} slots");
+            for (held, (unchoked, _)) in held.iter_mut().zip(&state) {
+                *held += u32::from(*unchoked);
+            }
+        }
+        held
+    }
+
+    #[test]
+    fn everyone_holds_a_slot_while_there_are_enough() {
+        assert_eq!(simulate(4, 4, 10, |_| 0), [10; 4]);
+    }
+
+    #[test]
+    fn a_seed_goes_round() {
+        let held = simulate(12, 4, 120, |_| 0);
+        let (least, most) = (held.iter().min().expect("some"), held.iter().max().expect("some"));
+        assert!(*least > 20 && *most < 60, "{held:?}");
+    }
+
+    #[test]
+    fn those_who_give_hold_their_slots_and_the_others_still_get_turns() {
+        let held = simulate(12, 4, 120, |i| if i < 3 { 1000 } else { 0 });
+        assert!(held[..3].iter().all(|h| *h > 110), "{held:?}");
+        assert!(held[3..].iter().all(|h| *h > 5), "{held:?}");
+    }
+}

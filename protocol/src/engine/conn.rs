@@ -1,0 +1,150 @@
+//! Everything between us and one peer over one connection, for all contents.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::action::Expected;
+use super::ids::{PeerKey, TransferId};
+use super::rate::Meter;
+use super::requests::Requests;
+use super::session::{Session, SessionState};
+use super::uploads::Uploads;
+use super::window::Window;
+use crate::format::Cid;
+use crate::time::Timestamp;
+use crate::wire::limits::HELLO_TIMEOUT;
+use crate::wire::{Handle, RequestId, What};
+
+/// How long a snubbed peer is left alone the first time; twice as long each further time.
+const SNUB_PENALTY: Duration = Duration::from_secs(5);
+/// Doublings of [`SNUB_PENALTY`].
+const SNUB_DOUBLINGS: u32 = 5;
+
+/// The server's half of a session: a handle that the peer opened at us.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Served {
+    pub(crate) transfer: TransferId,
+    /// Whether it was opened by content CID, so that pieces can be asked for.
+    pub(crate) pieces: bool,
+}
+
+/// The block whose payload is coming in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arriving {
+    pub(crate) rest: u32,
+    /// What it is, if it is to be kept.
+    pub(crate) kept: Option<Kept>,
+}
+
+/// A block that is coming in and is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    pub(crate) expected: Expected,
+    pub(crate) handle: Handle,
+    pub(crate) what: What,
+    /// Whether it is on request still, and counted in the window.
+    pub(crate) requested: bool,
+}
+
+/// One connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Conn {
+    pub(crate) peer: PeerKey,
+    pub(crate) agent: Option<String>,
+    pub(crate) hello_by: Timestamp,
+    pub(crate) window: Window,
+    pub(crate) requests: Requests,
+    pub(crate) arriving: Option<Arriving>,
+    pub(crate) choked_by_peer: bool,
+    pub(crate) snubbed_until: Option<Timestamp>,
+    snubs: u32,
+    pub(crate) sessions: BTreeMap<Handle, Session>,
+    pub(crate) by_root: BTreeMap<Cid, Handle>,
+    /// Roots that the peer refused, and when to ask again.
+    pub(crate) refused: BTreeMap<Cid, Timestamp>,
+    next_handle: u32,
+    next_request: u32,
+    /// The session whose turn it was last.
+    pub(crate) turn: Handle,
+    pub(crate) served: BTreeMap<Handle, Served>,
+    pub(crate) uploads: Uploads,
+    pub(crate) choking: bool,
+    pub(crate) slot_since: Timestamp,
+    pub(crate) asked_at: Timestamp,
+    pub(crate) down: Meter,
+    pub(crate) bytes_down: u64,
+}
+
+impl Conn {
+    pub(crate) fn new(now: Timestamp, peer: PeerKey, rtt: Duration) -> Self {
+        Self {
+            peer,
+            agent: None,
+            hello_by: now + HELLO_TIMEOUT,
+            window: Window::new(now, rtt),
+            requests: Requests::default(),
+            arriving: None,
+            choked_by_peer: true,
+            snubbed_until: None,
+            snubs: 0,
+            sessions: BTreeMap::new(),
+            by_root: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            next_handle: 0,
+            next_request: 0,
+            turn: Handle(0),
+            served: BTreeMap::new(),
+            uploads: Uploads::default(),
+            choking: true,
+            slot_since: now,
+            asked_at: now,
+            down: Meter::default(),
+            bytes_down: 0,
+        }
+    }
+
+    /// Whether the peer has said `Hello`.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.agent.is_some()
+    }
+
+    pub(crate) fn open_session(&mut self, session: Session) -> Handle {
+        let handle = Handle(self.next_handle);
+        self.next_handle = self.next_handle.wrapping_add(1);
+        self.by_root.insert(session.root, handle);
+        self.sessions.insert(handle, session);
+        handle
+    }
+
+    /// Whether we have ever used the handle.
+    pub(crate) fn knows_handle(&self, handle: Handle) -> bool {
+        handle.0 < self.next_handle
+    }
+
+    pub(crate) fn next_request(&mut self) -> RequestId {
+        let request = RequestId(self.next_request);
+        self.next_request = self.next_request.wrapping_add(1);
+        request
+    }
+
+    pub(crate) fn snub(&mut self, now: Timestamp) {
+        self.snubbed_until = Some(now + SNUB_PENALTY * (1 << self.snubs.min(SNUB_DOUBLINGS)));
+        self.snubs += 1;
+        self.window.on_snubbed(now);
+    }
+
+    /// The peer has brought a block whole: what was is forgiven.
+    pub(crate) fn forgive(&mut self) {
+        self.snubbed_until = None;
+        self.snubs = 0;
+    }
+
+    pub(crate) fn has_session(&self, transfer: TransferId, open: bool) -> bool {
+        let mut sessions = self.sessions.values().filter(|s| s.transfer == transfer);
+        sessions.any(|s| !open || s.state != SessionState::Opening)
+    }
+
+    pub(crate) fn is_leeching(&self) -> bool {
+        self.served.values().any(|served| served.pieces)
+    }
+}

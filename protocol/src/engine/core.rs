@@ -1,0 +1,372 @@
+//! The engine: owns connections and transfers, and composes the machines.
+//!
+//! This file holds facts about connections and time; `local` what the node wishes, `leech` and `serve` the two halves of
+//! the protocol, `intake` blocks that come, `fetch` which requests to send.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::action::{Action, DisconnectReason, Event, Violation};
+use super::bans::Bans;
+use super::choke::Choker;
+use super::config::EngineConfig;
+use super::conn::Conn;
+use super::ids::{ConnId, PeerKey, TransferId};
+use super::limit::TokenBucket;
+use super::rng::Rng;
+use super::transfer::Transfer;
+use crate::format::Cid;
+use crate::time::Timestamp;
+use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
+use crate::wire::{Hello, Message};
+
+/// Connections that an engine takes; more are closed at once.
+pub(crate) const MAX_CONNECTIONS: usize = 4096;
+/// Ended connections whose peers are remembered; the oldest numbers go first.
+const MAX_DEPARTED: usize = 256;
+/// How often time-outs, rates and batches are looked after while blocks are moving…
+const TICK: Duration = Duration::from_millis(100);
+/// …and while none are.
+const SLOW_TICK: Duration = Duration::from_secs(1);
+/// `Event::NeedPeers` is said at most this often for a transfer.
+const NEED_PEERS_INTERVAL: Duration = Duration::from_secs(5);
+/// Peers that refused a node are asked for it again after this.
+const NODES_RETRY: Duration = Duration::from_secs(30);
+
+/// The swarm engine of one node. See the [module](super) for the contract.
+#[derive(Debug)]
+pub struct Engine {
+    pub(super) config: EngineConfig,
+    pub(super) now: Timestamp,
+    pub(super) rng: Rng,
+    pub(super) actions: VecDeque<Action>,
+    pub(super) conns: BTreeMap<ConnId, Conn>,
+    pub(super) transfers: BTreeMap<TransferId, Transfer>,
+    pub(super) transfers_made: u64,
+    /// Content and pack CIDs of all transfers.
+    pub(super) roots: BTreeMap<Cid, TransferId>,
+    pub(super) bans: Bans,
+    /// Who was behind connections that ended lately: their last blocks may still be in the hands of whoever verifies them.
+    pub(super) departed: BTreeMap<ConnId, PeerKey>,
+    pub(super) up: TokenBucket,
+    pub(super) down: TokenBucket,
+    pub(super) choker: Choker,
+    /// Connections over which requests may be due.
+    pub(super) to_fill: BTreeSet<ConnId>,
+    /// Transfers for which every connection may have something to request again.
+    pub(super) to_refill: BTreeSet<TransferId>,
+    /// Connections over which there may be something to serve.
+    pub(super) to_serve: BTreeSet<ConnId>,
+    pub(super) serve_turn: ConnId,
+    /// Transfers with pieces gained or lost that peers were not told of.
+    pub(super) to_tell: BTreeSet<TransferId>,
+    next_tick: Timestamp,
+    next_slow_tick: Timestamp,
+    pub(super) busy: bool,
+}
+
+impl Engine {
+    /// An engine without connections or contents. `seed` decides all that is left to chance.
+    pub fn new(mut config: EngineConfig, seed: u64) -> Self {
+        while config.agent.len() > MAX_AGENT_LEN {
+            config.agent.pop();
+        }
+        config.extensions.truncate(MAX_EXTENSIONS);
+        let mut bans = Bans::default();
+        for peer in &config.banned {
+            bans.insert(*peer);
+        }
+        Self {
+            now: Timestamp::ZERO,
+            rng: Rng::new(seed),
+            actions: VecDeque::new(),
+            conns: BTreeMap::new(),
+            transfers: BTreeMap::new(),
+            transfers_made: 0,
+            roots: BTreeMap::new(),
+            bans,
+            departed: BTreeMap::new(),
+            up: TokenBucket::new(config.upload_limit),
+            down: TokenBucket::new(config.download_limit),
+            choker: Choker::new(config.upload_slots),
+            to_fill: BTreeSet::new(),
+            to_refill: BTreeSet::new(),
+            to_serve: BTreeSet::new(),
+            serve_turn: ConnId(0),
+            to_tell: BTreeSet::new(),
+            next_tick: Timestamp::ZERO,
+            next_slow_tick: Timestamp::ZERO,
+            busy: false,
+            config,
+        }
+    }
+
+    /// A connection's control stream is there. `rtt` is a first guess of its round trip.
+    pub fn handle_connected(&mut self, now: Timestamp, conn: ConnId, peer: PeerKey, rtt: Duration) {
+        self.advance(now);
+        if self.bans.contains(&peer) {
+            self.actions
+                .push_back(Action::Disconnect(conn, DisconnectReason::Banned));
+            return;
+        }
+        if self.conns.len() >= MAX_CONNECTIONS {
+            self.actions
+                .push_back(Action::Disconnect(conn, DisconnectReason::TooManyConnections));
+            return;
+        }
+        self.conns.insert(conn, Conn::new(self.now, peer, rtt));
+        let hello = Hello {
+            network: self.config.network,
+            agent: self.config.agent.clone(),
+            extensions: self.config.extensions.clone(),
+        };
+        self.send(conn, Message::Hello(hello));
+    }
+
+    /// A connection has ended. Blocks of it that came whole still get their verdict.
+    pub fn handle_disconnected(&mut self, now: Timestamp, conn: ConnId) {
+        self.advance(now);
+        self.forget(conn);
+    }
+
+    /// A round trip was measured.
+    pub fn handle_rtt(&mut self, now: Timestamp, conn: ConnId, rtt: Duration) {
+        self.advance(now);
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.window.on_rtt(rtt);
+        }
+    }
+
+    /// A control message came. Messages of a connection that the engine does not know are ignored.
+    pub fn handle_message(&mut self, now: Timestamp, conn: ConnId, message: Message) {
+        self.advance(now);
+        if let Err(reason) = self.dispatch(conn, message) {
+            self.disconnect(conn, reason);
+        }
+    }
+
+    /// The caller itself saw the peer break the protocol (bytes that do not decode, say): closes the connection.
+    pub fn handle_violation(&mut self, now: Timestamp, conn: ConnId, violation: Violation) {
+        self.advance(now);
+        self.disconnect(conn, DisconnectReason::Violation(violation));
+    }
+
+    fn dispatch(&mut self, id: ConnId, message: Message) -> Result<(), DisconnectReason> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        match message {
+            Message::Hello(hello) => {
+                if conn.is_ready() {
+                    return Err(Violation::OutOfOrder.into());
+                }
+                if hello.network != self.config.network {
+                    return Err(DisconnectReason::OtherNetwork);
+                }
+                conn.agent = Some(hello.agent.clone());
+                self.actions.push_back(Action::Event(Event::Ready {
+                    conn: id,
+                    agent: hello.agent,
+                }));
+                self.open_sessions(id);
+                Ok(())
+            }
+            _ if !conn.is_ready() => Err(Violation::OutOfOrder.into()),
+            Message::Opened { .. }
+            | Message::Rejected { .. }
+            | Message::Closed { .. }
+            | Message::Have { .. }
+            | Message::Lost { .. }
+            | Message::Choke
+            | Message::Unchoke => Ok(self.handle_as_leecher(id, message)?),
+            Message::Open { .. }
+            | Message::WantNodes { .. }
+            | Message::Request { .. }
+            | Message::RequestCids { .. }
+            | Message::Cancel { .. }
+            | Message::Close { .. } => Ok(self.handle_as_server(id, message)?),
+        }
+    }
+
+    /// Time has passed. Calling it too early or too late does no harm.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.advance(now);
+        if self.down.opens_at().is_some_and(|at| at <= self.now) {
+            self.to_fill.extend(self.conns.keys());
+        }
+        if self.now >= self.next_tick {
+            self.tick();
+        }
+    }
+
+    /// When to call [`Engine::handle_timeout`] at the latest; none while there is nothing to wait for.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        let limit_up = if self.to_serve.is_empty() {
+            None
+        } else {
+            self.up.opens_at()
+        };
+        let limit_down = if self.busy { self.down.opens_at() } else { None };
+        let idle = self.conns.is_empty() && !self.transfers.values().any(Transfer::is_fetching);
+        let tick = (!idle).then_some(self.next_tick);
+        [tick, limit_up, limit_down].into_iter().flatten().min()
+    }
+
+    /// The next thing to do; none once all has been told.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if self.actions.is_empty() {
+            self.settle();
+        }
+        self.actions.pop_front()
+    }
+
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+    }
+
+    pub(super) fn send(&mut self, conn: ConnId, message: Message) {
+        self.actions.push_back(Action::Send(conn, message));
+    }
+
+    pub(super) fn event(&mut self, event: Event) {
+        self.actions.push_back(Action::Event(event));
+    }
+
+    /// There is something to look after each [`TICK`].
+    pub(super) fn set_busy(&mut self) {
+        self.busy = true;
+        self.next_tick = self.next_tick.min(self.now + TICK);
+    }
+
+    pub(super) fn disconnect(&mut self, conn: ConnId, reason: DisconnectReason) {
+        if self.conns.contains_key(&conn) {
+            self.forget(conn);
+            self.actions.push_back(Action::Disconnect(conn, reason));
+        }
+    }
+
+    fn forget(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        for handle in conn.sessions.keys().copied().collect::<Vec<_>>() {
+            self.drop_session(id, handle);
+        }
+        if let Some(conn) = self.conns.remove(&id) {
+            self.departed.insert(id, conn.peer);
+            if self.departed.len() > MAX_DEPARTED {
+                self.departed.pop_first();
+            }
+        }
+        for transfer in self.transfers.values_mut() {
+            transfer.nodes.forget(id);
+        }
+        self.to_fill.remove(&id);
+        self.to_serve.remove(&id);
+        self.run_choker();
+    }
+
+    /// Makes up what follows from all that was told: requests, blocks to serve, news.
+    fn settle(&mut self) {
+        for transfer in std::mem::take(&mut self.to_refill) {
+            let conns = self.conns.iter().filter(|(_, conn)| conn.has_session(transfer, false));
+            self.to_fill.extend(conns.map(|(id, _)| *id));
+        }
+        let due = std::mem::take(&mut self.to_fill);
+        if !due.is_empty() {
+            // Who goes first is left to chance, so that no one is always first at what few have.
+            let due: Vec<ConnId> = due.into_iter().collect();
+            let from = self.rng.below(due.len());
+            for id in due[from..].iter().chain(&due[..from]) {
+                self.fill(*id);
+            }
+        }
+        self.tell_news(false);
+        self.serve();
+    }
+
+    fn tick(&mut self) {
+        let ids: Vec<ConnId> = self.conns.keys().copied().collect();
+        self.busy = false;
+        for id in &ids {
+            self.tick_conn(*id);
+        }
+        self.tell_news(true);
+        if self.now >= self.next_slow_tick {
+            self.next_slow_tick = self.now + SLOW_TICK;
+            for id in &ids {
+                self.open_sessions(*id);
+            }
+            self.run_choker();
+            for id in self.transfers.keys().copied().collect::<Vec<_>>() {
+                self.tick_transfer(id);
+            }
+        }
+        let busy = self.busy || self.to_tell.iter().next().is_some();
+        self.busy = busy;
+        self.next_tick = if busy { self.now + TICK } else { self.next_slow_tick };
+    }
+
+    fn tick_conn(&mut self, id: ConnId) {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if !conn.is_ready() {
+            if now >= conn.hello_by {
+                self.disconnect(id, Violation::HelloTimeout.into());
+            }
+            return;
+        }
+        conn.window.on_tick(now);
+        let stalled = conn.window.is_stalled(now);
+        let overdue = if stalled {
+            conn.requests.matching(|_, request| request.piece.is_some())
+        } else {
+            conn.requests.overdue(now, conn.window.rtt())
+        };
+        let gave_up_pieces = overdue
+            .iter()
+            .any(|(h, w)| conn.requests.get(*h, *w).is_some_and(|r| r.piece.is_some()));
+        if gave_up_pieces {
+            conn.snub(now);
+        }
+        if !conn.requests.is_empty() || !conn.uploads.is_empty() {
+            self.busy = true;
+        }
+        self.take_back(id, &overdue);
+        self.to_fill.insert(id);
+    }
+
+    fn tick_transfer(&mut self, id: TransferId) {
+        let now = self.now;
+        let conns: Vec<ConnId> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.has_session(id, true))
+            .map(|(id, _)| *id)
+            .collect();
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
+        if !transfer.nodes.is_empty() {
+            let missing = transfer.nodes.missing(&conns);
+            if now.since(transfer.nodes_forgiven) >= NODES_RETRY {
+                transfer.nodes_forgiven = now;
+                transfer.nodes.forgive();
+            }
+            if !missing.is_empty() {
+                self.actions.push_back(Action::Event(Event::NodesMissing {
+                    transfer: id,
+                    cids: missing,
+                }));
+            }
+        }
+        let idle = transfer
+            .last_payload
+            .is_none_or(|at| now.since(at) >= NEED_PEERS_INTERVAL);
+        let told = transfer
+            .need_peers_told
+            .is_some_and(|at| now.since(at) < NEED_PEERS_INTERVAL);
+        if transfer.is_fetching() && idle && !told {
+            transfer.need_peers_told = Some(now);
+            self.actions.push_back(Action::Event(Event::NeedPeers(id)));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The end of a transfer: everything is on request, and some connections have nothing to do while others are slow.
+//!
+//! A piece is then asked of a second peer if that peer would bring it much sooner. Where the first has not come near it, it is
+//! told to forget the piece in time (the piece *moves*); else it may come twice, and what may come twice is bounded.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::conn::Conn;
+use super::ids::{ConnId, TransferId};
+use super::transfer::Transfer;
+use crate::time::Timestamp;
+use crate::wire::{Handle, What};
+
+/// Pending pieces that are looked at for one choice.
+const MAX_LOOKS: usize = 4096;
+/// Of the bytes wanted, one part in this many may come twice.
+const BUDGET: u64 = 110;
+/// A second copy must come at least this much sooner than the first.
+const GAIN: Duration = Duration::from_millis(100);
+/// A transfer too small for a budget may double one piece for this gain.
+const LARGE_GAIN: Duration = Duration::from_secs(2);
+/// How long before its turn a piece is cancelled in time, beyond a round trip: servers read a little ahead.
+const CANCEL_MARGIN: Duration = Duration::from_millis(400);
+
+/// A piece to ask of one more peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub(crate) piece: u32,
+    /// Who was to bring it.
+    pub(crate) from: ConnId,
+    /// Whether `from` is told in time to forget it.
+    pub(crate) moved: bool,
+}
+
+/// The piece that `id` would bring soonest as compared with who is to bring it; none if nothing is gained.
+pub(crate) fn choose(
+    now: Timestamp,
+    id: ConnId,
+    handle: Handle,
+    transfer_id: TransferId,
+    conns: &BTreeMap<ConnId, Conn>,
+    transfers: &BTreeMap<TransferId, Transfer>,
+) -> Option<Choice> {
+    let conn = conns.get(&id)?;
+    let source = &conn.sessions.get(&handle)?.source;
+    let transfer = transfers.get(&transfer_id)?;
+    let pieces = transfer.pieces.as_ref()?;
+    let root = transfer.content?;
+    let mut doubled = 0;
+    let mut best: Option<(Duration, Choice, u64)> = None;
+    for (piece, pending) in pieces.pending.iter().take(MAX_LOOKS) {
+        let len = u64::from(pieces.piece_len(*piece));
+        let copies = pending.assignees.len() + usize::from(pending.verifying);
+        if copies > 1 {
+            doubled += len * (copies as u64 - 1);
+        }
+        let [from] = pending.assignees[..] else { continue };
+        if copies != 1 || from == id || !source.has(*piece) {
+            continue;
+        }
+        let Some(other) = conns.get(&from) else { continue };
+        let request = other
+            .by_root
+            .get(&root)
+            .and_then(|handle| other.requests.get(*handle, What::Piece(*piece)));
+        let Some(request) = request else { continue };
+        let before = other.window.time_for(now, other.requests.ahead(request));
+        let after = conn.window.eta(len);
+        if before < after * 3 / 2 + GAIN {
+            continue;
+        }
+        let until_turn = other
+            .window
+            .time_for(now, other.requests.ahead(request).saturating_sub(len));
+        let moved = request.received == 0 && until_turn > other.window.rtt() + CANCEL_MARGIN;
+        let gain = before - after;
+        if best.as_ref().is_none_or(|(known, ..)| gain > *known) {
+            best = Some((
+                gain,
+                Choice {
+                    piece: *piece,
+                    from,
+                    moved,
+                },
+                len,
+            ));
+        }
+    }
+    let (gain, choice, len) = best?;
+    let spent = transfer.bytes_wasted + doubled;
+    let affordable = spent + len <= pieces.wanted_bytes / BUDGET || (spent == 0 && gain >= LARGE_GAIN);
+    (choice.moved || affordable).then_some(choice)
+}

@@ -1,0 +1,335 @@
+//! Which requests to send over a connection that has room for more.
+
+use super::action::Action;
+use super::config::PickOrder;
+use super::core::Engine;
+use super::endgame;
+use super::ids::{ConnId, TransferId};
+use super::requests::Request;
+use super::session::{Role, SessionState, Source};
+use crate::format::Cid;
+use crate::wire::limits::{MAX_CIDS, MAX_QUEUED_PIECES, MAX_RUNS};
+use crate::wire::{Handle, Message, What, runs_of};
+
+/// Nodes of skeletons on request from one peer at a time.
+const MAX_NODES_IN_FLIGHT: usize = 2 * MAX_CIDS;
+/// Pieces on request from one peer at a time, however small.
+const MAX_PIECES_IN_FLIGHT: usize = MAX_QUEUED_PIECES as usize / 2;
+/// Bytes of one run of consecutive pieces: long ones cost rarity.
+const RUN_BYTES: u64 = 512 * 1024;
+/// Bytes that a session gets before it is the next one's turn.
+const TURN_BYTES: u64 = 128 * 1024;
+/// A transfer's first pieces are chosen by lot: whatever they are, they can be traded soonest.
+const RANDOM_FIRST: u32 = 4;
+
+impl Engine {
+    /// Sends what requests there are to send over a connection.
+    pub(super) fn fill(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        if !conn.is_ready() || conn.sessions.is_empty() {
+            return;
+        }
+        self.fill_nodes(id);
+        let Some(conn) = self.conns.get(&id) else { return };
+        let snubbed = conn.snubbed_until.is_some();
+        if conn.choked_by_peer
+            || conn
+                .snubbed_until
+                .is_some_and(|until| self.now < until || !conn.requests.is_empty())
+            || conn.window.room() == 0
+        {
+            return;
+        }
+        // A snubbed peer gets one piece to show what it can.
+        let mut room = if snubbed { 1 } else { conn.window.room() };
+        let open = conn.sessions.iter().filter(|(_, session)| {
+            session.state == SessionState::Open && session.role != Role::Pack && session.busy_until <= self.now
+        });
+        let mut handles: Vec<Handle> = open.map(|(handle, _)| *handle).collect();
+        let after = handles.partition_point(|handle| *handle <= conn.turn);
+        handles.rotate_left(after);
+        let turn_bytes = TURN_BYTES.max(room / handles.len().max(1) as u64);
+        let mut picked: Vec<(Handle, Vec<u32>)> = handles.iter().map(|handle| (*handle, Vec::new())).collect();
+        let mut live: Vec<usize> = (0..handles.len()).collect();
+        while room > 0 && !live.is_empty() {
+            live.retain(|i| {
+                if room == 0 {
+                    return true;
+                }
+                let (handle, pieces) = &mut picked[*i];
+                let bytes = self.pick(id, *handle, room.min(turn_bytes), pieces);
+                room = room.saturating_sub(bytes);
+                if bytes > 0
+                    && let Some(conn) = self.conns.get_mut(&id)
+                {
+                    conn.turn = *handle;
+                }
+                bytes > 0
+            });
+        }
+        if room > 0
+            && let Some(conn) = self.conns.get_mut(&id)
+        {
+            conn.window.on_idle();
+        }
+        for (handle, pieces) in picked {
+            if !pieces.is_empty() {
+                self.send_requests(id, handle, pieces);
+            }
+        }
+    }
+
+    fn send_requests(&mut self, id: ConnId, handle: Handle, pieces: Vec<u32>) {
+        self.set_busy();
+        let Some(session) = self.conns.get(&id).and_then(|conn| conn.sessions.get(&handle)) else {
+            return;
+        };
+        if session.role == Role::Content {
+            for runs in runs_of(pieces).chunks(MAX_RUNS) {
+                self.send(
+                    id,
+                    Message::Request {
+                        handle,
+                        runs: runs.to_vec(),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Picks up to `budget` bytes of pieces for a session and books them; the last may reach past it. Bytes picked.
+    fn pick(&mut self, id: ConnId, handle: Handle, budget: u64, into: &mut Vec<u32>) -> u64 {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&id) else { return 0 };
+        let Some(session) = conn.sessions.get_mut(&handle) else {
+            return 0;
+        };
+        let transfer_id = session.transfer;
+        let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
+            return 0;
+        };
+        if transfer.paused {
+            return 0;
+        }
+        let Some(pieces) = &mut transfer.pieces else { return 0 };
+        if session.role == Role::Related {
+            return self.pick_by_cid(id, handle, transfer_id);
+        }
+        let mut bytes = 0;
+        while bytes < budget && conn.requests.len() < MAX_PIECES_IN_FLIGHT && self.down.is_open(now) {
+            if session.exhausted == pieces.picker.epoch() {
+                break;
+            }
+            let first = match transfer.order {
+                PickOrder::Sequential => pieces.picker.first(&session.source),
+                PickOrder::RarestFirst if pieces.have_count < RANDOM_FIRST => {
+                    pieces.picker.any(&session.source, &mut self.rng)
+                }
+                PickOrder::RarestFirst => pieces.picker.rarest(&session.source, &mut self.rng),
+            };
+            let Some(first) = first else {
+                session.exhausted = pieces.picker.epoch();
+                break;
+            };
+            let rarity = pieces.picker.availability(first);
+            let mut piece = first;
+            let mut run_bytes = 0;
+            loop {
+                let index = pieces
+                    .map
+                    .index(piece)
+                    .expect("the picker holds pieces of this map only");
+                let leaf = pieces.map.leaf(index);
+                pieces.assign(piece, id);
+                let what = What::Piece(piece);
+                conn.requests.insert(
+                    handle,
+                    what,
+                    Request::new(now, transfer_id, leaf.cid, Some(piece), leaf.len),
+                );
+                conn.window.on_request(now, u64::from(leaf.len));
+                self.down.take(now, u64::from(leaf.len));
+                into.push(piece);
+                run_bytes += u64::from(leaf.len);
+                piece += 1;
+                let goes_on = piece < pieces.len()
+                    && bytes + run_bytes < budget
+                    && run_bytes < RUN_BYTES
+                    && conn.requests.len() < MAX_PIECES_IN_FLIGHT
+                    && pieces.picker.contains(piece)
+                    && pieces.picker.availability(piece) == rarity
+                    && session.source.has(piece)
+                    && self.down.is_open(now);
+                if !goes_on {
+                    break;
+                }
+            }
+            bytes += run_bytes;
+        }
+        let over = pieces.picker.count() == 0 && !pieces.pending.is_empty();
+        if bytes == 0 && over && self.down.is_open(now) {
+            return self.pick_again(id, handle, transfer_id, into);
+        }
+        bytes
+    }
+
+    /// The endgame: everything is on request, and this connection has nothing to do.
+    fn pick_again(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId, into: &mut Vec<u32>) -> u64 {
+        let now = self.now;
+        let Some(choice) = endgame::choose(now, id, handle, transfer_id, &self.conns, &self.transfers) else {
+            return 0;
+        };
+        if choice.moved {
+            self.cancel_at(choice.from, transfer_id, choice.piece);
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return 0 };
+        let Some(pieces) = self.transfers.get_mut(&transfer_id).and_then(|t| t.pieces.as_mut()) else {
+            return 0;
+        };
+        let Some(index) = pieces.map.index(choice.piece) else {
+            return 0;
+        };
+        let leaf = pieces.map.leaf(index);
+        pieces.assign(choice.piece, id);
+        let request = Request::new(now, transfer_id, leaf.cid, Some(choice.piece), leaf.len);
+        conn.requests.insert(handle, What::Piece(choice.piece), request);
+        conn.window.on_request(now, u64::from(leaf.len));
+        self.down.take(now, u64::from(leaf.len));
+        into.push(choice.piece);
+        u64::from(leaf.len)
+    }
+
+    /// Asks a peer that has another version for leaves that nobody is known to have.
+    fn pick_by_cid(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId) -> u64 {
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&id) else { return 0 };
+        let Some(transfer) = self
+            .transfers
+            .get_mut(&transfer_id)
+            .filter(|transfer| transfer.seeds == 0)
+        else {
+            return 0;
+        };
+        let (Some(session), Some(pieces)) = (conn.sessions.get(&handle), &mut transfer.pieces) else {
+            return 0;
+        };
+        let Source::Unknown { tried } = &session.source else {
+            return 0;
+        };
+        let asked = conn.requests.matching(|of, _| of == handle).len();
+        if session.exhausted == pieces.picker.epoch() || asked >= MAX_CIDS / 2 || !self.down.is_open(now) {
+            return 0;
+        }
+        let chosen = pieces.picker.unheld(MAX_CIDS - asked, |piece| !tried[piece as usize]);
+        if chosen.is_empty() {
+            let epoch = pieces.picker.epoch();
+            if let Some(session) = conn.sessions.get_mut(&handle) {
+                session.exhausted = epoch;
+            }
+            return 0;
+        }
+        let request = conn.next_request();
+        let mut cids = Vec::with_capacity(chosen.len());
+        let mut bytes = 0;
+        for (position, piece) in chosen.into_iter().enumerate() {
+            let Some(index) = pieces.map.index(piece) else { continue };
+            let leaf = pieces.map.leaf(index);
+            pieces.assign(piece, id);
+            let what = What::Block {
+                request,
+                position: position as u16,
+            };
+            conn.requests.insert(
+                handle,
+                what,
+                Request::new(now, transfer_id, leaf.cid, Some(piece), leaf.len),
+            );
+            conn.window.on_request(now, u64::from(leaf.len));
+            self.down.take(now, u64::from(leaf.len));
+            cids.push(leaf.cid);
+            bytes += u64::from(leaf.len);
+        }
+        self.set_busy();
+        self.send(id, Message::RequestCids { handle, request, cids });
+        bytes
+    }
+
+    /// Asks for nodes of skeletons. A handle whose opening is not confirmed yet is used already: it saves a round trip.
+    fn fill_nodes(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let usable = conn
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.role != Role::Related);
+        let mut by_transfer: Vec<(TransferId, Handle)> = Vec::new();
+        for (handle, session) in usable {
+            // One handle of a transfer is enough, the surest first.
+            match by_transfer
+                .iter_mut()
+                .find(|(transfer, _)| *transfer == session.transfer)
+            {
+                Some(known) if session.state != SessionState::Opening => known.1 = *handle,
+                Some(_) => {}
+                None => by_transfer.push((session.transfer, *handle)),
+            }
+        }
+        for (transfer_id, handle) in by_transfer {
+            let waiting = self
+                .transfers
+                .get(&transfer_id)
+                .map_or(0, |t| if t.paused { 0 } else { t.nodes.waiting() });
+            if waiting == 0 {
+                continue;
+            }
+            let peers = self
+                .conns
+                .values()
+                .filter(|conn| conn.has_session(transfer_id, false))
+                .count();
+            let share = waiting.div_ceil(peers.max(1));
+            self.ask_nodes(id, handle, transfer_id, share);
+        }
+    }
+
+    fn ask_nodes(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId, mut share: usize) {
+        let now = self.now;
+        while share > 0 {
+            let Some(conn) = self.conns.get_mut(&id) else { return };
+            let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
+                return;
+            };
+            let room = MAX_NODES_IN_FLIGHT.saturating_sub(conn.requests.nodes());
+            let cids: Vec<Cid> = transfer.nodes.ask(id, room.min(share).min(MAX_CIDS));
+            if cids.is_empty() {
+                return;
+            }
+            share -= cids.len();
+            let request = conn.next_request();
+            for (position, cid) in cids.iter().enumerate() {
+                let what = What::Block {
+                    request,
+                    position: position as u16,
+                };
+                conn.requests
+                    .insert(handle, what, Request::new(now, transfer_id, *cid, None, 0));
+            }
+            self.actions
+                .push_back(Action::Send(id, Message::WantNodes { handle, request, cids }));
+            self.set_busy();
+        }
+    }
+}
+
+impl Request {
+    fn new(now: crate::time::Timestamp, transfer: TransferId, cid: Cid, piece: Option<u32>, len: u32) -> Self {
+        Self {
+            transfer,
+            cid,
+            piece,
+            len,
+            received: 0,
+            sent_at: now,
+            mark: 0,
+        }
+    }
+}

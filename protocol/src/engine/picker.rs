@@ -1,0 +1,194 @@
+//! Which piece next: those that are wanted, not here and not on request, by how many peers have them.
+//!
+//! Pieces lie in one bucket per availability, in no order; a piece knows its place in its bucket, so that every change is a
+//! swap. Peers that have everything are not counted piece by piece: they change no piece's rank. Built for millions of pieces: a
+//! pick looks at a bounded number of bucket entries before it falls back on the words of two bit sets.
+
+use super::rng::Rng;
+use super::session::Source;
+use crate::format::PieceSet;
+
+/// The place of a piece that is in no bucket.
+const NOWHERE: u32 = u32::MAX;
+/// Bucket entries that one pick looks at before it falls back on the bit sets.
+const MAX_LOOKS: usize = 256;
+
+/// The pieces of one transfer that could be requested.
+#[derive(Clone, Debug)]
+pub(crate) struct Picker {
+    /// By piece: how many peers that do not have everything have it.
+    availability: Vec<u16>,
+    /// By piece: its index in its bucket.
+    place: Vec<u32>,
+    /// By availability: the pieces that can be picked.
+    buckets: Vec<Vec<u32>>,
+    /// The pieces in any bucket.
+    pickable: PieceSet,
+    count: usize,
+    /// Raised whenever a piece comes back: whoever found nothing may look again.
+    epoch: u64,
+}
+
+impl Picker {
+    /// A picker over `pieces` pieces, none of which can be picked yet.
+    pub(crate) fn new(pieces: usize) -> Self {
+        Self {
+            availability: vec![0; pieces],
+            place: vec![NOWHERE; pieces],
+            buckets: vec![Vec::new()],
+            pickable: PieceSet::repeat(false, pieces),
+            count: 0,
+            epoch: 1,
+        }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(crate) fn contains(&self, piece: u32) -> bool {
+        self.place[piece as usize] != NOWHERE
+    }
+
+    /// The piece can be picked from now on.
+    pub(crate) fn insert(&mut self, piece: u32) {
+        if self.contains(piece) {
+            return;
+        }
+        self.push(piece);
+        self.pickable.set(piece as usize, true);
+        self.count += 1;
+        self.epoch += 1;
+    }
+
+    /// The piece cannot be picked any more.
+    pub(crate) fn remove(&mut self, piece: u32) {
+        if !self.contains(piece) {
+            return;
+        }
+        self.pull(piece);
+        self.pickable.set(piece as usize, false);
+        self.count -= 1;
+    }
+
+    /// One more peer has the piece.
+    pub(crate) fn on_gained(&mut self, piece: u32) {
+        self.rerank(piece, self.availability[piece as usize].saturating_add(1));
+    }
+
+    /// One peer less has the piece.
+    pub(crate) fn on_lost(&mut self, piece: u32) {
+        self.rerank(piece, self.availability[piece as usize].saturating_sub(1));
+    }
+
+    /// How many peers that do not have everything have the piece.
+    pub(crate) fn availability(&self, piece: u32) -> u16 {
+        self.availability[piece as usize]
+    }
+
+    /// A piece that `source` has, of those that the fewest have; ties by lot.
+    pub(crate) fn rarest(&self, source: &Source, rng: &mut Rng) -> Option<u32> {
+        let mut looks = 0;
+        for bucket in &self.buckets {
+            if bucket.is_empty() {
+                continue;
+            }
+            let from = rng.below(bucket.len());
+            for i in 0..bucket.len() {
+                let piece = bucket[(from + i) % bucket.len()];
+                if source.has(piece) {
+                    return Some(piece);
+                }
+                looks += 1;
+                if looks == MAX_LOOKS {
+                    return self.any(source, rng);
+                }
+            }
+        }
+        None
+    }
+
+    /// A piece that `source` has, however rare: the next from a place chosen by lot.
+    pub(crate) fn any(&self, source: &Source, rng: &mut Rng) -> Option<u32> {
+        if self.count == 0 {
+            return None;
+        }
+        let words = self.pickable.as_raw_slice().len();
+        let from = rng.below(words);
+        self.find(source, from, words).or_else(|| self.find(source, 0, from))
+    }
+
+    /// The first piece that `source` has.
+    pub(crate) fn first(&self, source: &Source) -> Option<u32> {
+        self.find(source, 0, self.pickable.as_raw_slice().len())
+    }
+
+    /// Up to `max` pieces that no peer is known to have.
+    pub(crate) fn unheld(&self, max: usize, mut fits: impl FnMut(u32) -> bool) -> Vec<u32> {
+        self.buckets[0]
+            .iter()
+            .copied()
+            .filter(|piece| fits(*piece))
+            .take(max)
+            .collect()
+    }
+
+    fn find(&self, source: &Source, from: usize, to: usize) -> Option<u32> {
+        let pickable = &self.pickable.as_raw_slice()[from..to];
+        let hit = |i: usize, word: u64| Some(((from + i) * 64) as u32 + word.trailing_zeros());
+        match source {
+            Source::All => pickable
+                .iter()
+                .enumerate()
+                .find(|(_, word)| **word != 0)
+                .and_then(|(i, word)| hit(i, *word)),
+            Source::Map(have) => {
+                let have = &have.as_raw_slice()[from..to];
+                let both = pickable.iter().zip(have).map(|(a, b)| a & b);
+                both.enumerate()
+                    .find(|(_, word)| *word != 0)
+                    .and_then(|(i, word)| hit(i, word))
+            }
+            Source::Nothing | Source::Unknown { .. } => None,
+        }
+    }
+
+    fn rerank(&mut self, piece: u32, availability: u16) {
+        let listed = self.contains(piece);
+        if listed {
+            self.pull(piece);
+        }
+        self.availability[piece as usize] = availability;
+        if listed {
+            self.push(piece);
+        }
+    }
+
+    fn push(&mut self, piece: u32) {
+        let rank = usize::from(self.availability[piece as usize]);
+        if self.buckets.len() <= rank {
+            self.buckets.resize_with(rank + 1, Vec::new);
+        }
+        let bucket = &mut self.buckets[rank];
+        self.place[piece as usize] = bucket.len() as u32;
+        bucket.push(piece);
+    }
+
+    fn pull(&mut self, piece: u32) {
+        let rank = usize::from(self.availability[piece as usize]);
+        let bucket = &mut self.buckets[rank];
+        let place = self.place[piece as usize] as usize;
+        bucket.swap_remove(place);
+        if let Some(moved) = bucket.get(place) {
+            self.place[*moved as usize] = place as u32;
+        }
+        if bucket.capacity() > 1024 && bucket.len() < bucket.capacity() / 4 {
+            bucket.shrink_to(bucket.len() * 2);
+        }
+        self.place[piece as usize] = NOWHERE;
+    }
+}

@@ -1,0 +1,356 @@
+//! The server's half of the protocol: what peers open and ask for, and who is served next.
+
+use super::action::{Action, ServeFailure, ServeJob, Violation};
+use super::choke::{Candidate, ROUND};
+use super::conn::Served;
+use super::core::Engine;
+use super::ids::{ConnId, TransferId};
+use super::uploads::{CidWant, Wanted};
+use crate::format::Cid;
+use crate::time::Timestamp;
+use crate::wire::limits::{MAX_HANDLES, MAX_RUNS};
+use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run, What, join_runs};
+
+impl Engine {
+    pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
+        match message {
+            Message::Open { handle, root } => self.on_open(id, handle, root),
+            Message::WantNodes { handle, request, cids } => self.on_want(id, handle, request, &cids, true),
+            Message::RequestCids { handle, request, cids } => self.on_want(id, handle, request, &cids, false),
+            Message::Request { handle, runs } => self.on_request(id, handle, runs),
+            Message::Cancel { handle, runs } => {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.uploads.cancel(handle, &runs);
+                }
+                Ok(())
+            }
+            Message::Close { handle } => {
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.served.remove(&handle);
+                    conn.uploads.close(handle);
+                    self.run_choker();
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn on_open(&mut self, id: ConnId, handle: Handle, root: Cid) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        if conn.served.contains_key(&handle) {
+            return Err(Violation::HandleInUse);
+        }
+        if conn.served.len() >= MAX_HANDLES {
+            return Err(Violation::OverLimit("handles"));
+        }
+        let found = self
+            .roots
+            .get(&root)
+            .and_then(|transfer| Some((*transfer, self.transfers.get(transfer)?)));
+        let found = found.filter(|(_, transfer)| transfer.network == self.config.network);
+        let Some((transfer_id, transfer)) = found else {
+            self.reject(id, handle, Rejection::Open, RejectReason::NotFound);
+            return Ok(());
+        };
+        // Whoever fetches what we fetch may have some of it by now.
+        conn.refused.remove(&root);
+        if let Some(content) = &transfer.content {
+            conn.refused.remove(content);
+        }
+        let Some(pieces) = &transfer.pieces else {
+            self.reject(id, handle, Rejection::Open, RejectReason::NotFound);
+            self.open_sessions(id);
+            return Ok(());
+        };
+        let by_content = transfer.content == Some(root);
+        let have = if by_content { Have::of(&pieces.have) } else { Have::None };
+        conn.served.insert(
+            handle,
+            Served {
+                transfer: transfer_id,
+                pieces: by_content,
+            },
+        );
+        self.run_choker();
+        self.send(id, Message::Opened { handle, have });
+        self.open_sessions(id);
+        Ok(())
+    }
+
+    fn on_want(
+        &mut self,
+        id: ConnId,
+        handle: Handle,
+        request: RequestId,
+        cids: &[Cid],
+        nodes: bool,
+    ) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        let reason = match conn.served.get(&handle) {
+            None => Some(RejectReason::NotFound),
+            Some(_) if !nodes && conn.choking => Some(RejectReason::Choked),
+            Some(_) => None,
+        };
+        if let Some(reason) = reason {
+            let positions = (0..cids.len() as u16).collect();
+            self.reject(id, handle, Rejection::Blocks { request, positions }, reason);
+            return Ok(());
+        }
+        let wants = cids.iter().zip(0..).map(|(cid, position)| CidWant {
+            handle,
+            request,
+            position,
+            cid: *cid,
+        });
+        if nodes {
+            conn.uploads.push_nodes(wants)?;
+        } else {
+            conn.asked_at = self.now;
+            conn.uploads.push_leaves(wants)?;
+        }
+        self.to_serve.insert(id);
+        Ok(())
+    }
+
+    fn on_request(&mut self, id: ConnId, handle: Handle, runs: Vec<Run>) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        let Some(served) = conn.served.get(&handle) else {
+            self.reject(id, handle, Rejection::Pieces(runs), RejectReason::NotFound);
+            return Ok(());
+        };
+        let pieces = self
+            .transfers
+            .get(&served.transfer)
+            .and_then(|transfer| transfer.pieces.as_ref());
+        let len = pieces.filter(|_| served.pieces).map_or(0, |pieces| pieces.len());
+        if runs.iter().any(|run| run.end() > len) {
+            return Err(Violation::NoSuchPiece);
+        }
+        if conn.choking {
+            self.reject(id, handle, Rejection::Pieces(runs), RejectReason::Choked);
+            return Ok(());
+        }
+        conn.asked_at = self.now;
+        conn.uploads.push_runs(handle, &runs)?;
+        self.to_serve.insert(id);
+        self.set_busy();
+        Ok(())
+    }
+
+    fn reject(&mut self, id: ConnId, handle: Handle, what: Rejection, reason: RejectReason) {
+        self.send(id, Message::Rejected { handle, what, reason });
+    }
+
+    /// Asks the caller for blocks to serve: one from each peer in turn, while the limit and the peers' pipes allow.
+    pub(super) fn serve(&mut self) {
+        let mut missing: Vec<(ConnId, Handle, Run)> = Vec::new();
+        while let Some(id) = self.next_to_serve() {
+            if !self.up.is_open(self.now) {
+                break;
+            }
+            self.serve_turn = id;
+            if !self.serve_one(id, &mut missing) {
+                self.to_serve.remove(&id);
+            }
+        }
+        for of_handle in missing.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let (id, handle, _) = of_handle[0];
+            let runs = join_runs(of_handle.iter().map(|(_, _, run)| *run).collect());
+            for runs in runs.chunks(MAX_RUNS) {
+                self.reject(id, handle, Rejection::Pieces(runs.to_vec()), RejectReason::NotFound);
+            }
+        }
+    }
+
+    fn next_to_serve(&self) -> Option<ConnId> {
+        let after = (std::ops::Bound::Excluded(self.serve_turn), std::ops::Bound::Unbounded);
+        self.to_serve
+            .range(after)
+            .next()
+            .or_else(|| self.to_serve.first())
+            .copied()
+    }
+
+    /// Serves one block to a peer; false if there is none to serve it now.
+    fn serve_one(&mut self, id: ConnId, missing: &mut Vec<(ConnId, Handle, Run)>) -> bool {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return false;
+        };
+        if !conn.uploads.is_ready(self.now) {
+            return false;
+        }
+        let job = match conn.uploads.next() {
+            None => return false,
+            Some(Wanted::Cid(want)) => {
+                let Some(served) = conn.served.get(&want.handle) else {
+                    return true;
+                };
+                let what = What::Block {
+                    request: want.request,
+                    position: want.position,
+                };
+                let (transfer, cid) = (served.transfer, want.cid);
+                ServeJob {
+                    conn: id,
+                    handle: want.handle,
+                    transfer,
+                    what,
+                    piece: None,
+                    cid,
+                    len: None,
+                }
+            }
+            Some(Wanted::Piece(handle, piece)) => {
+                let Some(served) = conn.served.get(&handle) else {
+                    return true;
+                };
+                let pieces = self
+                    .transfers
+                    .get(&served.transfer)
+                    .and_then(|transfer| transfer.pieces.as_ref());
+                let Some(pieces) = pieces else { return true };
+                let Some(index) = pieces.map.index(piece).filter(|_| pieces.has(piece)) else {
+                    missing.push((id, handle, Run { start: piece, len: 1 }));
+                    return true;
+                };
+                let leaf = pieces.map.leaf(index);
+                ServeJob {
+                    conn: id,
+                    handle,
+                    transfer: served.transfer,
+                    what: What::Piece(piece),
+                    piece: Some(index),
+                    cid: leaf.cid,
+                    len: Some(leaf.len),
+                }
+            }
+        };
+        let counted = conn.uploads.on_started(job.len);
+        self.up.take(self.now, counted);
+        self.actions.push_back(Action::Serve(job));
+        true
+    }
+
+    /// A block that [`Action::Serve`] asked for was written (with how many bytes of payload), or was not. Exactly once for
+    /// each, in any order; not needed once the connection has ended.
+    pub fn handle_served(&mut self, now: Timestamp, job: &ServeJob, outcome: Result<u32, ServeFailure>) {
+        self.advance(now);
+        let now = self.now;
+        let Some(conn) = self.conns.get_mut(&job.conn) else {
+            return;
+        };
+        let written = outcome.unwrap_or(0);
+        let counted = conn.uploads.on_ended(now, job.len, written);
+        let written = u64::from(written);
+        if written < counted {
+            self.up.give_back(now, counted - written);
+        } else {
+            self.up.take(now, written - counted);
+        }
+        if let Some(transfer) = self.transfers.get_mut(&job.transfer) {
+            transfer.bytes_served += written;
+            transfer.up.add(now, written);
+        }
+        if let Err(failure) = outcome {
+            let reason = match failure {
+                ServeFailure::NotHere => RejectReason::NotFound,
+                ServeFailure::Busy => RejectReason::Busy,
+            };
+            let what = match job.what {
+                What::Piece(piece) => Rejection::Pieces(vec![Run { start: piece, len: 1 }]),
+                What::Block { request, position } => Rejection::Blocks {
+                    request,
+                    positions: vec![position],
+                },
+            };
+            self.reject(job.conn, job.handle, what, reason);
+        }
+        self.to_serve.insert(job.conn);
+    }
+
+    /// Gives out upload slots.
+    pub(super) fn run_choker(&mut self) {
+        let now = self.now;
+        let fetching: Vec<TransferId> = self
+            .transfers
+            .iter()
+            .filter(|(_, transfer)| transfer.is_fetching())
+            .map(|(id, _)| *id)
+            .collect();
+        let candidate = |(id, conn): (&ConnId, &super::conn::Conn)| {
+            let leeching = conn.is_leeching();
+            let idle = !conn.choking
+                && conn.uploads.is_empty()
+                && now.since(conn.asked_at) >= ROUND
+                && now.since(conn.slot_since) >= ROUND;
+            let trades = fetching.iter().any(|transfer| conn.has_session(*transfer, true));
+            Candidate {
+                conn: *id,
+                interested: leeching && !idle,
+                unchoked: !conn.choking,
+                since: conn.slot_since,
+                gives: if trades { conn.down.rate(now) } else { 0 },
+            }
+        };
+        let all: Vec<Candidate> = self
+            .conns
+            .iter()
+            .map(candidate)
+            .filter(|c| c.interested || c.unchoked)
+            .collect();
+        if all.is_empty() {
+            return;
+        }
+        let (choke, unchoke) = self.choker.decide(now, all, &mut self.rng);
+        for id in choke {
+            self.choke(id);
+        }
+        for id in unchoke {
+            let Some(conn) = self.conns.get_mut(&id) else { continue };
+            conn.choking = false;
+            conn.slot_since = now;
+            conn.asked_at = now;
+            self.send(id, Message::Unchoke);
+        }
+    }
+
+    fn choke(&mut self, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.choking = true;
+        conn.slot_since = self.now;
+        let mut dropped = conn.uploads.choke();
+        self.send(id, Message::Choke);
+        dropped.runs.sort_unstable();
+        for of_handle in dropped.runs.chunk_by(|a, b| a.0 == b.0) {
+            let runs = join_runs(of_handle.iter().map(|(_, run)| *run).collect());
+            for runs in runs.chunks(MAX_RUNS) {
+                self.reject(
+                    id,
+                    of_handle[0].0,
+                    Rejection::Pieces(runs.to_vec()),
+                    RejectReason::Choked,
+                );
+            }
+        }
+        for of_request in dropped
+            .leaves
+            .chunk_by(|a, b| (a.handle, a.request) == (b.handle, b.request))
+        {
+            let CidWant { handle, request, .. } = of_request[0];
+            let positions = of_request.iter().map(|want| want.position).collect();
+            self.reject(
+                id,
+                handle,
+                Rejection::Blocks { request, positions },
+                RejectReason::Choked,
+            );
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the simulations share.
+#![allow(dead_code, unreachable_pub)]
+
+use std::time::Duration;
+
+use modswarm_protocol::Cid;
+use modswarm_protocol::engine::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
+use modswarm_protocol::format::{PieceSet, SharedPieceMap};
+use modswarm_protocol::sim::{Behaviour, PeerSpec, World, fake_content};
+use modswarm_protocol::wire::NetworkId;
+
+pub const MBIT: u64 = 1_000_000 / 8;
+
+/// Runs `test` with several seeds, each printed; `SIM_SEED` runs that one only.
+pub fn with_seeds<T>(count: u64, test: impl Fn(u64) -> T) -> Vec<T> {
+    let seeds = match std::env::var("SIM_SEED") {
+        Ok(seed) => vec![seed.parse().expect("SIM_SEED is a number")],
+        Err(_) => (1..=count).collect(),
+    };
+    let run = |seed| {
+        println!("seed {seed} (SIM_SEED={seed} runs it alone)");
+        test(seed)
+    };
+    seeds.into_iter().map(run).collect()
+}
+
+pub fn peer(up: u64, down: u64) -> PeerSpec {
+    PeerSpec {
+        up,
+        down,
+        delay: Duration::from_millis(15),
+        behaviour: Behaviour::Honest,
+    }
+}
+
+pub fn spec(content: Cid, map: &SharedPieceMap, have: PieceSet) -> ContentSpec {
+    ContentSpec {
+        content: Some(content),
+        packs: Vec::new(),
+        network: NetworkId::PUBLIC,
+        pieces: Some(ContentPieces {
+            map: map.clone(),
+            have,
+            wanted: None,
+        }),
+        related: Vec::new(),
+        order: PickOrder::RarestFirst,
+    }
+}
+
+/// A world in which the first `seeds` peers have a content and the others fetch it, all connected.
+pub struct Swarm {
+    pub world: World,
+    pub content: Cid,
+    pub map: SharedPieceMap,
+    pub seeds: usize,
+}
+
+impl Swarm {
+    pub fn new(seed: u64, pieces: u32, len: u32, seeds: &[PeerSpec], leechers: &[PeerSpec]) -> Self {
+        let mut world = World::new(seed);
+        let (content, map) = fake_content(seed, pieces, len);
+        for (i, peer) in seeds.iter().chain(leechers).enumerate() {
+            let index = world.add_peer(*peer, EngineConfig::default());
+            let have = if i < seeds.len() { map.all() } else { map.none() };
+            world.add_content(index, spec(content, &map, have));
+        }
+        world.connect_all();
+        Self {
+            world,
+            content,
+            map,
+            seeds: seeds.len(),
+        }
+    }
+
+    pub fn peers(&self) -> std::ops::Range<usize> {
+        self.seeds..self.world.outcome().peers.len()
+    }
+}

@@ -1,0 +1,168 @@
+//! Swarms in which some peers lie, stall, dribble or leave: the others complete, and only the guilty pay.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{MBIT, Swarm, peer, with_seeds};
+use modswarm_protocol::Timestamp;
+use modswarm_protocol::engine::Event;
+use modswarm_protocol::sim::{Behaviour, Outcome, PeerSpec};
+
+const PIECE: u32 = 64 * 1024;
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn with(behaviour: Behaviour, spec: PeerSpec) -> PeerSpec {
+    PeerSpec { behaviour, ..spec }
+}
+
+/// Runs a swarm to the end and checks what must hold whatever its peers do.
+fn run(swarm: &mut Swarm) -> Outcome {
+    let peers = swarm.peers();
+    assert!(
+        swarm.world.run_until_complete(HOUR, peers),
+        "not complete: {:?}",
+        swarm.world.outcome().peers
+    );
+    let outcome = swarm.world.outcome();
+    println!("last {:?}, wasted {:.4}", outcome.last(swarm.peers()), outcome.wasted());
+    assert!(outcome.wasted() <= 0.01, "{} wasted", outcome.wasted());
+    assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+    outcome
+}
+
+#[test]
+fn corrupt_block_bans_only_its_sender() {
+    with_seeds(8, |seed| {
+        let good = peer(20 * MBIT, 50 * MBIT);
+        let liar = with(Behaviour::Liar { every: 20 }, good);
+        let mut swarm = Swarm::new(seed, 400, PIECE, &[good, liar, good, liar], &[good; 12]);
+        let outcome = run(&mut swarm);
+        assert!(!outcome.bans.is_empty());
+        for (by, banned, event) in &outcome.bans {
+            assert!([1, 3].contains(banned), "peer {by} banned {banned}: {event:?}");
+        }
+        // Once banned, never heard again: nobody bans the same peer twice.
+        let mut pairs: Vec<(usize, usize)> = outcome.bans.iter().map(|(by, banned, _)| (*by, *banned)).collect();
+        let bans = pairs.len();
+        pairs.sort_unstable();
+        pairs.dedup();
+        assert_eq!(pairs.len(), bans);
+        for peer in &outcome.peers[4..] {
+            // One bad block each at the most, besides what was under way from the same sender.
+            assert!(
+                peer.transfers[0].bytes_corrupt <= 2 * u64::from(PIECE),
+                "{:?}",
+                peer.transfers[0]
+            );
+        }
+    });
+}
+
+#[test]
+fn a_seed_that_stalls_does_not_hold_the_swarm() {
+    with_seeds(6, |seed| {
+        let good = peer(20 * MBIT, 50 * MBIT);
+        let staller = with(Behaviour::Staller { after: 10 }, good);
+        let mut swarm = Swarm::new(seed, 400, PIECE, &[good, staller, staller], &[good; 8]);
+        let outcome = run(&mut swarm);
+        let last = outcome.last(swarm.peers()).expect("complete");
+        assert!(last < Duration::from_secs(60), "{last:?}");
+    });
+}
+
+#[test]
+fn a_seed_that_dribbles_does_not_hold_the_swarm() {
+    with_seeds(6, |seed| {
+        let good = peer(20 * MBIT, 50 * MBIT);
+        let drip = with(Behaviour::Drip { rate: 100 }, good);
+        let mut swarm = Swarm::new(seed, 400, PIECE, &[good, drip, drip], &[good; 8]);
+        let outcome = run(&mut swarm);
+        let last = outcome.last(swarm.peers()).expect("complete");
+        assert!(last < Duration::from_secs(60), "{last:?}");
+    });
+}
+
+#[test]
+fn peers_that_leave_take_nothing_with_them() {
+    with_seeds(8, |seed| {
+        let good = peer(20 * MBIT, 50 * MBIT);
+        let leaver = |secs: u64| {
+            with(
+                Behaviour::Leaver {
+                    at: Timestamp::from_micros(secs * 1_000_000),
+                },
+                good,
+            )
+        };
+        // The first seed leaves only when the leechers hold all of it between them.
+        let seeds = [good, leaver(2), leaver(4)];
+        let mut leechers = vec![good; 8];
+        leechers.extend([leaver(3), leaver(5), leaver(7)]);
+        let mut swarm = Swarm::new(seed, 600, PIECE, &seeds, &leechers);
+        let peers = swarm.peers();
+        let mut here = vec![0; peers.len()];
+        // Progress is looked at all along: it only ever grows.
+        while !swarm.world.run_until_complete(Duration::from_secs(1), peers.clone()) {
+            assert!(swarm.world.now() < Timestamp::ZERO + HOUR);
+            for (peer, here) in swarm.world.outcome().peers[peers.clone()].iter().zip(&mut here) {
+                assert!(peer.transfers[0].pieces_here >= *here, "progress was lost");
+                *here = peer.transfers[0].pieces_here;
+            }
+        }
+        run(&mut swarm);
+    });
+}
+
+#[test]
+fn the_last_seed_leaves_and_those_with_half_each_complete_each_other() {
+    with_seeds(6, |seed| {
+        let good = peer(20 * MBIT, 50 * MBIT);
+        let mut swarm = Swarm::new(seed, 300, PIECE, &[good], &[good; 4]);
+        let world = &mut swarm.world;
+        let map = swarm.map.clone();
+        // Wait until the leechers together have everything, then the seed goes.
+        let spread = world.run_until(HOUR, |world| {
+            let stats = world.outcome();
+            stats.peers[0].transfers[0].bytes_served >= map.bytes() * 13 / 10
+        });
+        assert!(spread);
+        world.leave(0);
+        let complete = world.run_until_complete(Duration::from_secs(600), 1..5);
+        let outcome = world.outcome();
+        let union: u32 = outcome.peers[1..]
+            .iter()
+            .map(|peer| peer.transfers[0].pieces_here)
+            .sum();
+        println!("complete {complete}, {union} pieces over all");
+        if complete {
+            assert!(outcome.wasted() <= 0.01);
+        } else {
+            // Some piece was never sent to anyone: then nobody can be done, and everyone has all that there is.
+            let here: Vec<u32> = outcome.peers[1..]
+                .iter()
+                .map(|peer| peer.transfers[0].pieces_here)
+                .collect();
+            assert!(here.iter().all(|count| *count == here[0]), "{here:?}");
+        }
+    });
+}
+
+#[test]
+fn everyone_learns_who_lied_only_by_having_been_lied_to() {
+    with_seeds(3, |seed| {
+        let good = peer(20 * MBIT, 50 * MBIT);
+        let liar = with(Behaviour::Liar { every: 1 }, good);
+        let mut swarm = Swarm::new(seed, 200, PIECE, &[good, liar], &[good; 3]);
+        let outcome = run(&mut swarm);
+        for (_, banned, event) in &outcome.bans {
+            assert_eq!(*banned, 1);
+            assert!(matches!(event, Event::Banned { .. }));
+        }
+        let from_liar = |peer: &modswarm_protocol::sim::PeerOutcome| {
+            let key = modswarm_protocol::engine::PeerKey::of(&1usize.to_le_bytes());
+            peer.transfers[0].peers.iter().any(|of| of.peer == key)
+        };
+        assert!(!outcome.peers[2..].iter().any(from_liar), "a liar was credited");
+    });
+}

@@ -1,0 +1,69 @@
+//! How near the least possible time simple scenes come.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{MBIT, Swarm, peer, with_seeds};
+use modswarm_protocol::sim::{PeerSpec, least_time};
+
+const PIECE: u32 = 64 * 1024;
+
+/// Runs a scene with a few seeds and gives the least eta.
+fn eta(name: &str, pieces: u32, seeds: &[PeerSpec], leechers: &[PeerSpec]) -> f64 {
+    let etas = with_seeds(3, |seed| {
+        let mut swarm = Swarm::new(seed, pieces, PIECE, seeds, leechers);
+        let peers = swarm.peers();
+        assert!(
+            swarm.world.run_until_complete(Duration::from_secs(3600), peers.clone()),
+            "{name}: not complete"
+        );
+        let outcome = swarm.world.outcome();
+        let took = outcome.last(peers).expect("complete");
+        let ups: Vec<u64> = seeds.iter().map(|peer| peer.up).collect();
+        let rates: Vec<(u64, u64)> = leechers.iter().map(|peer| (peer.up, peer.down)).collect();
+        let eta = least_time(u64::from(pieces) * u64::from(PIECE), &ups, &rates).as_secs_f64() / took.as_secs_f64();
+        let messages: u64 = outcome.peers.iter().map(|peer| peer.control_messages).sum();
+        println!(
+            "{name}: eta {eta:.3}, {took:?}, wasted {:.4}, {messages} messages",
+            outcome.wasted()
+        );
+        assert!(outcome.violations.is_empty(), "{:?}", outcome.violations);
+        assert!(outcome.wasted() <= 0.01, "{name}: {} wasted", outcome.wasted());
+        eta
+    });
+    etas.into_iter().fold(f64::MAX, f64::min)
+}
+
+#[test]
+fn four_seeds_fill_one_downlink() {
+    let eta = eta(
+        "fan-in",
+        2048,
+        &[peer(50 * MBIT, 400 * MBIT); 4],
+        &[peer(100 * MBIT, 400 * MBIT)],
+    );
+    assert!(eta > 0.85, "{eta}");
+}
+
+#[test]
+fn one_seed_and_eight_that_trade() {
+    let eta = eta(
+        "aggregate",
+        1024,
+        &[peer(100 * MBIT, 100 * MBIT)],
+        &[peer(10 * MBIT, 100 * MBIT); 8],
+    );
+    assert!(eta > 0.85, "{eta}");
+}
+
+#[test]
+fn a_slow_seed_and_eight_that_trade() {
+    let eta = eta(
+        "seed-limited",
+        1024,
+        &[peer(20 * MBIT, 100 * MBIT)],
+        &[peer(20 * MBIT, 100 * MBIT); 8],
+    );
+    assert!(eta > 0.6, "{eta}");
+}

@@ -1,0 +1,444 @@
+//! What can be written on the command line.
+//!
+//! Global options become [`Options`], the same shape that the config file has; [`parse`] is the only entrance.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{
+    ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
+    builder::{BoolishValueParser, Styles, styling::AnsiColor},
+    parser::ValueSource,
+};
+use clap_complete::Shell;
+use libp2p::Multiaddr;
+use modswarm::{
+    api::NetworkKind,
+    config::{self, Options, ProgressMode, Rate},
+};
+use modswarm_protocol::{Cid, HashKind};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+// Paragraphs are one line each: clap wraps them to the terminal.
+const EXAMPLES: &str = "\
+Examples:
+  modswarm share ~/mods/MyPack            share a folder; prints the link to pass on
+  modswarm get 'modswarm:b…' -o ~/mods    download a pack to ~/mods/<name>, then seed it
+  modswarm ls 'modswarm:b…'               look at a pack's files before getting it
+  modswarm status                         what is shared and downloading here
+
+Every global option can also be set in the environment (MODSWARM_UPLOAD_LIMIT=5MB/s, lists with commas) or in the \
+config file that `modswarm status` names (upload-limit = \"5MB/s\"). A flag wins over the environment, and that over the file.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody has it, 5 broken or forged data, 6 no network, 7 interrupted \
+with progress kept, 9 disk full, 13 files in the way, 130 interrupted before anything began.";
+
+const SHARE_EXAMPLES: &str = "\
+Examples:
+  modswarm share ~/mods/MyPack
+  modswarm share Skin.pak --name 'Red skin' --creator Ada --tag skin --tag red
+  modswarm share ~/mods/MyPack --network lan    only in this local network
+  modswarm share ~/mods/MyPack --json           one line of JSON, for other programs
+
+The files stay where they are and are not copied. What a .modswarmignore in the folder names (gitignore syntax) is left \
+out. Sharing again after a change hashes only what changed. It seeds until stopped with Ctrl-C.";
+
+const GET_EXAMPLES: &str = "\
+Examples:
+  modswarm get 'modswarm:b…' -o ~/mods           writes ~/mods/<name>/
+  modswarm get 'modswarm:b…' -o ~/mods/MyPack    updates an installed pack
+  modswarm get b… --only '*.pak' --no-seed       only some files; ends when done
+  modswarm get ipfs://b…                         a plain IPFS folder works too
+  modswarm get b… --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
+
+Put the link in quotes: the shell reads & and ? itself. Stopped or cut off, the same command goes on where it was.";
+
+/// Share modpacks peer to peer: fast, verified, without a server.
+///
+/// modswarm shares a folder of mods in place, and downloads packs from everyone who has them at once.
+#[derive(Debug, Parser)]
+#[command(
+    name = "modswarm",
+    version,
+    propagate_version = true,
+    styles = STYLES,
+    max_term_width = 110,
+    after_help = EXAMPLES,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct GlobalArgs {
+    /// The folder with the index and the identity [default: the platform's].
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "MODSWARM_HOME",
+        hide_env_values = true
+    )]
+    home: Option<PathBuf>,
+    /// Listen on this address; may be given several times.
+    #[arg(long, global = true, value_name = "MULTIADDR", env = "MODSWARM_LISTEN", hide_env_values = true,
+        value_delimiter = ',', value_parser = config::parse_listen)]
+    listen: Vec<Multiaddr>,
+    /// Join the network through this peer; may be given several times.
+    #[arg(long, global = true, value_name = "MULTIADDR", env = "MODSWARM_BOOTSTRAP", hide_env_values = true,
+        value_delimiter = ',', value_parser = config::parse_bootstrap)]
+    bootstrap: Vec<Multiaddr>,
+    /// Where packs are announced and looked for [default: public].
+    #[arg(long, global = true, value_enum, env = "MODSWARM_NETWORK", hide_env_values = true)]
+    network: Option<NetworkArg>,
+    /// Print results as JSON.
+    #[arg(long, global = true, env = "MODSWARM_JSON", hide_env_values = true, action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new())]
+    json: bool,
+    /// Say nothing but results and errors.
+    #[arg(short, long, global = true, env = "MODSWARM_QUIET", hide_env_values = true, action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new())]
+    quiet: bool,
+    /// How progress is shown [default: auto].
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        value_name = "HOW",
+        env = "MODSWARM_PROGRESS",
+        hide_env_values = true
+    )]
+    progress: Option<ProgressArg>,
+    /// Write a log to standard error, as in debug or modswarm=trace.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "MODSWARM_LOG",
+        hide_env_values = true
+    )]
+    log: Option<String>,
+    /// Upload no faster than this, as in 5MB/s, 800KiB, 20Mbit [default: unlimited].
+    #[arg(
+        long,
+        global = true,
+        value_name = "RATE",
+        env = "MODSWARM_UPLOAD_LIMIT",
+        hide_env_values = true
+    )]
+    upload_limit: Option<Rate>,
+    /// Download no faster than this [default: unlimited].
+    #[arg(
+        long,
+        global = true,
+        value_name = "RATE",
+        env = "MODSWARM_DOWNLOAD_LIMIT",
+        hide_env_values = true
+    )]
+    download_limit: Option<Rate>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkArg {
+    /// Everyone, through the public IPFS DHT.
+    Public,
+    /// This local network only.
+    Lan,
+    /// Only peers named by --bootstrap, --peer and links.
+    Private,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProgressArg {
+    /// A bar on a terminal, plain lines elsewhere.
+    Auto,
+    /// A line every few seconds.
+    Plain,
+    /// A JSON object a line.
+    Json,
+    /// Not at all.
+    None,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Share a folder or a file, and seed it until stopped.
+    #[command(after_help = SHARE_EXAMPLES)]
+    Share(ShareArgs),
+    /// Download a pack, then seed it.
+    #[command(after_help = GET_EXAMPLES)]
+    Get(GetArgs),
+    /// List the files of a pack without downloading it.
+    Ls(ListArgs),
+    /// Show all about one pack of this machine.
+    Info(InfoArgs),
+    /// Show what is shared and downloading here.
+    Status,
+    /// Show the connected peers.
+    Peers,
+    /// Forget a pack: stop sharing or downloading it.
+    #[command(
+        after_help = "The files stay where they are, unless --data is given. To stop seeding for now, end the process instead."
+    )]
+    Rm(RemoveArgs),
+    /// Print the completions of a shell.
+    #[command(
+        after_help = "Examples:\n  modswarm completions bash > ~/.local/share/bash-completion/completions/modswarm\n  \
+        modswarm completions fish > ~/.config/fish/completions/modswarm.fish"
+    )]
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Print the manual page, or write all of them to a folder.
+    Man {
+        /// Write the pages of all commands there.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShareArgs {
+    /// The folder or file to share.
+    pub(crate) path: PathBuf,
+    /// The pack's name [default: the folder's].
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// What it is.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+    /// Who made it.
+    #[arg(long)]
+    pub(crate) creator: Option<String>,
+    /// The game that it is for.
+    #[arg(long)]
+    pub(crate) game: Option<String>,
+    /// A word to find it by; may be given several times.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// The hash function of its CIDs; sha2-256 only for tools that know no other [default: blake3].
+    #[arg(long, value_enum)]
+    pub(crate) hash: Option<HashArg>,
+    /// The pack that this one follows [default: what this folder was shared as before].
+    #[arg(long, value_name = "CID")]
+    pub(crate) previous: Option<Cid>,
+    /// Make the link valid for this long only, as in 12h or 7d [default: for ever].
+    #[arg(long, value_name = "TIME", value_parser = config::parse_seconds)]
+    pub(crate) expires: Option<u64>,
+    /// Print no QR code.
+    #[arg(long)]
+    pub(crate) no_qr: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum HashArg {
+    /// Fast, and what all packs use.
+    Blake3,
+    /// For tools that know no other.
+    #[value(name = "sha2-256")]
+    Sha2,
+}
+
+impl From<HashArg> for HashKind {
+    fn from(hash: HashArg) -> Self {
+        match hash {
+            HashArg::Blake3 => Self::Blake3,
+            HashArg::Sha2 => Self::Sha2_256,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// A link, a CID, ipfs://…, /ipfs/… or a gateway's URL.
+    #[arg(value_name = "LINK|CID")]
+    pub(crate) target: String,
+    /// Ask this peer too; may be given several times.
+    #[arg(long = "peer", value_name = "MULTIADDR", value_parser = config::parse_peer)]
+    pub(crate) peers: Vec<Multiaddr>,
+    /// Give up after this many seconds without a new verified block [default: keep trying].
+    #[arg(long, value_name = "S", value_parser = config::parse_seconds)]
+    pub(crate) timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Where the pack's folder appears; an installed pack's own folder is updated.
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) output: PathBuf,
+    /// Only files whose path in the pack matches, as in '*.pak' or 'maps/**'; may be given several times.
+    #[arg(long, value_name = "GLOB", value_parser = parse_glob)]
+    pub(crate) only: Vec<String>,
+    /// End when the download is complete.
+    #[arg(long)]
+    pub(crate) no_seed: bool,
+    /// Replace files that are in the way and differ.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
+    /// Show the CID of each file.
+    #[arg(long)]
+    pub(crate) cids: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InfoArgs {
+    /// A link, CID, name or folder of a pack of this machine.
+    #[arg(value_name = "PACK")]
+    pub(crate) target: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// A link, CID, name or folder of a pack of this machine.
+    #[arg(value_name = "PACK")]
+    pub(crate) target: String,
+    /// Delete the files of the pack too.
+    #[arg(long)]
+    pub(crate) data: bool,
+}
+
+/// Reads a command line, its first word the program's name.
+///
+/// # Errors
+/// clap's error, which is also how help and version come.
+pub(crate) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(Options, Command), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(args)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let options = options(cli.global, &matches);
+    Ok((options, cli.command))
+}
+
+/// The whole command, for completions and manual pages.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
+
+fn options(global: GlobalArgs, matches: &ArgMatches) -> Options {
+    // A flag that is not there must leave the word to the file, `MODSWARM_JSON=0` must not.
+    let said = |id: &str, value: bool| match matches.value_source(id) {
+        Some(ValueSource::CommandLine | ValueSource::EnvVariable) => Some(value),
+        _ => None,
+    };
+    Options {
+        json: said("json", global.json),
+        quiet: said("quiet", global.quiet),
+        home: global.home.filter(|home| !home.as_os_str().is_empty()),
+        listen: global.listen,
+        bootstrap: global.bootstrap,
+        network: global.network.map(|network| match network {
+            NetworkArg::Public => NetworkKind::Public,
+            NetworkArg::Lan => NetworkKind::Lan,
+            NetworkArg::Private => NetworkKind::Private,
+        }),
+        progress: global.progress.map(|progress| match progress {
+            ProgressArg::Auto => ProgressMode::Auto,
+            ProgressArg::Plain => ProgressMode::Plain,
+            ProgressArg::Json => ProgressMode::Json,
+            ProgressArg::None => ProgressMode::None,
+        }),
+        log: global.log,
+        upload_limit: global.upload_limit,
+        download_limit: global.download_limit,
+    }
+}
+
+fn parse_glob(text: &str) -> Result<String, String> {
+    match globset::Glob::new(text) {
+        Ok(_) if !text.is_empty() => Ok(text.to_owned()),
+        Ok(_) => Err("it is empty; to get everything, leave --only out".to_owned()),
+        Err(error) => Err(format!("{}; it looks like '*.pak' or 'maps/**'", error.kind())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(args: &[&str]) -> (Options, Command) {
+        let args = std::iter::once("modswarm")
+            .chain(args.iter().copied())
+            .map(OsString::from);
+        parse(args).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_and_after_the_command() {
+        for args in [
+            &["--json", "--upload-limit", "5MB/s", "--network", "lan", "status"][..],
+            &["status", "--json", "--upload-limit", "5MB/s", "--network", "lan"],
+            &["--json", "status", "--upload-limit=5MB/s", "--network=lan"],
+        ] {
+            let (options, _) = read(args);
+            assert_eq!(options.json, Some(true));
+            assert_eq!(options.quiet, None);
+            assert_eq!(options.upload_limit.and_then(Rate::bytes_per_second), Some(5_000_000));
+            assert_eq!(options.network, Some(NetworkKind::Lan));
+        }
+    }
+
+    #[test]
+    fn lists_are_given_by_repeating() {
+        let (options, command) = read(&[
+            "get",
+            "x",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/0",
+            "--listen",
+            "/ip4/127.0.0.1/tcp/1",
+            "--only",
+            "*.pak",
+            "--only",
+            "a/**",
+        ]);
+        assert_eq!(options.listen.len(), 2);
+        let Command::Get(get) = command else {
+            panic!("get was read as another command")
+        };
+        assert_eq!(get.only, ["*.pak", "a/**"]);
+        assert!(get.source.peers.is_empty());
+    }
+
+    #[test]
+    fn wrong_values_are_usage_errors() {
+        for args in [
+            &["get"][..],
+            &["get", "x", "--only", "[z-a]"],
+            &["get", "x", "--timeout", "0"],
+            &["get", "x", "--peer", "/ip4/127.0.0.1/tcp/1"],
+            &["share", "x", "--hash", "md5"],
+            &["share", "x", "--previous", "zzz"],
+            &["status", "--upload-limit", "5"],
+            &["fetch", "x"],
+        ] {
+            let args = std::iter::once("modswarm")
+                .chain(args.iter().copied())
+                .map(OsString::from);
+            assert_eq!(parse(args).unwrap_err().exit_code(), 2);
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What the control server serves: the node, or a stand-in in tests.
+
+use std::future::Future;
+
+use tokio::sync::mpsc;
+
+use crate::{
+    api::{
+        Failure, GetEvent, GetRequest, ListRequest, Listing, PackStatus, PeerStatus, RemoveRequest, Removed,
+        ShareEvent, ShareRequest, Status,
+    },
+    node::Node,
+};
+
+/// What can be asked of a node; the methods are those of [`Node`], with the same promises.
+pub trait Backend: Clone + Send + Sync + 'static {
+    /// See [`Node::share`].
+    fn share(&self, request: ShareRequest) -> mpsc::Receiver<ShareEvent>;
+    /// See [`Node::get`].
+    fn get(&self, request: GetRequest) -> mpsc::Receiver<GetEvent>;
+    /// See [`Node::list`]. Dropping the future stops it.
+    fn list(&self, request: ListRequest) -> impl Future<Output = Result<Listing, Failure>> + Send;
+    /// See [`Node::status`].
+    fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;
+    /// See [`Node::peers`].
+    fn peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Failure>> + Send;
+    /// See [`Node::info`].
+    fn info(&self, target: String) -> impl Future<Output = Result<PackStatus, Failure>> + Send;
+    /// See [`Node::remove`].
+    fn remove(&self, request: RemoveRequest) -> impl Future<Output = Result<Removed, Failure>> + Send;
+    /// See [`Node::shutdown`].
+    fn shutdown(&self) -> impl Future<Output = ()> + Send;
+}
+
+impl Backend for Node {
+    fn share(&self, request: ShareRequest) -> mpsc::Receiver<ShareEvent> {
+        Self::share(self, request)
+    }
+
+    fn get(&self, request: GetRequest) -> mpsc::Receiver<GetEvent> {
+        Self::get(self, request)
+    }
+
+    fn list(&self, request: ListRequest) -> impl Future<Output = Result<Listing, Failure>> + Send {
+        Self::list(self, request)
+    }
+
+    fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send {
+        Self::status(self)
+    }
+
+    fn peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Failure>> + Send {
+        Self::peers(self)
+    }
+
+    fn info(&self, target: String) -> impl Future<Output = Result<PackStatus, Failure>> + Send {
+        Self::info(self, target)
+    }
+
+    fn remove(&self, request: RemoveRequest) -> impl Future<Output = Result<Removed, Failure>> + Send {
+        Self::remove(self, request)
+    }
+
+    fn shutdown(&self) -> impl Future<Output = ()> + Send {
+        Self::shutdown(self)
+    }
+}

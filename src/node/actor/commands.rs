@@ -1,0 +1,367 @@
+//! What jobs and the API ask of the actor.
+
+use std::{collections::HashMap, collections::HashSet, sync::Arc, time::Instant};
+
+use libp2p::{Multiaddr, PeerId};
+use modswarm_protocol::{
+    Cid,
+    engine::{ConnStats, ContentPieces, ContentSpec, PeerKey, PickOrder, TransferId, TransferStats},
+    format::PieceSet,
+    wire::NetworkId,
+};
+use modswarm_store::Download;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Actor, TransferEvent};
+
+/// A request to the actor.
+#[derive(Debug)]
+pub(in crate::node) enum Command {
+    /// Looks for `root` and lets a job fetch it. Answered by nothing if another job fetches the same already.
+    Begin {
+        root: Cid,
+        content: Option<Cid>,
+        peers: Vec<(PeerId, Multiaddr)>,
+        sink: mpsc::Sender<TransferEvent>,
+        reply: oneshot::Sender<Option<TransferId>>,
+    },
+    /// Fetches nodes; each comes back as [`TransferEvent::Node`].
+    WantNodes { transfer: TransferId, cids: Vec<Cid> },
+    /// Fetches pieces. Answered by nothing if another job fetches the same content already.
+    Fetch {
+        transfer: TransferId,
+        fetch: Box<Fetch>,
+        reply: oneshot::Sender<Option<TransferId>>,
+    },
+    /// The job behind a transfer has ended. What is served goes on being served; the rest is forgotten.
+    End { transfer: TransferId },
+    /// Serves a pack of the home.
+    Serve(Box<Register>),
+    /// Serves a content no longer.
+    Forget { content: Cid },
+    /// Pieces that are here no longer.
+    Lost { content: Cid, pieces: PieceSet },
+    /// How one transfer is doing.
+    Transfer {
+        transfer: TransferId,
+        reply: oneshot::Sender<Option<TransferView>>,
+    },
+    /// How the node is doing.
+    Overview { reply: oneshot::Sender<Overview> },
+    /// Ends the actor.
+    Shutdown { done: oneshot::Sender<()> },
+}
+
+/// What to fetch for a transfer whose skeleton is known.
+#[derive(Debug)]
+pub(in crate::node) struct Fetch {
+    pub(in crate::node) content: Cid,
+    pub(in crate::node) pack: Option<Cid>,
+    /// What may be served as nodes.
+    pub(in crate::node) nodes: HashSet<Cid>,
+    pub(in crate::node) pieces: ContentPieces,
+    pub(in crate::node) download: Download,
+}
+
+/// A pack of the home to serve.
+#[derive(Debug)]
+pub(in crate::node) struct Register {
+    pub(in crate::node) content: Cid,
+    pub(in crate::node) packs: Vec<Cid>,
+    pub(in crate::node) nodes: HashSet<Cid>,
+    pub(in crate::node) pieces: ContentPieces,
+}
+
+/// One transfer, for its job and for `status`.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct TransferView {
+    pub(in crate::node) stats: TransferStats,
+    /// Peers that are being dialled for it.
+    pub(in crate::node) dialling: usize,
+    /// Peer ID and address of those whose keys are in `stats.peers`, as far as they were met in this process.
+    pub(in crate::node) names: HashMap<PeerKey, (PeerId, Multiaddr)>,
+}
+
+/// One session, for `peers`.
+#[derive(Clone, Debug)]
+pub(in crate::node) struct PeerView {
+    pub(in crate::node) peer: PeerId,
+    pub(in crate::node) addr: Multiaddr,
+    pub(in crate::node) stats: ConnStats,
+}
+
+/// The node, for `status` and `peers`.
+#[derive(Clone, Debug, Default)]
+pub(in crate::node) struct Overview {
+    pub(in crate::node) addrs: Vec<Multiaddr>,
+    pub(in crate::node) listening: bool,
+    pub(in crate::node) peers: Vec<PeerView>,
+    /// By content CID.
+    pub(in crate::node) transfers: HashMap<Cid, (TransferStats, bool)>,
+}
+
+impl Actor {
+    pub(super) fn handle_command(&mut self, command: Command) {
+        let now = self.now();
+        match command {
+            Command::Begin {
+                root,
+                content,
+                peers,
+                sink,
+                reply,
+            } => {
+                let _ = reply.send(self.begin(root, content, peers, sink));
+            }
+            Command::WantNodes { transfer, cids } => self.engine.want_nodes(now, transfer, &cids),
+            Command::Fetch { transfer, fetch, reply } => {
+                let _ = reply.send(self.fetch(transfer, *fetch));
+            }
+            Command::End { transfer } => self.end_job(transfer),
+            Command::Serve(register) => self.register(*register),
+            Command::Forget { content } => self.forget(&content),
+            Command::Lost { content, pieces } => self.lost(&content, &pieces),
+            Command::Transfer { transfer, reply } => {
+                let _ = reply.send(self.view(transfer));
+            }
+            Command::Overview { reply } => {
+                let _ = reply.send(self.overview());
+            }
+            Command::Shutdown { done } => self.ending = Some(done),
+        }
+    }
+
+    fn network_id(&self) -> NetworkId {
+        NetworkId(self.network.id())
+    }
+
+    fn transfer_of(&self, root: &Cid) -> Option<TransferId> {
+        self.transfers
+            .iter()
+            .find(|(_, t)| t.roots.contains(root))
+            .map(|(id, _)| *id)
+    }
+
+    fn begin(
+        &mut self,
+        root: Cid,
+        content: Option<Cid>,
+        peers: Vec<(PeerId, Multiaddr)>,
+        sink: mpsc::Sender<TransferEvent>,
+    ) -> Option<TransferId> {
+        let roots: Vec<Cid> = content
+            .into_iter()
+            .chain((Some(root) != content).then_some(root))
+            .collect();
+        let known = roots.iter().find_map(|cid| self.transfer_of(cid));
+        if known
+            .and_then(|id| self.transfers.get(&id))
+            .is_some_and(|t| t.sink.is_some())
+        {
+            return None;
+        }
+        let now = self.now();
+        let transfer = known.unwrap_or_else(|| {
+            let spec = ContentSpec {
+                content,
+                // A root may turn out to be a plain folder: then it is the content itself.
+                packs: vec![root],
+                network: self.network_id(),
+                pieces: None,
+                related: Vec::new(),
+                order: PickOrder::default(),
+            };
+            self.engine.add_content(now, spec)
+        });
+        let t = self.transfers.entry(transfer).or_default();
+        for cid in roots {
+            if !t.roots.contains(&cid) {
+                t.roots.push(cid);
+            }
+        }
+        t.sink = Some(sink);
+        t.problem = None;
+        self.engine.resume(now, transfer);
+        let clock = Instant::now();
+        for cid in t.roots.clone() {
+            self.discovery.look_for(cid, transfer, clock);
+        }
+        for (peer, addr) in peers {
+            self.book.add(peer, [addr.clone()], true);
+            // In a private network, whom a link names is also a way into it.
+            if self.network.trusts_listen_addresses() {
+                self.swarm.behaviour_mut().kad.add_address(&peer, addr);
+            }
+            self.add_candidate(transfer, peer);
+        }
+        self.dial_candidates(clock);
+        Some(transfer)
+    }
+
+    fn fetch(&mut self, transfer: TransferId, fetch: Fetch) -> Option<TransferId> {
+        let now = self.now();
+        let other = self.transfer_of(&fetch.content).filter(|id| *id != transfer);
+        if other
+            .and_then(|id| self.transfers.get(&id))
+            .is_some_and(|t| t.sink.is_some())
+        {
+            return None;
+        }
+        let map = Arc::clone(&fetch.pieces.map);
+        let kept = self.engine.set_pieces(now, transfer, fetch.content, fetch.pieces);
+        let mut moved = if kept == transfer {
+            None
+        } else {
+            self.transfers.remove(&transfer)
+        };
+        let t = self.transfers.entry(kept).or_default();
+        if let Some(old) = &mut moved {
+            t.sink = old.sink.take();
+            t.roots.append(&mut old.roots);
+            t.candidates.append(&mut old.candidates);
+        }
+        t.roots.push(fetch.content);
+        t.roots.extend(fetch.pack);
+        t.roots.sort_unstable();
+        t.roots.dedup();
+        t.nodes = Arc::new(fetch.nodes);
+        t.download = Some(fetch.download);
+        t.map = Some(map);
+        t.serving = true;
+        let roots = t.roots.clone();
+        let clock = Instant::now();
+        if moved.is_some() {
+            self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
+        }
+        for cid in roots {
+            self.discovery.look_for(cid, kept, clock);
+            self.discovery.announce(cid, clock);
+        }
+        Some(kept)
+    }
+
+    fn end_job(&mut self, transfer: TransferId) {
+        let now = self.now();
+        self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
+        let Some(t) = self.transfers.get_mut(&transfer) else {
+            return;
+        };
+        t.sink = None;
+        t.download = None;
+        t.candidates.clear();
+        t.foreign.clear();
+        if t.serving {
+            self.engine.pause(now, transfer);
+        } else {
+            self.transfers.remove(&transfer);
+            self.engine.remove_content(now, transfer);
+        }
+    }
+
+    fn register(&mut self, register: Register) {
+        let now = self.now();
+        let map = Arc::clone(&register.pieces.map);
+        let Register {
+            content,
+            packs,
+            nodes,
+            pieces,
+        } = register;
+        let spec = ContentSpec {
+            content: Some(content),
+            packs: packs.clone(),
+            network: self.network_id(),
+            pieces: Some(pieces),
+            related: Vec::new(),
+            order: PickOrder::default(),
+        };
+        let transfer = self.engine.add_content(now, spec);
+        let t = self.transfers.entry(transfer).or_default();
+        t.serving = true;
+        t.map = Some(map);
+        t.roots.push(content);
+        t.roots.extend(packs);
+        t.roots.sort_unstable();
+        t.roots.dedup();
+        let nodes = t.nodes.iter().copied().chain(nodes).collect();
+        t.nodes = Arc::new(nodes);
+        let clock = Instant::now();
+        for cid in t.roots.clone() {
+            self.discovery.announce(cid, clock);
+        }
+    }
+
+    fn forget(&mut self, content: &Cid) {
+        let now = self.now();
+        let Some(transfer) = self.transfer_of(content) else {
+            return;
+        };
+        let Some(t) = self.transfers.remove(&transfer) else {
+            return;
+        };
+        self.engine.remove_content(now, transfer);
+        let kad = &mut self.swarm.behaviour_mut().kad;
+        self.discovery.stop(transfer, kad);
+        for root in t.roots {
+            self.discovery.withdraw(&root, kad);
+        }
+    }
+
+    fn lost(&mut self, content: &Cid, pieces: &PieceSet) {
+        let now = self.now();
+        let Some(transfer) = self.transfer_of(content) else {
+            return;
+        };
+        let Some(map) = self.transfers.get(&transfer).and_then(|t| t.map.clone()) else {
+            return;
+        };
+        for piece in pieces.iter_ones().filter_map(|i| map.index(i as u32)) {
+            self.engine.handle_lost(now, transfer, piece);
+        }
+    }
+
+    fn view(&self, transfer: TransferId) -> Option<TransferView> {
+        let stats = self.engine.transfer_stats(transfer)?;
+        let t = self.transfers.get(&transfer)?;
+        let dialling = t.candidates.iter().filter(|peer| self.book.is_dialling(peer)).count();
+        let wanted: HashSet<PeerKey> = stats.peers.iter().map(|peer| peer.peer).collect();
+        let names = self
+            .met
+            .iter()
+            .filter(|(key, _)| wanted.contains(key))
+            .map(|(k, v)| (*k, v.clone()))
+            .collect();
+        Some(TransferView { stats, dialling, names })
+    }
+
+    fn overview(&self) -> Overview {
+        let peers = self
+            .sessions
+            .iter()
+            .filter_map(|(conn, live)| {
+                let stats = self.engine.conn_stats(*conn)?;
+                // Before its `Hello` it is nobody yet.
+                stats.agent.as_ref()?;
+                Some(PeerView {
+                    peer: live.session.peer,
+                    addr: live.addr.clone(),
+                    stats,
+                })
+            })
+            .collect();
+        let mut transfers = HashMap::new();
+        for (id, t) in &self.transfers {
+            if let Some(stats) = self.engine.transfer_stats(*id) {
+                for root in &t.roots {
+                    transfers.insert(*root, (stats.clone(), t.sink.is_some()));
+                }
+            }
+        }
+        Overview {
+            addrs: self.dialable_addrs(),
+            listening: !self.listen_addrs.is_empty(),
+            peers,
+            transfers,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What the engine wants done.
+
+use modswarm_protocol::engine::{Action, Event, ServeFailure, ServeJob};
+
+use super::{Actor, TransferEvent};
+use crate::node::{blocks::Source, session::Serve};
+
+impl Actor {
+    /// Drains the engine.
+    pub(super) fn carry_out(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Send(conn, message) => {
+                    let kept_up = self.sessions.get(&conn).is_none_or(|live| live.session.send(message));
+                    if !kept_up {
+                        tracing::debug!(?conn, "the peer does not read its messages");
+                        self.end_session(conn);
+                    }
+                }
+                Action::Serve(job) => self.serve(job),
+                Action::Disconnect(conn, reason) => {
+                    tracing::info!(?conn, %reason, "disconnecting a peer");
+                    self.close_connection(conn);
+                }
+                Action::Event(event) => self.handle_event(event),
+            }
+        }
+    }
+
+    fn serve(&mut self, job: ServeJob) {
+        let now = self.now();
+        let Some(source) = self.source_of(&job) else {
+            self.engine.handle_served(now, &job, Err(ServeFailure::NotHere));
+            return;
+        };
+        let Some(live) = self.sessions.get_mut(&job.conn) else {
+            return;
+        };
+        if !live.session.bulk_requested {
+            live.session.bulk_requested = true;
+            let (peer, connection) = (live.session.peer, live.session.connection);
+            self.swarm.behaviour_mut().swap.open_bulk(peer, connection);
+        }
+        if !live.session.serve(Serve { job, source }) {
+            self.engine.handle_served(now, &job, Err(ServeFailure::Busy));
+        }
+    }
+
+    /// Where a block lies; nothing if this transfer's peers have no business with it.
+    fn source_of(&self, job: &ServeJob) -> Option<Source> {
+        if job.piece.is_some() {
+            return job.len.map(Source::Leaf);
+        }
+        let transfer = self.transfers.get(&job.transfer)?;
+        transfer.nodes.contains(&job.cid).then_some(Source::Node)
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        match event {
+            Event::PieceDone { transfer, .. } => self.tell(transfer, TransferEvent::Piece),
+            Event::Complete(transfer) => {
+                self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
+                self.tell(transfer, TransferEvent::Complete);
+            }
+            Event::NeedPeers(transfer) => self.discovery.hurry(transfer, std::time::Instant::now()),
+            Event::WriteFailed(transfer) => {
+                let problem = self.transfers.get_mut(&transfer).and_then(|t| t.problem.take());
+                self.tell(transfer, TransferEvent::WriteFailed(problem));
+            }
+            Event::Banned {
+                conn, transfer, cid, ..
+            } => {
+                let who = self
+                    .sessions
+                    .get(&conn)
+                    .map_or_else(|| "a peer".to_owned(), |l| l.session.peer.to_string());
+                tracing::warn!(peer = who, %cid, "banned for sending wrong bytes");
+                let notice = format!("{who} sent wrong bytes and will not be asked again; nothing of it was kept");
+                self.tell(transfer, TransferEvent::Notice(notice));
+            }
+            Event::Ready { conn, agent } => tracing::debug!(?conn, agent, "session is ready"),
+            Event::NodeDone { .. } | Event::NodesMissing { .. } => {}
+        }
+    }
+
+    fn tell(&self, transfer: modswarm_protocol::engine::TransferId, event: TransferEvent) {
+        if let Some(sink) = self.transfers.get(&transfer).and_then(|t| t.sink.as_ref()) {
+            // A job that is behind reads the state of things itself when it wakes.
+            let _ = sink.try_send(event);
+        }
+    }
+}

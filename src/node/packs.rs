@@ -1,0 +1,313 @@
+//! The home's packs: serving them, and saying how they do.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use modswarm_protocol::{
+    Cid,
+    engine::{ContentPieces, TransferStats},
+    format::{Name, Target},
+};
+use modswarm_store::{PackRecord, PackState as Kept, Store};
+
+use super::{
+    Inner,
+    actor::{Command, Overview, Register},
+    index_failure, jobs, network, remove_failure, task_failure,
+};
+use crate::api::{
+    Failure, FailureKind, NetworkKind, PackState, PackStatus, PeerStatus, RemoveRequest, Removed, Status,
+};
+
+/// How often the store is asked what can no longer be read.
+const WITHDRAW_INTERVAL: Duration = Duration::from_secs(1);
+
+async fn blocking<T: Send + 'static>(
+    node: &Inner,
+    work: impl FnOnce(&Store) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let store = node.store.clone();
+    tokio::task::spawn_blocking(move || work(&store))
+        .await
+        .map_err(task_failure)?
+}
+
+/// Serves every pack of the home that belongs to the node's network.
+pub(super) async fn serve_all(node: &Arc<Inner>) -> Result<(), Failure> {
+    let network = node.network_id();
+    let registers = blocking(node, move |store| {
+        let mut registers = Vec::new();
+        for record in store.packs().map_err(index_failure)? {
+            if record.network == network {
+                registers.extend(registration(store, &record));
+            }
+        }
+        Ok(registers)
+    })
+    .await?;
+    for register in registers {
+        node.send(Command::Serve(Box::new(register))).await?;
+    }
+    Ok(())
+}
+
+/// Tells peers of pieces that can no longer be read here, for as long as the node lives.
+pub(super) async fn watch_withdrawn(node: std::sync::Weak<Inner>) {
+    let mut tick = tokio::time::interval(WITHDRAW_INTERVAL);
+    loop {
+        tick.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        for withdrawn in node.store.take_withdrawn() {
+            tracing::warn!(content = %withdrawn.content, pieces = withdrawn.pieces.count_ones(), "no longer here");
+            let lost = Command::Lost {
+                content: withdrawn.content,
+                pieces: withdrawn.pieces,
+            };
+            if node.send(lost).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What the actor needs to serve `record`; nothing (and a line in the log) if it cannot be served now.
+fn registration(store: &Store, record: &PackRecord) -> Option<Register> {
+    let content = match store.content(record) {
+        Ok(content) => content?,
+        Err(error) => {
+            tracing::error!(pack = record.name, %error, "a pack cannot be served");
+            return None;
+        }
+    };
+    let have = store.have(&record.content).ok()??;
+    let mut nodes = jobs::content_nodes(&content);
+    if let Some(pack) = record.pack {
+        nodes.insert(pack);
+        if let Ok(Some(skeleton)) = store.skeleton(&pack, None)
+            && let Some(head) = skeleton.pack
+        {
+            nodes.insert(head.manifest_cid);
+            nodes.extend(head.sig.map(|(cid, _)| cid));
+        }
+    }
+    let map = Arc::clone(content.map());
+    let pieces = ContentPieces {
+        wanted: Some(map.none()),
+        map,
+        have,
+    };
+    Some(Register {
+        content: record.content,
+        packs: record.pack.into_iter().collect(),
+        nodes,
+        pieces,
+    })
+}
+
+pub(super) async fn status(node: &Arc<Inner>) -> Result<Status, Failure> {
+    let overview = node.overview().await?;
+    let packs = records(node).await?;
+    let packs = packs
+        .iter()
+        .map(|(record, problem)| pack_status(record, problem.clone(), &overview))
+        .collect();
+    let offline = node.config.offline;
+    Ok(Status {
+        peer_id: (!offline).then(|| node.peer_id.to_string()),
+        addrs: overview.addrs.iter().map(ToString::to_string).collect(),
+        network: node.config.network,
+        upload_rate: overview.peers.iter().map(|peer| peer.stats.rate_up).sum(),
+        download_rate: overview.peers.iter().map(|peer| peer.stats.rate_down).sum(),
+        upload_limit: node.config.upload_limit,
+        download_limit: node.config.download_limit,
+        peers: overview.peers.len() as u64,
+        packs,
+    })
+}
+
+pub(super) async fn peers(node: &Arc<Inner>) -> Result<Vec<PeerStatus>, Failure> {
+    let overview = node.overview().await?;
+    Ok(overview
+        .peers
+        .into_iter()
+        .map(|peer| PeerStatus {
+            peer_id: peer.peer.to_string(),
+            transport: network::transport_name(&peer.addr).to_owned(),
+            addr: peer.addr.to_string(),
+            agent: peer.stats.agent,
+            rtt_ms: u64::try_from(peer.stats.rtt.as_millis()).ok(),
+            bytes_received: peer.stats.bytes_down,
+            bytes_sent: peer.stats.bytes_up,
+            download_rate: peer.stats.rate_down,
+            upload_rate: peer.stats.rate_up,
+            contents: Vec::new(),
+        })
+        .collect())
+}
+
+pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, Failure> {
+    let overview = node.overview().await?;
+    let packs = records(node).await?;
+    let chosen = choose(&packs, target)?;
+    Ok(pack_status(&chosen.0, chosen.1.clone(), &overview))
+}
+
+pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<Removed, Failure> {
+    let packs = records(node).await?;
+    let record = choose(&packs, &request.target)?.0.clone();
+    let others = packs
+        .iter()
+        .any(|(other, _)| other.content == record.content && other.id != record.id);
+    let overview = node.overview().await?;
+    if overview.transfers.get(&record.content).is_some_and(|(_, busy)| *busy) {
+        return Err(Failure::new(
+            FailureKind::Failed,
+            format!("{} is being downloaded now", record.name),
+            "end its download first (Ctrl-C in its terminal), then remove it",
+        ));
+    }
+    if !others {
+        node.send(Command::Forget {
+            content: record.content,
+        })
+        .await?;
+    }
+    let data = request.data;
+    let removed = blocking(node, move |store| {
+        store.remove_pack(record.id, data).map_err(remove_failure)
+    })
+    .await?;
+    Ok(Removed {
+        name: removed.record.name,
+        content: removed.record.content,
+        path: removed.record.path,
+        data_deleted: data && removed.files_kept.is_empty(),
+    })
+}
+
+/// All records, with what is wrong with each.
+async fn records(node: &Arc<Inner>) -> Result<Vec<(PackRecord, Option<String>)>, Failure> {
+    blocking(node, |store| {
+        let mut all = Vec::new();
+        for record in store.packs().map_err(index_failure)? {
+            let check = store.check_pack(record.id).map_err(index_failure)?;
+            let problem = match (check.missing.len(), check.changed.len()) {
+                (0, 0) => None,
+                (missing, changed) => Some(problem(&record, missing, changed)),
+            };
+            // The check may have withdrawn pieces: look again.
+            let record = store.pack(record.id).map_err(index_failure)?.unwrap_or(record);
+            all.push((record, problem));
+        }
+        Ok(all)
+    })
+    .await
+}
+
+fn problem(record: &PackRecord, missing: usize, changed: usize) -> String {
+    let mut what = Vec::new();
+    if missing > 0 {
+        what.push(format!("{missing} files are gone"));
+    }
+    if changed > 0 {
+        what.push(format!("{changed} files were changed"));
+    }
+    let mend = match record.origin {
+        modswarm_store::Origin::Shared => "share the folder again to share it as it is now",
+        modswarm_store::Origin::Fetched => "get the pack again to bring them back",
+    };
+    format!("{}; {mend}", what.join(" and "))
+}
+
+/// The one record that `target` (a link, CID, name or path) means.
+fn choose<'a>(
+    packs: &'a [(PackRecord, Option<String>)],
+    target: &str,
+) -> Result<&'a (PackRecord, Option<String>), Failure> {
+    let cids: Vec<Cid> = Target::parse(target)
+        .map(|target| [Some(target.root), target.content])
+        .into_iter()
+        .flatten()
+        .flatten()
+        .collect();
+    let path = Path::new(target).canonicalize().ok();
+    let matches: Vec<_> = packs
+        .iter()
+        .filter(|(record, _)| {
+            cids.contains(&record.content)
+                || record.pack.is_some_and(|pack| cids.contains(&pack))
+                || record.name == target
+                || path.as_ref() == Some(&record.path)
+        })
+        .collect();
+    // A pack CID says more than the content that it shares with others.
+    let exact: Vec<_> = matches
+        .iter()
+        .filter(|(record, _)| record.pack.is_some_and(|pack| cids.contains(&pack)))
+        .copied()
+        .collect();
+    let matches = if exact.len() == 1 { exact } else { matches };
+    match matches.as_slice() {
+        [one] => Ok(one),
+        [] => Err(Failure::new(
+            FailureKind::Failed,
+            format!("there is no pack {target:?} in this home"),
+            "`modswarm status` lists the packs of this home",
+        )),
+        several => {
+            let places: Vec<String> = several
+                .iter()
+                .map(|(r, _)| format!("\n  {}", r.path.display()))
+                .collect();
+            Err(Failure::new(
+                FailureKind::Failed,
+                format!("{target:?} means several packs:{}", places.concat()),
+                "name one by its path",
+            ))
+        }
+    }
+}
+
+fn pack_status(record: &PackRecord, problem: Option<String>, overview: &Overview) -> PackStatus {
+    let live: Option<&(TransferStats, bool)> = overview.transfers.get(&record.content);
+    let state = match record.state {
+        _ if live.is_some_and(|(_, busy)| *busy) && record.state == Kept::Downloading => PackState::Downloading,
+        Kept::Downloading => PackState::Paused,
+        _ if problem.is_some() => PackState::Damaged,
+        _ => PackState::Seeding,
+    };
+    let share = |part: u64, whole: u64| if whole == 0 { 1.0 } else { part as f64 / whole as f64 };
+    let here = match record.state {
+        Kept::Whole if problem.is_none() => record.bytes,
+        // Places of equal leaves are not counted apart: an estimate for people.
+        _ => (record.bytes as f64 * share(record.piece_bytes_here, record.piece_bytes)) as u64,
+    };
+    let name = Name::normalised(&record.name).ok();
+    let link = match (&record.pack, name) {
+        (Some(pack), Some(name)) => jobs::link_of(&name, *pack, record.content, &overview.addrs, None),
+        _ => record.content.to_string(),
+    };
+    PackStatus {
+        pack: record.pack,
+        content: record.content,
+        name: record.name.clone(),
+        network: kind_of(&record.network),
+        state,
+        path: record.path.clone(),
+        files: record.files,
+        bytes: record.bytes,
+        bytes_here: here.min(record.bytes),
+        blocks: u64::from(record.pieces),
+        blocks_here: u64::from(record.pieces_here),
+        bytes_uploaded: live.map_or(0, |(stats, _)| stats.bytes_served),
+        peers: live.map_or(0, |(stats, _)| (stats.sources + stats.leechers) as u64),
+        problem,
+        link,
+    }
+}
+
+fn kind_of(network: &[u8; 32]) -> NetworkKind {
+    [NetworkKind::Public, NetworkKind::Lan]
+        .into_iter()
+        .find(|kind| kind.id() == *network)
+        .unwrap_or(NetworkKind::Private)
+}

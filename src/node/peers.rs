@@ -1,0 +1,201 @@
+//! Whom to dial for what, and when: addresses from links, `--peer`, provider records and multicast DNS.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+
+/// Peers remembered at once; beyond, the ones that failed most are forgotten.
+const MAX_PEERS: usize = 4096;
+/// Addresses kept of one peer.
+const MAX_ADDRS: usize = 16;
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
+
+/// What is known of reaching one peer.
+#[derive(Debug, Default)]
+struct Known {
+    addrs: Vec<Multiaddr>,
+    failures: u32,
+    not_before: Option<Instant>,
+    dialling: bool,
+    /// Addresses to try if the dial under way fails.
+    fallback: Vec<Multiaddr>,
+    /// It said that it does not speak our protocol.
+    foreign: bool,
+    /// Never forgotten, always tried again: from a link, `--peer` or `--bootstrap`.
+    named: bool,
+}
+
+/// The peers that may be worth a dial.
+#[derive(Debug, Default)]
+pub(super) struct PeerBook {
+    known: HashMap<PeerId, Known>,
+    connected: HashSet<PeerId>,
+}
+
+/// What to do about a peer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Dial {
+    pub(super) peer: PeerId,
+    /// Empty: what the behaviours know.
+    pub(super) addrs: Vec<Multiaddr>,
+}
+
+impl PeerBook {
+    /// Remembers `addrs` of `peer`.
+    pub(super) fn add(&mut self, peer: PeerId, addrs: impl IntoIterator<Item = Multiaddr>, named: bool) {
+        if self.known.len() >= MAX_PEERS && !self.known.contains_key(&peer) {
+            self.forget_worst();
+        }
+        let known = self.known.entry(peer).or_default();
+        known.named |= named;
+        for addr in addrs {
+            let addr = without_peer(addr);
+            if known.addrs.len() < MAX_ADDRS && !known.addrs.contains(&addr) {
+                known.addrs.push(addr);
+            }
+        }
+    }
+
+    fn forget_worst(&mut self) {
+        let worst = self
+            .known
+            .iter()
+            .filter(|(peer, k)| !k.named && !k.dialling && !self.connected.contains(peer))
+            .max_by_key(|(_, k)| (k.foreign, k.failures))
+            .map(|(peer, _)| *peer);
+        if let Some(peer) = worst {
+            self.known.remove(&peer);
+        }
+    }
+
+    /// The dial to make now for `peer`, if it is neither connected nor being dialled nor failed a moment ago.
+    pub(super) fn dial(&mut self, peer: PeerId, now: Instant) -> Option<Dial> {
+        if self.connected.contains(&peer) {
+            return None;
+        }
+        let known = self.known.get_mut(&peer)?;
+        if known.dialling || known.foreign || known.not_before.is_some_and(|at| at > now) {
+            return None;
+        }
+        known.dialling = true;
+        let (addrs, rest) = super::swarm::dial_order(known.addrs.clone());
+        known.fallback = rest;
+        Some(Dial { peer, addrs })
+    }
+
+    /// A dial failed: what to try next, if anything.
+    pub(super) fn failed(&mut self, peer: PeerId, now: Instant) -> Option<Dial> {
+        let known = self.known.get_mut(&peer)?;
+        if !known.dialling {
+            return None;
+        }
+        if !known.fallback.is_empty() {
+            return Some(Dial {
+                peer,
+                addrs: std::mem::take(&mut known.fallback),
+            });
+        }
+        known.dialling = false;
+        let wait = BACKOFF_MIN.saturating_mul(1 << known.failures.min(7)).min(BACKOFF_MAX);
+        // What the user named is worth trying often.
+        let wait = if known.named {
+            wait.min(Duration::from_secs(8))
+        } else {
+            wait
+        };
+        known.failures = known.failures.saturating_add(1);
+        known.not_before = Some(now + wait);
+        None
+    }
+
+    pub(super) fn connected(&mut self, peer: PeerId) {
+        self.connected.insert(peer);
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.dialling = false;
+            known.failures = 0;
+            known.not_before = None;
+            known.fallback.clear();
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, peer: PeerId, now: Instant) {
+        self.connected.remove(&peer);
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.not_before = Some(now + BACKOFF_MIN);
+        }
+    }
+
+    /// The peer does not speak our protocol.
+    pub(super) fn foreign(&mut self, peer: PeerId) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            known.foreign = true;
+        }
+    }
+
+    pub(super) fn is_connected(&self, peer: &PeerId) -> bool {
+        self.connected.contains(peer)
+    }
+
+    pub(super) fn is_dialling(&self, peer: &PeerId) -> bool {
+        self.known.get(peer).is_some_and(|known| known.dialling)
+    }
+}
+
+/// `addr` without its `/p2p/ID`.
+fn without_peer(mut addr: Multiaddr) -> Multiaddr {
+    if let Some(Protocol::P2p(_)) = addr.iter().last() {
+        addr.pop();
+    }
+    addr
+}
+
+/// Splits `…/p2p/ID` into peer and address.
+pub(super) fn split_peer(addr: &Multiaddr) -> Option<(PeerId, Multiaddr)> {
+    match addr.iter().last() {
+        Some(Protocol::P2p(peer)) => Some((peer, without_peer(addr.clone()))),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_tcp_is_tried_first_and_the_rest_if_it_fails() {
+        let mut book = PeerBook::default();
+        let now = Instant::now();
+        let peer = PeerId::random();
+        let tcp: Multiaddr = "/ip4/127.0.0.1/tcp/1".parse().unwrap();
+        let quic: Multiaddr = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
+        book.add(peer, [quic.clone(), tcp.clone()], true);
+        assert_eq!(book.dial(peer, now), Some(Dial { peer, addrs: vec![tcp] }));
+        assert_eq!(book.dial(peer, now), None, "one dial at a time");
+        assert_eq!(
+            book.failed(peer, now),
+            Some(Dial {
+                peer,
+                addrs: vec![quic]
+            })
+        );
+        assert_eq!(book.failed(peer, now), None);
+        assert_eq!(book.dial(peer, now), None, "not at once again");
+        assert!(book.dial(peer, now + BACKOFF_MAX).is_some());
+    }
+
+    #[test]
+    fn the_book_is_bounded_and_keeps_what_the_user_named() {
+        let mut book = PeerBook::default();
+        let named = PeerId::random();
+        book.add(named, ["/ip4/127.0.0.1/tcp/1".parse().unwrap()], true);
+        for _ in 0..MAX_PEERS + 10 {
+            book.add(PeerId::random(), [], false);
+        }
+        assert!(book.known.len() <= MAX_PEERS);
+        assert!(book.known.contains_key(&named));
+    }
+}

@@ -1,0 +1,168 @@
+//! The sockets of one session: a control stream both ways, and a bulk stream each way.
+//!
+//! Tasks move bytes and nothing else: what a message means is the engine's affair, and hashing and disk run on the block pool.
+//! Every channel is bounded; a peer that does not read is left.
+
+mod bulk;
+mod control;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use libp2p::{PeerId, Stream, swarm::ConnectionId};
+use modswarm_protocol::{
+    engine::ConnId,
+    wire::{DecodeError, Message, StreamKind},
+};
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use super::{actor::Input, blocks::BlockPool, swap::InboundStream};
+pub(super) use bulk::{Serve, Served};
+
+/// Control messages that wait for a peer to read; beyond, the peer is too slow to talk to.
+const CONTROL_QUEUE: usize = 1024;
+/// How long a peer may take for the first byte of a stream.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a session's tasks ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("the stream ended")]
+    Ended,
+    #[error("the stream failed: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(#[from] DecodeError),
+    #[error("the peer opened a stream of unknown kind {0}")]
+    StreamKind(u8),
+    #[error("the peer sent a block that was not asked for")]
+    Unsolicited,
+    #[error("the peer did not move on in time")]
+    TimedOut,
+    #[error("the node ended")]
+    NodeEnded,
+}
+
+/// A session's ends of its tasks' channels. Dropping it ends the tasks.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) peer: PeerId,
+    pub(super) connection: ConnectionId,
+    control: mpsc::Sender<Message>,
+    serve: mpsc::Sender<Serve>,
+    serve_queue: Option<mpsc::Receiver<Serve>>,
+    /// Whether the stream for our blocks has been asked for.
+    pub(super) bulk_requested: bool,
+    received: Arc<AtomicU64>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Session {
+    /// Starts the control tasks over `stream`.
+    pub(super) fn start(
+        conn: ConnId,
+        peer: PeerId,
+        connection: ConnectionId,
+        stream: ControlStream,
+        inputs: mpsc::Sender<Input>,
+    ) -> Self {
+        let (control, outgoing) = mpsc::channel(CONTROL_QUEUE);
+        let (serve, serve_queue) = mpsc::channel(bulk::SERVE_QUEUE);
+        let task = tokio::spawn(async move {
+            let error = control::run(conn, stream, outgoing, inputs.clone()).await;
+            let _ = inputs.send(Input::SessionEnded { conn, error }).await;
+        });
+        Self {
+            peer,
+            connection,
+            control,
+            serve,
+            serve_queue: Some(serve_queue),
+            bulk_requested: false,
+            received: Arc::default(),
+            tasks: vec![task.abort_handle()],
+        }
+    }
+
+    /// Queues a message; false if the peer has not read the last ones.
+    pub(super) fn send(&self, message: Message) -> bool {
+        self.control.try_send(message).is_ok()
+    }
+
+    /// Queues a block to read and send; false if more are queued than the engine allows a peer.
+    pub(super) fn serve(&self, serve: Serve) -> bool {
+        self.serve.try_send(serve).is_ok()
+    }
+
+    /// Takes what the bulk writer will need once its stream is open.
+    pub(super) fn take_serve_queue(&mut self) -> Option<mpsc::Receiver<Serve>> {
+        self.serve_queue.take()
+    }
+
+    /// Starts sending blocks over `stream`.
+    pub(super) fn start_bulk_writer(
+        &mut self,
+        conn: ConnId,
+        stream: Stream,
+        queue: mpsc::Receiver<Serve>,
+        pool: BlockPool,
+        inputs: mpsc::Sender<Input>,
+    ) {
+        let task = tokio::spawn(async move {
+            let error = bulk::write(stream, queue, pool, inputs.clone()).await;
+            let _ = inputs.send(Input::SessionEnded { conn, error }).await;
+        });
+        self.tasks.push(task.abort_handle());
+    }
+
+    /// Starts reading the peer's blocks from `stream`.
+    pub(super) fn start_bulk_reader(
+        &mut self,
+        conn: ConnId,
+        stream: InboundStream,
+        pool: BlockPool,
+        inputs: mpsc::Sender<Input>,
+    ) {
+        let received = Arc::clone(&self.received);
+        let task = tokio::spawn(async move {
+            let error = bulk::read(conn, stream, received, pool, inputs.clone()).await;
+            let _ = inputs.send(Input::SessionEnded { conn, error }).await;
+        });
+        self.tasks.push(task.abort_handle());
+    }
+
+    /// Payload bytes that arrived since the last call.
+    pub(super) fn take_received(&self) -> u64 {
+        self.received.swap(0, Ordering::Relaxed)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// A control stream, opened by either side.
+#[derive(Debug)]
+pub(super) enum ControlStream {
+    /// By us: its kind is still to be said.
+    Outbound(Stream),
+    /// By the peer: its kind has been read.
+    Inbound(InboundStream),
+}
+
+/// Reads the first byte of a stream that a peer opened.
+pub(super) async fn read_kind(stream: &mut Stream) -> Result<StreamKind, SessionError> {
+    use futures::AsyncReadExt as _;
+    let mut first = [0; 1];
+    tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.read_exact(&mut first))
+        .await
+        .map_err(|_| SessionError::TimedOut)??;
+    StreamKind::from_byte(first[0]).ok_or_else(|| SessionError::StreamKind(first[0]))
+}

@@ -1,0 +1,146 @@
+//! The libp2p swarm: transports and behaviours, with their limits.
+
+use std::{num::NonZeroUsize, time::Duration};
+
+use libp2p::{
+    Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, connection_limits::ConnectionLimits, identify,
+    identity::Keypair, kad, mdns, noise, ping, swarm::NetworkBehaviour, swarm::behaviour::toggle::Toggle, tcp, tls,
+    yamux,
+};
+
+use super::{network::AddressClass, network::classify, swap};
+use crate::api::{Failure, FailureKind, NetworkKind};
+
+/// Connections that the node holds at once, both directions together.
+const MAX_CONNECTIONS: u32 = 512;
+/// Connections that wait for their handshake, for each direction.
+const MAX_PENDING_CONNECTIONS: u32 = 128;
+/// Connections to one peer: one in use, one from a simultaneous dial, one that a relay made.
+const MAX_CONNECTIONS_PER_PEER: u32 = 4;
+/// Real replies of the public DHT reach 43 kB, beyond the library's default of 16 KiB.
+const MAX_KAD_PACKET: usize = 1024 * 1024;
+/// Wide look-ups find the first provider sooner.
+const KAD_PARALLELISM: NonZeroUsize = NonZeroUsize::new(10).expect("ten is not zero");
+const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a connection that nobody uses stays open: long enough for the next look-up.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Own records that the node may provide, foreign ones counted.
+const MAX_PROVIDED_KEYS: usize = 100_000;
+/// Bytes that a QUIC stream and connection may have in flight towards us.
+const QUIC_STREAM_WINDOW: u32 = 16 * 1024 * 1024;
+const QUIC_CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Everything that the node speaks.
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    pub(super) limits: connection_limits::Behaviour,
+    pub(super) identify: identify::Behaviour,
+    pub(super) ping: ping::Behaviour,
+    pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
+    pub(super) mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) swap: swap::Behaviour,
+}
+
+/// Builds the swarm; it does not listen yet.
+pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result<Swarm<Behaviour>, Failure> {
+    let fail = |what: &str, cause: String| {
+        Failure::new(
+            FailureKind::Network,
+            format!("cannot set up {what}: {cause}"),
+            "check that this system allows network sockets, then try again",
+        )
+    };
+    let builder = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(
+            tcp::Config::default().nodelay(true),
+            (tls::Config::new, noise::Config::new),
+            yamux::Config::default,
+        )
+        .map_err(|e| fail("TCP", e.to_string()))?
+        .with_quic_config(|mut config| {
+            config.max_stream_data = QUIC_STREAM_WINDOW;
+            config.max_connection_data = QUIC_CONNECTION_WINDOW;
+            config
+        });
+    // Names are resolved only where built-in or given entry points may be names.
+    let builder = builder.with_dns().map_err(|e| fail("DNS", e.to_string()))?;
+    let swarm = builder
+        .with_behaviour(|key| behaviour(key, network, offline))
+        .map_err(|e| fail("the node", e.to_string()))?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT).with_smart_dial())
+        .build();
+    Ok(swarm)
+}
+
+fn behaviour(
+    key: &Keypair,
+    network: NetworkKind,
+    offline: bool,
+) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
+    let local = PeerId::from(key.public());
+    let limits = ConnectionLimits::default()
+        .with_max_established(Some(MAX_CONNECTIONS))
+        .with_max_pending_incoming(Some(MAX_PENDING_CONNECTIONS))
+        .with_max_pending_outgoing(Some(MAX_PENDING_CONNECTIONS))
+        .with_max_established_per_peer(Some(MAX_CONNECTIONS_PER_PEER));
+    let mdns = (network.multicasts() && !offline)
+        .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), local))
+        .transpose()?;
+    Ok(Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        identify: identify::Behaviour::new(
+            identify::Config::new("/modswarm/1".to_owned(), key.public()).with_agent_version(agent_version()),
+        ),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
+        kad: kademlia(local, network),
+        mdns: mdns.into(),
+        swap: swap::Behaviour::new(local),
+    })
+}
+
+fn kademlia(local: PeerId, network: NetworkKind) -> kad::Behaviour<kad::store::MemoryStore> {
+    let mut config = kad::Config::new(network.kad_protocol());
+    config
+        .set_max_packet_size(MAX_KAD_PACKET)
+        .set_parallelism(KAD_PARALLELISM)
+        .set_query_timeout(KAD_QUERY_TIMEOUT)
+        // Republishing has a schedule of its own: the library's fires all keys at once.
+        .set_provider_publication_interval(None)
+        .set_publication_interval(None)
+        .set_replication_interval(None);
+    let records = kad::store::MemoryStoreConfig {
+        max_provided_keys: MAX_PROVIDED_KEYS,
+        ..Default::default()
+    };
+    let mut kad = kad::Behaviour::with_config(local, kad::store::MemoryStore::with_config(local, records), config);
+    let mode = if network.trusts_listen_addresses() {
+        kad::Mode::Server
+    } else {
+        kad::Mode::Client
+    };
+    kad.set_mode(Some(mode));
+    kad
+}
+
+/// The program and its version, as peers see it.
+pub(super) fn agent_version() -> String {
+    concat!("modswarm/", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// Splits addresses into those to dial at once and those to dial if all of the first fail: where bulk TCP on this machine or LAN
+/// is possible, nothing else is tried first.
+pub(super) fn dial_order(mut addrs: Vec<Multiaddr>) -> (Vec<Multiaddr>, Vec<Multiaddr>) {
+    addrs.sort_by_key(classify);
+    addrs.dedup();
+    let near = addrs
+        .iter()
+        .take_while(|addr| classify(addr) == AddressClass::NearTcp)
+        .count();
+    if near == 0 {
+        return (addrs, Vec::new());
+    }
+    let rest = addrs.split_off(near);
+    (addrs, rest)
+}

@@ -1,0 +1,606 @@
+//! Beginning a download, or going on with one: look, decide, check the room, make the rows.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bitvec::vec::BitVec;
+use modswarm_protocol::{
+    Cid,
+    format::{Content, Manifest, Name, Part, path::case_key},
+};
+use rusqlite::Transaction;
+
+use super::{
+    Download, DownloadSpec,
+    inspect::{There, inspect},
+    layout::Layout,
+    place::{Replace, Target},
+    staging_name,
+    state::{Slot, Start, State},
+};
+use crate::{
+    error::{BeginError, Blockage, IndexError},
+    fs::{self, Dir, Identity},
+    home::{Place, PlaceFile},
+    index::rows::{self, FileRow, FileState, LeafRow, NewFile, PackRow},
+    observer::{Meter, Observer, Warning},
+    packs::{Origin, PackId, PackRecord, PackState},
+    store::Inner,
+};
+
+pub(crate) fn resume(inner: &Arc<Inner>, id: PackId, observer: &dyn Observer) -> Result<Download, BeginError> {
+    let row = rows::pack(&*inner.index.reader()?, id)?;
+    let row = row.filter(|row| row.record.state == PackState::Downloading);
+    let row = row.ok_or_else(|| IndexError::Other("there is no such unfinished download".to_owned()))?;
+    let name = Name::normalised(&row.record.name).map_err(|e| IndexError::Other(e.to_string()))?;
+    let spec = DownloadSpec {
+        pack: row.record.pack,
+        content: row.record.content,
+        name,
+        destination: row.record.path.clone(),
+        selection: row.selection.as_deref().map(bits),
+        overwrite: row.overwrite,
+        network: row.record.network,
+    };
+    begin(inner, &spec, observer)
+}
+
+/// All bits of `bytes`; those beyond the number of files are zeros and mean nothing.
+fn bits(bytes: &[u8]) -> BitVec {
+    rows::bits_from_bytes(Some(bytes), bytes.len() * 8)
+        .iter()
+        .by_vals()
+        .collect()
+}
+
+/// What the home knows of a destination.
+struct Known {
+    destination: PathBuf,
+    stage: PathBuf,
+    /// The record of this content at this place.
+    record: Option<PackRow>,
+    /// Its files, by number.
+    files: HashMap<u32, FileRow>,
+    /// What the index has in place below the destination.
+    by_place: HashMap<Vec<u8>, FileRow>,
+    /// Rows of files that downloads put there, which an update may replace.
+    fetched: BTreeSet<i64>,
+}
+
+pub(crate) fn begin(inner: &Arc<Inner>, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Download, BeginError> {
+    let meter = Meter::new(observer);
+    let (content, manifest) = load(inner, spec)?;
+    // What a dropped download of the same place has written is to be in the rows that are read next.
+    let _ = inner.index.writer.flush();
+    let known = look_up(inner, spec)?;
+    let selected = select(spec, &content, &known);
+    let numbers: Vec<usize> = selected.iter_ones().collect();
+    check_names(&content, &numbers)?;
+    for path in content.skipped() {
+        meter.warn(Warning::EntrySkipped(path.clone()));
+    }
+    let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
+
+    let there = inspect(
+        inner,
+        &content,
+        &numbers,
+        &known.destination,
+        &known.by_place,
+        profile.as_deref(),
+        &meter,
+    )?;
+    let decided = decide(spec, &content, &known, &numbers, there)?;
+    let whole_content = selected.all();
+    let layout = Layout::new(&content, |number| selected[number]);
+    let present = present(&content, &layout, &known, &decided);
+    check_room(&content, &layout, &known, &decided, &present)?;
+
+    let make = |path: &Path| {
+        let path = path.to_owned();
+        move |source: io::Error| match fs::is_disk_full(&source) {
+            true => BeginError::DiskFull {
+                path,
+                needed: 0,
+                free: 0,
+            },
+            false => BeginError::Io { path, source },
+        }
+    };
+    std::fs::create_dir_all(&known.stage).map_err(make(&known.stage))?;
+    let stage_dir = Dir::open(&known.stage).map_err(make(&known.stage))?;
+    let record = PackRecord {
+        id: PackId(0),
+        pack: spec.pack,
+        content: spec.content,
+        name: spec.name.as_str().to_owned(),
+        network: spec.network,
+        path: known.destination.clone(),
+        origin: Origin::Fetched,
+        state: PackState::Downloading,
+        files: numbers.len() as u64,
+        bytes: numbers.iter().map(|&number| content.files()[number].size).sum(),
+        pieces: content.map().len(),
+        pieces_here: 0,
+        piece_bytes: content.map().bytes(),
+        piece_bytes_here: 0,
+        partial: !whole_content,
+        created: crate::packs::now_secs(),
+    };
+    if let (Some(pack), Some((_, bytes))) = (&spec.pack, &manifest) {
+        let plain = inner.lock.pack_dir(pack).join("pack.json");
+        crate::home::write_plain(&plain, bytes).map_err(make(&plain))?;
+    }
+    let selection: Option<Vec<u8>> = (!whole_content).then(|| {
+        let set = selected.iter().by_vals().collect();
+        rows::bits_to_bytes(&set)
+    });
+    let (id, slots) = put_rows(inner, spec, &content, &known, &record, selection, decided, profile)?;
+    let place = PlaceFile::new(id, &record, Place::Downloading);
+    inner.lock.write_place(&place).map_err(make(inner.lock.home()))?;
+
+    let state = Arc::new(State::new(
+        inner,
+        Start {
+            id,
+            content,
+            destination: known.destination,
+            stage: known.stage,
+            stage_dir,
+            whole_content,
+            layout,
+            slots,
+            present,
+        },
+    ));
+    inner.register_download(id, &state);
+    state.tell()?;
+    Ok(Download::new(state))
+}
+
+type Loaded = (Arc<Content>, Option<(Manifest, Vec<u8>)>);
+
+/// The content, and pack.json where the nodes of the pack are here.
+fn load(inner: &Inner, spec: &DownloadSpec) -> Result<Loaded, BeginError> {
+    let manifest = match &spec.pack {
+        Some(pack) => match inner.lock.read_manifest(pack) {
+            Some(manifest) => Some(manifest),
+            None => inner
+                .skeleton(pack, None)?
+                .and_then(|skeleton| skeleton.pack)
+                .map(|head| (head.manifest, head.manifest_bytes.to_vec())),
+        },
+        None => None,
+    };
+    let content = inner
+        .content_named(&spec.content, Some(&spec.name))?
+        .ok_or(BeginError::UnknownContent(spec.content))?;
+    Ok((content, manifest))
+}
+
+/// `path` without symlinks and `..`, as far as it exists.
+fn resolve(path: &Path) -> Result<PathBuf, BeginError> {
+    let io = |source| BeginError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let absolute = std::path::absolute(path).map_err(io)?;
+    let existing = fs::existing_ancestor(&absolute);
+    let rest = absolute.strip_prefix(&existing).unwrap_or(Path::new(""));
+    if rest.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
+        return Err(io(io::ErrorKind::InvalidInput.into()));
+    }
+    let existing = existing.canonicalize().map_err(io)?;
+    // Joining nothing would add a separator.
+    Ok(if rest.as_os_str().is_empty() {
+        existing
+    } else {
+        existing.join(rest)
+    })
+}
+
+fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
+    let destination = resolve(&spec.destination)?;
+    let conn = inner.index.reader()?;
+    let at_place = rows::packs_at(&conn, fs::path_bytes(&destination))?;
+    if at_place.iter().any(|row| inner.open_download(row.record.id).is_some()) {
+        return Err(BeginError::InUse(destination));
+    }
+    let mut fetched = BTreeSet::new();
+    for row in at_place.iter().filter(|row| row.record.origin == Origin::Fetched) {
+        fetched.extend(
+            rows::files_of_pack(&conn, row.record.id)?
+                .into_iter()
+                .map(|(_, file)| file.id),
+        );
+    }
+    let record = at_place
+        .into_iter()
+        .find(|row| row.record.content == spec.content && row.record.state != PackState::Superseded);
+    let files = match &record {
+        Some(row) => rows::files_of_pack(&conn, row.record.id)?.into_iter().collect(),
+        None => HashMap::new(),
+    };
+    let by_place = match rows::find_root(&conn, fs::path_bytes(&destination))? {
+        Some(root) => rows::files_of_root(&conn, root)?
+            .into_iter()
+            .map(|row| (row.path.clone(), row))
+            .collect(),
+        None => HashMap::new(),
+    };
+    let stage = match record.as_ref().and_then(|row| row.stage.clone()) {
+        Some(stage) => fs::path_from(stage),
+        None => stage_for(&spec.content, &destination),
+    };
+    Ok(Known {
+        destination,
+        stage,
+        record,
+        files,
+        by_place,
+        fetched,
+    })
+}
+
+/// Next to the destination; in it, if it is the root of a file system of its own.
+fn stage_for(content: &Cid, destination: &Path) -> PathBuf {
+    let name = staging_name(content, destination);
+    match destination.parent() {
+        Some(parent) if !destination.exists() || fs::device(parent).ok() == fs::device(destination).ok() => {
+            parent.join(name)
+        }
+        _ => destination.join(name),
+    }
+}
+
+/// What is asked for, and what an earlier download of the same content has put there.
+fn select(spec: &DownloadSpec, content: &Content, known: &Known) -> BitVec {
+    let files = content.files().len();
+    let Some(asked) = &spec.selection else {
+        return BitVec::repeat(true, files);
+    };
+    let placed = |number: usize| {
+        let row = known.files.get(&(number as u32));
+        row.is_some_and(|row| row.stage.is_none() && row.state == FileState::Whole)
+    };
+    (0..files)
+        .map(|number| asked.get(number).is_some_and(|bit| *bit) || placed(number))
+        .collect()
+}
+
+fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
+    let mut blocked = Vec::new();
+    let mut folded: HashMap<String, usize> = HashMap::new();
+    for &number in numbers {
+        let path = &content.files()[number].path;
+        if let Some(issue) = path.names().find_map(fs::name_issue) {
+            blocked.push(Blockage::Name(path.clone(), issue));
+        }
+        if fs::CASE_FOLDS
+            && let Some(other) = folded.insert(case_key(path.as_str()), number)
+        {
+            blocked.push(Blockage::CaseTwins(content.files()[other].path.clone(), path.clone()));
+        }
+    }
+    if blocked.is_empty() {
+        Ok(())
+    } else {
+        Err(BeginError::Blocked(blocked))
+    }
+}
+
+/// What is to become of one selected file.
+struct Decided {
+    number: usize,
+    what: What,
+}
+
+enum What {
+    /// It is there already.
+    Adopt {
+        identity: Identity,
+        seen: i64,
+        row: Option<i64>,
+        /// Its row and leaves are to be written (again).
+        fresh: bool,
+    },
+    /// It is to be staged; the row that it has been staged under.
+    Stage { replace: Replace, row: Option<FileRow> },
+}
+
+fn decide(
+    spec: &DownloadSpec,
+    content: &Content,
+    known: &Known,
+    numbers: &[usize],
+    there: Vec<There>,
+) -> Result<Vec<Decided>, BeginError> {
+    let mut would_overwrite = Vec::new();
+    let mut decided = Vec::with_capacity(numbers.len());
+    for (&number, there) in numbers.iter().zip(there) {
+        let file = &content.files()[number];
+        let at_place = known.by_place.get(file.path.as_str().as_bytes());
+        let row = known.files.get(&(number as u32)).filter(|row| row.stage.is_some());
+        let stage = |replace| What::Stage {
+            replace,
+            row: row.cloned(),
+        };
+        let what = match there {
+            There::Same { identity, seen, row } => What::Adopt {
+                identity,
+                seen,
+                row: row.or_else(|| at_place.filter(|row| row.cid == file.cid).map(|row| row.id)),
+                fresh: row.is_none(),
+            },
+            There::Nothing => stage(Replace::Nothing),
+            There::Differs(identity) => {
+                let known_as = at_place
+                    .filter(|row| known.fetched.contains(&row.id))
+                    .filter(|row| identity.is_some_and(|now| row.identity.same_bytes(&now)));
+                match known_as {
+                    Some(row) => stage(Replace::Known(row.id, row.identity)),
+                    None if spec.overwrite => stage(Replace::Anything(at_place.map(|row| row.id))),
+                    None => {
+                        would_overwrite.push(file.path.clone());
+                        continue;
+                    }
+                }
+            }
+        };
+        decided.push(Decided { number, what });
+    }
+    if would_overwrite.is_empty() {
+        Ok(decided)
+    } else {
+        Err(BeginError::WouldOverwrite {
+            destination: known.destination.clone(),
+            files: would_overwrite,
+        })
+    }
+}
+
+/// The staged file of `row`, if it is there as it should be.
+fn staged(known: &Known, content: &Content, number: usize, row: &FileRow) -> Option<std::fs::File> {
+    let file = fs::open_read(&known.stage.join(row.id.to_string())).ok()?;
+    let size = fs::identity(&file).ok()?.size;
+    (size == content.files()[number].size).then_some(file)
+}
+
+/// Which places are filled: all of adopted files, and those of staged files whose pieces are committed.
+fn present(content: &Content, layout: &Layout, known: &Known, decided: &[Decided]) -> BitVec {
+    let mut trusted = vec![false; content.files().len()];
+    let mut adopted = vec![false; content.files().len()];
+    for file in decided {
+        match &file.what {
+            What::Adopt { .. } => adopted[file.number] = true,
+            What::Stage { row: Some(row), .. } => {
+                trusted[file.number] = staged(known, content, file.number, row).is_some();
+            }
+            What::Stage { row: None, .. } => {}
+        }
+    }
+    let committed = match &known.record {
+        Some(row) => rows::bits_from_bytes(row.have.as_deref(), content.map().len() as usize),
+        None => content.map().none(),
+    };
+    let mut present = BitVec::repeat(false, layout.len());
+    for (piece, _) in content.map().iter() {
+        for place in layout.places(piece) {
+            let file = place.file as usize;
+            if adopted[file] || trusted[file] && committed[piece.as_usize()] {
+                present.set(place.number as usize, true);
+            }
+        }
+    }
+    present
+}
+
+/// Refuses what does not fit. Bytes of staged files that take room already are not needed again.
+fn check_room(
+    content: &Content,
+    layout: &Layout,
+    known: &Known,
+    decided: &[Decided],
+    present: &BitVec,
+) -> Result<(), BeginError> {
+    let mut needed: u64 = content
+        .map()
+        .iter()
+        .map(|(piece, leaf)| {
+            let absent = layout
+                .places(piece)
+                .filter(|place| !present[place.number as usize])
+                .count();
+            absent as u64 * u64::from(leaf.len)
+        })
+        .sum();
+    let files = decided.iter().filter(|file| matches!(file.what, What::Stage { .. }));
+    needed += files
+        .flat_map(|file| content.parts(&content.files()[file.number]))
+        .filter_map(|part| match part {
+            Part::Node { len, .. } => Some(u64::from(len)),
+            Part::Piece(_) => None,
+        })
+        .sum::<u64>();
+    let path = fs::existing_ancestor(&known.stage);
+    match fs::free_space(&path) {
+        Some(free) if free < needed => Err(BeginError::DiskFull {
+            path: known.destination.clone(),
+            needed,
+            free,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// One file's rows to write.
+struct FilePut {
+    number: u32,
+    path: Vec<u8>,
+    cid: Cid,
+    size: u64,
+    leaves: Vec<(i64, u64, u32)>,
+    /// A row that says of the place what is not so.
+    outdated: Option<i64>,
+    what: What,
+}
+
+#[allow(clippy::too_many_arguments, reason = "all of it is decided by one caller")]
+fn put_rows(
+    inner: &Inner,
+    spec: &DownloadSpec,
+    content: &Content,
+    known: &Known,
+    record: &PackRecord,
+    selection: Option<Vec<u8>>,
+    decided: Vec<Decided>,
+    profile: Option<String>,
+) -> Result<(PackId, Vec<Slot>), BeginError> {
+    let row = PackRow {
+        record: record.clone(),
+        root: 0,
+        have: Some(Vec::new()),
+        selection,
+        stage: Some(fs::path_bytes(&known.stage).to_owned()),
+        overwrite: spec.overwrite,
+    };
+    let puts: Vec<FilePut> = decided
+        .into_iter()
+        .map(|Decided { number, what }| {
+            let file = &content.files()[number];
+            let at_place = known.by_place.get(file.path.as_str().as_bytes()).map(|row| row.id);
+            let (fresh, outdated) = match &what {
+                What::Adopt { row, fresh, .. } => (*fresh, at_place.filter(|_| row.is_none())),
+                What::Stage {
+                    replace: Replace::Nothing,
+                    ..
+                } => (false, at_place),
+                What::Stage { .. } => (false, None),
+            };
+            FilePut {
+                number: number as u32,
+                path: file.path.as_str().as_bytes().to_owned(),
+                cid: file.cid,
+                size: file.size,
+                leaves: if fresh { first_places(content, file) } else { Vec::new() },
+                outdated,
+                what,
+            }
+        })
+        .collect();
+    let same = known.record.as_ref().map(|row| row.record.id);
+    let root = fs::path_bytes(&known.destination).to_owned();
+    let files = content.files().len();
+    let (id, made) = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+        let root = rows::root_id(tx, &root)?;
+        let row = PackRow { root, ..row };
+        let id = match same {
+            Some(id) => {
+                rows::renew_pack(tx, id, &row)?;
+                id
+            }
+            None => rows::insert_pack(tx, &row)?,
+        };
+        let made = put_files(tx, id, root, puts, profile.as_deref())?;
+        Ok((id, made))
+    })?;
+    let mut slots = vec![Slot::Out; files];
+    for (number, slot) in made {
+        slots[number as usize] = slot;
+    }
+    Ok((id, slots))
+}
+
+/// `(prefix, offset, len)` of each distinct leaf of a file, where it occurs first.
+fn first_places(content: &Content, file: &modswarm_protocol::format::File) -> Vec<(i64, u64, u32)> {
+    let mut seen = std::collections::HashSet::new();
+    content
+        .spans(file)
+        .filter_map(|span| match span.part {
+            Part::Piece(piece) if seen.insert(piece) => {
+                Some((content.map().leaf(piece).cid.prefix() as i64, span.offset, span.len))
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+fn put_files(
+    tx: &Transaction<'_>,
+    id: PackId,
+    root: i64,
+    puts: Vec<FilePut>,
+    profile: Option<&str>,
+) -> Result<Vec<(u32, Slot)>, IndexError> {
+    let mut slots = Vec::with_capacity(puts.len());
+    let mut leaves = Vec::new();
+    for put in puts {
+        let new = |stage, state, identity, seen| NewFile {
+            root,
+            path: &put.path,
+            stage,
+            state,
+            identity,
+            seen,
+            cid: put.cid,
+            profile,
+        };
+        if let Some(outdated) = put.outdated {
+            rows::delete_file(tx, outdated)?;
+        }
+        let slot = match put.what {
+            What::Adopt {
+                identity,
+                seen,
+                row,
+                fresh,
+            } => {
+                let row = match row {
+                    Some(row) if fresh => {
+                        rows::place_file(tx, row, &identity, seen)?;
+                        row
+                    }
+                    Some(row) => row,
+                    None => rows::insert_file(tx, &new(None, FileState::Whole, identity, seen))?,
+                };
+                leaves.extend(put.leaves.iter().map(|&(prefix, offset, len)| LeafRow {
+                    prefix,
+                    file: row,
+                    offset,
+                    len,
+                }));
+                Slot::Placed(row)
+            }
+            What::Stage { replace, row } => {
+                let row = match row {
+                    Some(row) => row.id,
+                    None => {
+                        let identity = Identity {
+                            dev: 0,
+                            file: 0,
+                            size: put.size,
+                            mtime: 0,
+                            ctime: 0,
+                        };
+                        rows::insert_file(tx, &new(Some(id.0), FileState::Staged, identity, 0))?
+                    }
+                };
+                Slot::Staged(Target { row, replace })
+            }
+        };
+        let row = match &slot {
+            Slot::Staged(target) => target.row,
+            Slot::Placed(row) => *row,
+            Slot::Out => continue,
+        };
+        rows::insert_pack_file(tx, id, put.number, row)?;
+        slots.push((put.number, slot));
+    }
+    leaves.sort_unstable();
+    rows::insert_leaves(tx, &leaves)?;
+    Ok(slots)
+}

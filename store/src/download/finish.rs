@@ -1,0 +1,260 @@
+//! Ending a download: everything in place and durable, the former version superseded.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use modswarm_protocol::{Cid, format::PackPath};
+
+use super::{
+    Finished,
+    place::{PlaceError, make_folders},
+    state::{Slot, State},
+};
+use crate::{
+    error::{FinishError, IndexError},
+    fs::{self, Dir},
+    home::{Place, PlaceFile},
+    index::rows::{self, FileRow, PackRow},
+    packs::{Origin, PackState},
+    share::{Supersede, apply_superseded, surviving},
+};
+
+pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
+    let wanted = state.layout.wanted().count_ones();
+    let missing = wanted - state.have().count_ones();
+    if missing > 0 {
+        return Err(FinishError::Incomplete(missing as u32));
+    }
+    // Those that could not be placed before get another chance.
+    drop(state.stuck());
+    state.tell()?;
+    state.inner.index.writer.flush().map_err(|e| match e {
+        IndexError::DiskFull => FinishError::DiskFull(state.destination.clone()),
+        other => FinishError::Index(other),
+    })?;
+    complain(state)?;
+    lost_meanwhile(state)?;
+    make_all_folders(state)?;
+
+    let ended = end_rows(state)?;
+    let mut finished = Finished {
+        id: state.id,
+        path: state.destination.clone(),
+        removed: Vec::new(),
+        kept: Vec::new(),
+    };
+    remove_former(state, &ended, &mut finished);
+    let _ = std::fs::remove_dir_all(&state.stage);
+    state.end();
+    Ok(finished)
+}
+
+/// Says why files have not got their names.
+fn complain(state: &State) -> Result<(), FinishError> {
+    let stuck = state.stuck();
+    let mut differ: Vec<PackPath> = Vec::new();
+    let mut blocked = Vec::new();
+    for (number, error) in stuck {
+        match error {
+            PlaceError::Differs => differ.push(state.content.files()[number as usize].path.clone()),
+            PlaceError::Blocked(blockage) => blocked.push(blockage),
+            PlaceError::Io(path, source) if fs::is_disk_full(&source) => return Err(FinishError::DiskFull(path)),
+            PlaceError::Io(path, source) => return Err(FinishError::Io { path, source }),
+        }
+    }
+    if !blocked.is_empty() {
+        return Err(FinishError::Blocked(blocked));
+    }
+    if !differ.is_empty() {
+        differ.sort_unstable();
+        return Err(FinishError::WouldOverwrite {
+            destination: state.destination.clone(),
+            files: differ,
+        });
+    }
+    Ok(())
+}
+
+/// Looks at every file once more, so that its time stamps are older than the look. What was deleted since it was placed is to be fetched again.
+fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
+    let placed: Vec<(u32, i64)> = {
+        let moving = crate::lock(&state.moving);
+        let slots = moving.slots.iter().enumerate();
+        slots
+            .filter_map(|(number, slot)| match slot {
+                Slot::Placed(row) => Some((number as u32, *row)),
+                _ => None,
+            })
+            .collect()
+    };
+    let conn = state.inner.index.reader()?;
+    let rows: std::collections::HashMap<i64, FileRow> = rows::files_of_pack(&conn, state.id)?
+        .into_iter()
+        .map(|(_, row)| (row.id, row))
+        .collect();
+    drop(conn);
+    let mut gone = Vec::new();
+    let mut fresh = Vec::new();
+    for (number, row) in placed {
+        let path = state
+            .destination
+            .join(state.content.files()[number as usize].path.as_str());
+        let seen = fs::now_ns();
+        match fs::identity_at(&path) {
+            Ok(Some(now)) => {
+                if let Some(known) = rows.get(&row)
+                    && known.identity == now
+                    && now.is_racy(known.seen)
+                {
+                    fresh.push((row, now, seen));
+                }
+            }
+            Ok(None) => gone.push(number),
+            Err(e) if fs::is_gone(&e) => gone.push(number),
+            Err(source) => return Err(FinishError::Io { path, source }),
+        }
+    }
+    if !fresh.is_empty() {
+        state.inner.index.writer.run(move |tx| -> Result<(), IndexError> {
+            for (row, identity, seen) in &fresh {
+                rows::place_file(tx, *row, identity, *seen)?;
+            }
+            Ok(())
+        })?;
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let missing = state.take_back(&gone)?;
+    if missing > 0 {
+        return Err(FinishError::Incomplete(missing));
+    }
+    // Files without pieces of their own are simply made again.
+    state.tell()?;
+    state.inner.index.writer.flush()?;
+    complain(state)
+}
+
+fn make_all_folders(state: &State) -> Result<(), FinishError> {
+    let io = |source: io::Error| match fs::is_disk_full(&source) {
+        true => FinishError::DiskFull(state.destination.clone()),
+        false => FinishError::Io {
+            path: state.destination.clone(),
+            source,
+        },
+    };
+    std::fs::create_dir_all(&state.destination).map_err(io)?;
+    let root = Dir::open(&state.destination).map_err(io)?;
+    let mut folders: Vec<&str> = Vec::new();
+    if state.whole_content {
+        for path in state.content.dirs() {
+            match make_folders(&root, &state.destination, path) {
+                Ok(_) => folders.push(path.as_str()),
+                Err(PlaceError::Blocked(blockage)) => return Err(FinishError::Blocked(vec![blockage])),
+                Err(PlaceError::Io(path, source)) => return Err(FinishError::Io { path, source }),
+                Err(PlaceError::Differs) => {}
+            }
+        }
+    }
+    fs::sync_folders(&root, &folders).map_err(io)?;
+    if let Some(parent) = state.destination.parent() {
+        fs::sync_dir(parent).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// A former version: its files, which are looked at after the rows say that it is former.
+struct Former {
+    files: Vec<FileRow>,
+}
+
+fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
+    let conn = state.inner.index.reader()?;
+    let others: Vec<PackRow> = rows::packs_at(&conn, fs::path_bytes(&state.destination))?
+        .into_iter()
+        .filter(|row| row.record.id != state.id)
+        .collect();
+    let mut former = Vec::new();
+    let mut supersede: Vec<Supersede> = Vec::new();
+    // With only some files selected, the other version is still there with the rest.
+    if state.whole_content {
+        let survivors: HashSet<Cid> = state.content.map().iter().map(|(_, leaf)| leaf.cid).collect();
+        for row in &others {
+            let files = rows::files_of_pack(&conn, row.record.id)?;
+            if row.record.origin == Origin::Fetched && row.record.state != PackState::Superseded {
+                former.push(Former {
+                    files: files.into_iter().map(|(_, file)| file).collect(),
+                });
+            }
+            supersede.extend(surviving(&state.inner, row, &survivors));
+        }
+    }
+    drop(conn);
+    let id = state.id;
+    let have = state.have();
+    let here = state.plan().piece_bytes_here;
+    let blob = (!have.all()).then(|| rows::bits_to_bytes(&have));
+    let superseded: Vec<_> = supersede.iter().map(|old| (old.id, old.pieces)).collect();
+    let record = state.inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+        apply_superseded(tx, &supersede)?;
+        rows::set_have(tx, id, blob.as_deref(), have.count_ones() as u32, here)?;
+        rows::set_pack_state(tx, id, PackState::Whole)?;
+        rows::end_stage(tx, id)?;
+        rows::pack(tx, id)
+    })?;
+    for row in others.iter().filter(|row| superseded.contains(&(row.record.id, 0))) {
+        let _ = state.inner.lock.forget_place(&row.record);
+    }
+    if let Some(row) = record {
+        let place = PlaceFile::new(id, &row.record, Place::Whole);
+        state.inner.lock.write_place(&place).map_err(|source| FinishError::Io {
+            path: state.inner.lock.home().to_owned(),
+            source,
+        })?;
+    }
+    state.inner.forget_withdrawn(&state.content.cid());
+    Ok(former)
+}
+
+/// Deletes files of former versions that this one does not have, as far as they are as a download left them, and folders that this leaves empty.
+fn remove_former(state: &State, former: &[Former], finished: &mut Finished) {
+    let own: HashSet<&[u8]> = state
+        .content
+        .files()
+        .iter()
+        .map(|f| f.path.as_str().as_bytes())
+        .collect();
+    let own_dirs: HashSet<&str> = state.content.dirs().iter().map(PackPath::as_str).collect();
+    let mut parents: BTreeSet<PathBuf> = BTreeSet::new();
+    let leftover = former.iter().flat_map(|f| &f.files);
+    let mut rows_gone = Vec::new();
+    for file in leftover.filter(|f| f.stage.is_none() && !own.contains(f.path.as_slice())) {
+        let place = fs::path_from(file.path.clone());
+        let path = state.destination.join(&place);
+        let named = place.to_str().and_then(|text| PackPath::new(text).ok());
+        match fs::identity_at(&path) {
+            Ok(Some(now)) if file.identity.same_bytes(&now) && std::fs::remove_file(&path).is_ok() => {
+                finished.removed.extend(named);
+                rows_gone.push(file.id);
+                let between = place.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
+                parents.extend(between.map(std::path::Path::to_owned));
+            }
+            Err(e) if fs::is_gone(&e) => rows_gone.push(file.id),
+            _ => finished.kept.extend(named),
+        }
+    }
+    for dir in parents.iter().rev() {
+        if !dir.to_str().is_some_and(|dir| own_dirs.contains(dir)) {
+            let _ = std::fs::remove_dir(state.destination.join(dir));
+        }
+    }
+    if !rows_gone.is_empty() {
+        let _ = state.inner.index.writer.run(move |tx| -> Result<(), IndexError> {
+            rows_gone.iter().try_for_each(|file| rows::delete_file(tx, *file))
+        });
+    }
+}

@@ -1,0 +1,265 @@
+//! Looking at what stands at a destination, before anything is written.
+
+use std::{collections::HashMap, io, path::Path};
+
+use modswarm_protocol::format::{Content, PackPath, Part};
+use rayon::prelude::*;
+
+use crate::{
+    error::{BeginError, Blockage},
+    fs::{self, Dir, Entry, Identity},
+    index::rows::FileRow,
+    observer::{Meter, Stage},
+    store::Inner,
+};
+
+/// What stands where a file of the content belongs.
+#[derive(Debug)]
+pub(crate) enum There {
+    Nothing,
+    /// The file itself, and since when that is certain. The row of the index that says so, if one did.
+    Same {
+        identity: Identity,
+        seen: i64,
+        row: Option<i64>,
+    },
+    /// A file (with its identity) or symlink that differs.
+    Differs(Option<Identity>),
+}
+
+/// A step from folder to folder that keeps the folders on the way open.
+struct Walker<'a> {
+    root: &'a Dir,
+    open: Vec<(String, Option<Dir>)>,
+}
+
+impl Walker<'_> {
+    /// The folder that `path` lies in; `None` if there is none.
+    fn parent_of(&mut self, path: &PackPath) -> Result<Option<&Dir>, (usize, io::Error)> {
+        let names: Vec<&str> = path.names().collect();
+        let folders = &names[..names.len() - 1];
+        let same = self
+            .open
+            .iter()
+            .zip(folders)
+            .take_while(|((open, _), name)| open == *name)
+            .count();
+        self.open.truncate(same);
+        for (depth, name) in folders.iter().enumerate().skip(same) {
+            let next = match self.open.last() {
+                Some((_, None)) => None,
+                Some((_, Some(dir))) => open_folder(dir, name, depth)?,
+                None => open_folder(self.root, name, depth)?,
+            };
+            self.open.push(((*name).to_owned(), next));
+        }
+        Ok(match self.open.last() {
+            Some((_, dir)) => dir.as_ref(),
+            None => Some(self.root),
+        })
+    }
+}
+
+fn open_folder(dir: &Dir, name: &str, depth: usize) -> Result<Option<Dir>, (usize, io::Error)> {
+    match dir.folder(name) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err((depth, e)),
+    }
+}
+
+/// Looks at the place of every file of `numbers`; the answers are in their order. `known` has the index's rows by place.
+pub(crate) fn inspect(
+    inner: &Inner,
+    content: &Content,
+    numbers: &[usize],
+    destination: &Path,
+    known: &HashMap<Vec<u8>, FileRow>,
+    profile: Option<&str>,
+    meter: &Meter<'_>,
+) -> Result<Vec<There>, BeginError> {
+    let Some(root) = open_root(destination)? else {
+        return Ok(numbers.iter().map(|_| There::Nothing).collect());
+    };
+    let mut blocked = Vec::new();
+    let mut walker = Walker {
+        root: &root,
+        open: Vec::new(),
+    };
+    let mut there = Vec::with_capacity(numbers.len());
+    // Positions of those that must be read to know.
+    let mut doubtful: Vec<usize> = Vec::new();
+    for &number in numbers {
+        let file = &content.files()[number];
+        let shown = destination.join(file.path.as_str());
+        let parent = match walker.parent_of(&file.path) {
+            Ok(parent) => parent,
+            Err((depth, e)) => {
+                let at: std::path::PathBuf = file.path.names().take(depth + 1).collect();
+                blocked.push(blockage(&destination.join(at), e)?);
+                there.push(There::Nothing);
+                continue;
+            }
+        };
+        let io = |source| BeginError::Io {
+            path: shown.clone(),
+            source,
+        };
+        let entry = match parent {
+            Some(dir) => dir.entry(file.path.file_name()).map_err(io)?,
+            None => None,
+        };
+        there.push(match entry {
+            None => There::Nothing,
+            Some(Entry::Symlink) => There::Differs(None),
+            Some(Entry::Folder) => {
+                blocked.push(Blockage::FolderForFile(shown));
+                There::Nothing
+            }
+            Some(Entry::Special) => {
+                blocked.push(Blockage::Special(shown));
+                There::Nothing
+            }
+            Some(Entry::File(identity)) if identity.size != file.size => There::Differs(Some(identity)),
+            Some(Entry::File(identity)) => {
+                let row = known.get(file.path.as_str().as_bytes());
+                match row.filter(|row| row.vouches_for(&identity)) {
+                    Some(row) if row.cid == file.cid => There::Same {
+                        identity,
+                        seen: row.seen,
+                        row: Some(row.id),
+                    },
+                    // Cut and hashed alike, another CID means other bytes.
+                    Some(row)
+                        if row.cid.hash() == file.cid.hash()
+                            && profile.is_some()
+                            && row.profile.as_deref() == profile =>
+                    {
+                        There::Differs(Some(identity))
+                    }
+                    _ => {
+                        doubtful.push(there.len());
+                        There::Differs(Some(identity))
+                    }
+                }
+            }
+        });
+    }
+    if !blocked.is_empty() {
+        return Err(BeginError::Blocked(blocked));
+    }
+    let bytes = doubtful.iter().map(|&at| content.files()[numbers[at]].size).sum();
+    meter.stage(Stage::Checking, bytes, doubtful.len() as u64);
+    let look = |&at: &usize| -> Result<(usize, Option<There>), BeginError> {
+        let file = &content.files()[numbers[at]];
+        let same = read_and_compare(inner, content, file, &root, meter).map_err(|e| match e {
+            Unread::Cancelled => BeginError::Cancelled,
+            Unread::Io(source) => BeginError::Io {
+                path: destination.join(file.path.as_str()),
+                source,
+            },
+        })?;
+        meter.add_file();
+        Ok((at, same))
+    };
+    let looked: Vec<_> = inner
+        .pool
+        .install(|| doubtful.par_iter().map(look).collect::<Result<_, _>>())?;
+    for (at, same) in looked {
+        if let Some(same) = same {
+            there[at] = same;
+        }
+    }
+    if !doubtful.is_empty() {
+        meter.report();
+    }
+    Ok(there)
+}
+
+fn open_root(destination: &Path) -> Result<Option<Dir>, BeginError> {
+    match Dir::open(destination) {
+        Ok(dir) => Ok(Some(dir)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(BeginError::Blocked(vec![Blockage::FileForFolder(
+            destination.to_owned(),
+        )])),
+        Err(source) => Err(BeginError::Io {
+            path: destination.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// What keeps a folder from being opened at `path`.
+fn blockage(path: &Path, e: io::Error) -> Result<Blockage, BeginError> {
+    let kind = std::fs::symlink_metadata(path).map(|m| m.file_type());
+    match kind {
+        Ok(kind) if kind.is_symlink() => Ok(Blockage::Symlink(path.to_owned())),
+        Ok(kind) if !kind.is_dir() => Ok(Blockage::FileForFolder(path.to_owned())),
+        _ => Err(BeginError::Io {
+            path: path.to_owned(),
+            source: e,
+        }),
+    }
+}
+
+enum Unread {
+    Cancelled,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Unread {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+/// Opens the file at `path` below `root`, following no symlink.
+fn open_below(root: &Dir, path: &PackPath) -> io::Result<std::fs::File> {
+    let mut dir: Option<Dir> = None;
+    let names: Vec<&str> = path.names().collect();
+    for name in &names[..names.len() - 1] {
+        dir = Some(dir.as_ref().unwrap_or(root).folder(name)?);
+    }
+    dir.as_ref().unwrap_or(root).open_file(path.file_name())
+}
+
+/// Whether the file below `root` is `file`, hashed as the content is cut; the file must not change meanwhile.
+fn read_and_compare(
+    inner: &Inner,
+    content: &Content,
+    file: &modswarm_protocol::format::File,
+    root: &Dir,
+    meter: &Meter<'_>,
+) -> Result<Option<There>, Unread> {
+    let opened = open_below(root, &file.path)?;
+    let before = fs::identity(&opened)?;
+    let mut buf = Vec::new();
+    for span in content.spans(file) {
+        if meter.cancelled() {
+            return Err(Unread::Cancelled);
+        }
+        buf.resize(span.len as usize, 0);
+        match fs::read_exact_at(&opened, &mut buf, span.offset) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            Err(e) => return Err(e.into()),
+        }
+        let same = match span.part {
+            Part::Piece(index) => content.map().leaf(index).cid.verifies(&buf),
+            Part::Node { cid, .. } => inner.carried(&cid).is_ok_and(|bytes| bytes == buf),
+        };
+        meter.add_bytes(u64::from(span.len), u64::from(span.len));
+        if !same {
+            return Ok(None);
+        }
+    }
+    let seen = fs::now_ns();
+    let identity = fs::identity(&opened)?;
+    let same = identity == before && identity.size == file.size;
+    Ok(same.then_some(There::Same {
+        identity,
+        seen,
+        row: None,
+    }))
+}

@@ -1,0 +1,186 @@
+//! The home folder: its lock, its layout, and the plain files from which the index can be rebuilt.
+//!
+//! ```text
+//! <home>/lock                        held by the one process that owns the home
+//! <home>/index.sqlite (-wal, -shm)   the index
+//! <home>/packs/<pack or content CID>/pack.json, pack.sig
+//! <home>/packs/<pack or content CID>/place-<number>.json     where it lies on this machine, one file each place
+//! ```
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use modswarm_protocol::{Cid, format::Manifest};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::HomeError,
+    fs,
+    packs::{Origin, PackId, PackRecord},
+};
+
+/// The right to use a home. One process at a time has it; it ends with the value, or with the process however that ends.
+#[derive(Debug)]
+pub struct HomeLock {
+    home: PathBuf,
+    _file: File,
+}
+
+impl HomeLock {
+    /// Takes the lock of the home at `home`, making the folder (for its owner only) where there is none. `None` if another process has it.
+    ///
+    /// # Errors
+    /// When the folder or its lock file cannot be made.
+    pub fn try_acquire(home: &Path) -> Result<Option<Self>, HomeError> {
+        let wrap = |path: &Path| {
+            let path = path.to_owned();
+            move |source| HomeError { path, source }
+        };
+        fs::create_private_dir(home).map_err(wrap(home))?;
+        let home = home.canonicalize().map_err(wrap(home))?;
+        let path = home.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(wrap(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self { home, _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(source)) => Err(HomeError { path, source }),
+        }
+    }
+
+    /// The home, as an absolute path without symlinks.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    pub(crate) fn index_path(&self) -> PathBuf {
+        self.home.join("index.sqlite")
+    }
+
+    /// The folder of plain files of the pack (or bare content) `cid`.
+    pub(crate) fn pack_dir(&self, cid: &Cid) -> PathBuf {
+        self.home.join("packs").join(cid.to_string())
+    }
+}
+
+/// Writes a small file so that a crash leaves the old one or the new one. Durable.
+pub(crate) fn write_plain(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(dir)?;
+    let staged = path.with_extension("new");
+    let mut file = File::create(&staged)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&staged, path)?;
+    fs::sync_dir(dir)
+}
+
+/// Whether the files at a place are all there.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Place {
+    Whole,
+    Downloading,
+}
+
+/// What the home remembers of a pack's place beside the index, so that the index can be rebuilt.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PlaceFile {
+    #[serde(skip)]
+    number: i64,
+    pack: Option<Cid>,
+    content: Cid,
+    name: String,
+    /// The path as text where it is UTF-8, and its bytes in hexadecimal otherwise.
+    path: PathText,
+    /// Hexadecimal.
+    network: String,
+    shared: bool,
+    place: Place,
+    created: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PathText {
+    Text(String),
+    Hex(String),
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+impl PlaceFile {
+    pub(crate) fn new(id: PackId, record: &PackRecord, place: Place) -> Self {
+        Self {
+            number: id.0,
+            pack: record.pack,
+            content: record.content,
+            name: record.name.clone(),
+            path: match record.path.to_str() {
+                Some(text) => PathText::Text(text.to_owned()),
+                None => PathText::Hex(hex(fs::path_bytes(&record.path))),
+            },
+            network: hex(&record.network),
+            shared: record.origin == Origin::Shared,
+            place,
+            created: record.created,
+        }
+    }
+}
+
+impl HomeLock {
+    /// pack.json of `pack`, parsed and as it stands; `None` if it is not there or is not what the home put there.
+    pub(crate) fn read_manifest(&self, pack: &Cid) -> Option<(Manifest, Vec<u8>)> {
+        let bytes = std::fs::read(self.pack_dir(pack).join("pack.json")).ok()?;
+        Some((Manifest::from_bytes(&bytes).ok()?, bytes))
+    }
+
+    /// Remembers where a pack lies. Durable.
+    pub(crate) fn write_place(&self, file: &PlaceFile) -> io::Result<()> {
+        let path = self.place_path(&file.pack.unwrap_or(file.content), file.number);
+        let bytes = serde_json::to_vec_pretty(file).map_err(io::Error::other)?;
+        write_plain(&path, &bytes)
+    }
+
+    /// Forgets where a pack lies, and the pack's plain files with its last place.
+    pub(crate) fn forget_place(&self, record: &PackRecord) -> io::Result<()> {
+        let cid = record.pack.unwrap_or(record.content);
+        let path = self.place_path(&cid, record.id.0);
+        match std::fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        let dir = self.pack_dir(&cid);
+        let others = std::fs::read_dir(&dir)?
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("place-"));
+        if !others {
+            for name in ["pack.json", "pack.sig"] {
+                let _ = std::fs::remove_file(dir.join(name));
+            }
+            let _ = std::fs::remove_dir(&dir);
+        }
+        Ok(())
+    }
+
+    fn place_path(&self, cid: &Cid, number: i64) -> PathBuf {
+        self.pack_dir(cid).join(format!("place-{number}.json"))
+    }
+}

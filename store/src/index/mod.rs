@@ -1,0 +1,100 @@
+//! The index: one SQLite file in WAL mode, one thread that writes, pooled connections that read.
+//!
+//! `schema` has the tables, `writer` the thread, `rows` the statements that several parts need.
+
+pub(crate) mod rows;
+mod schema;
+pub(crate) mod writer;
+
+use std::{
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+pub(crate) use self::writer::{Pending, Writer};
+use crate::error::{IndexError, OpenError};
+
+/// Idle reading connections kept.
+const READERS_MAX: usize = 8;
+/// How long another program may hold the index before it is called busy.
+const BUSY: Duration = Duration::from_secs(10);
+
+/// The index of one home.
+#[derive(Debug)]
+pub(crate) struct Index {
+    path: PathBuf,
+    readers: Mutex<Vec<Connection>>,
+    pub(crate) writer: Writer,
+}
+
+impl Index {
+    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+        let conn = open_writing(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            readers: Mutex::default(),
+            writer: Writer::start(conn).map_err(OpenError::Thread)?,
+        })
+    }
+
+    /// A connection that sees the last commit.
+    pub(crate) fn reader(&self) -> Result<Reader<'_>, IndexError> {
+        let pooled = crate::lock(&self.readers).pop();
+        let conn = match pooled {
+            Some(conn) => conn,
+            None => open_reading(&self.path)?,
+        };
+        Ok(Reader {
+            index: self,
+            conn: Some(conn),
+        })
+    }
+}
+
+fn open_writing(path: &Path) -> Result<Connection, IndexError> {
+    let mut conn = Connection::open(path)?;
+    conn.busy_timeout(BUSY)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    // NORMAL would let a power cut take back commits; the writer batches, so that FULL costs a sync a second.
+    conn.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;
+         PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = 67108864;",
+    )?;
+    schema::migrate(&mut conn)?;
+    Ok(conn)
+}
+
+fn open_reading(path: &Path) -> Result<Connection, IndexError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY)?;
+    conn.execute_batch("PRAGMA query_only = ON; PRAGMA cache_size = -2000;")?;
+    Ok(conn)
+}
+
+/// A pooled connection; back in the pool when dropped.
+pub(crate) struct Reader<'a> {
+    index: &'a Index,
+    conn: Option<Connection>,
+}
+
+impl Deref for Reader<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.conn.as_ref().expect("it is there until dropped")
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        let mut pool = crate::lock(&self.index.readers);
+        if pool.len() < READERS_MAX {
+            pool.extend(self.conn.take());
+        }
+    }
+}

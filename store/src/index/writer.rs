@@ -1,0 +1,202 @@
+//! The one thread that writes the index.
+//!
+//! Two kinds of work come to it. A *job* is a transaction that its caller waits for. A *pending* is something (a download) that has
+//! gathered writes to users' files: within [`INTERVAL`], or at a flush, the writer lets each pending sync its files, apply its rows, and commits them all
+//! together. Those who write pieces therefore never wait for a disk to sync, and the index never says what the disk does not hold.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::error::IndexError;
+
+/// Between the first unsynced write and its commit.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Jobs that wait; a caller beyond waits to hand its job over.
+const QUEUE: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// Something whose writes are committed in batches.
+pub(crate) trait Pending: Send + Sync {
+    /// Takes what was gathered, and makes its bytes durable. `None`: nothing to do.
+    fn sync(&self) -> Result<(), IndexError>;
+    /// Writes the rows of what [`Pending::sync`] took.
+    fn apply(&self, tx: &Transaction<'_>) -> Result<(), IndexError>;
+    /// Says how the commit went; after a failure what was taken is pending again.
+    fn committed(&self, result: &Result<(), IndexError>);
+}
+
+enum Op {
+    Job(Job),
+    Pending(Arc<dyn Pending>),
+    Flush(SyncSender<Result<(), IndexError>>),
+    Stop,
+}
+
+/// A handle on the writer; dropping it commits what is pending and ends the thread.
+pub(crate) struct Writer {
+    ops: SyncSender<Op>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Writer")
+    }
+}
+
+impl Writer {
+    pub(crate) fn start(conn: Connection) -> std::io::Result<Self> {
+        let (ops, queue) = mpsc::sync_channel(QUEUE);
+        let thread = thread::Builder::new()
+            .name("modswarm-index".to_owned())
+            .spawn(move || run(conn, &queue))?;
+        Ok(Self {
+            ops,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Runs `job` in a transaction of its own and waits. Durable when it returns `Ok`.
+    pub(crate) fn run<T: Send + 'static, E: From<IndexError> + Send + 'static>(
+        &self,
+        job: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let (reply, result) = mpsc::sync_channel(1);
+        let job: Job = Box::new(move |conn| {
+            let outcome = conn
+                .transaction_with_behavior(TransactionBehavior::Immediate)
+                .map_err(|e| E::from(IndexError::from(e)))
+                .and_then(|tx| {
+                    let value = job(&tx)?;
+                    tx.commit().map_err(IndexError::from)?;
+                    Ok(value)
+                });
+            let _ = reply.send(outcome);
+        });
+        self.send(Op::Job(job))?;
+        result.recv().map_err(|_| IndexError::Closed)?
+    }
+
+    /// Says that `pending` has gathered something. To be called once until its next [`Pending::sync`].
+    pub(crate) fn pending(&self, pending: Arc<dyn Pending>) -> Result<(), IndexError> {
+        self.send(Op::Pending(pending))
+    }
+
+    /// Commits all that is pending, and waits.
+    pub(crate) fn flush(&self) -> Result<(), IndexError> {
+        let (reply, result) = mpsc::sync_channel(1);
+        self.send(Op::Flush(reply))?;
+        result.recv().map_err(|_| IndexError::Closed)?
+    }
+
+    /// Flushes and ends the thread.
+    pub(crate) fn close(&self) -> Result<(), IndexError> {
+        let result = match self.flush() {
+            Err(IndexError::Closed) => Ok(()),
+            other => other,
+        };
+        let _ = self.ops.send(Op::Stop);
+        self.join();
+        result
+    }
+
+    fn send(&self, op: Op) -> Result<(), IndexError> {
+        self.ops.send(op).map_err(|_| IndexError::Closed)
+    }
+
+    fn join(&self) {
+        let thread = crate::lock(&self.thread).take();
+        if let Some(thread) = thread
+            // The last owner of the store may be a pending that the writer itself drops.
+            && thread.thread().id() != thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let on_writer = crate::lock(&self.thread)
+            .as_ref()
+            .is_none_or(|thread| thread.thread().id() == thread::current().id());
+        if !on_writer {
+            let _ = self.ops.send(Op::Stop);
+            self.join();
+        }
+    }
+}
+
+fn run(mut conn: Connection, queue: &Receiver<Op>) {
+    let mut pending: Vec<Arc<dyn Pending>> = Vec::new();
+    let mut due = Instant::now();
+    loop {
+        let op = if pending.is_empty() {
+            queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            queue.recv_timeout(due.saturating_duration_since(Instant::now()))
+        };
+        match op {
+            Ok(Op::Job(job)) => job(&mut conn),
+            Ok(Op::Pending(p)) => {
+                if pending.is_empty() {
+                    due = Instant::now() + INTERVAL;
+                }
+                pending.push(p);
+            }
+            Ok(Op::Flush(reply)) => {
+                let _ = reply.send(commit(&mut conn, &mut pending));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                if let Err(e) = commit(&mut conn, &mut pending) {
+                    tracing::warn!("the index could not be written, trying again: {e}");
+                    due = Instant::now() + INTERVAL;
+                }
+            }
+            Ok(Op::Stop) | Err(RecvTimeoutError::Disconnected) => {
+                if let Err(e) = commit(&mut conn, &mut pending) {
+                    tracing::warn!("the index could not be written at the end: {e}");
+                }
+                return;
+            }
+        }
+        // Under a stream of jobs the time-out would never fire.
+        if !pending.is_empty() && Instant::now() >= due {
+            let _ = commit(&mut conn, &mut pending);
+            due = Instant::now() + INTERVAL;
+        }
+    }
+}
+
+/// Commits all pending together. On failure they stay pending.
+fn commit(conn: &mut Connection, pending: &mut Vec<Arc<dyn Pending>>) -> Result<(), IndexError> {
+    if pending.is_empty() {
+        return Ok(());
+    }
+    let result = pending
+        .iter()
+        .try_for_each(|p| p.sync())
+        .and_then(|()| -> Result<(), IndexError> {
+            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for p in pending.iter() {
+                p.apply(&tx)?;
+            }
+            Ok(tx.commit()?)
+        });
+    for p in pending.iter() {
+        p.committed(&result);
+    }
+    if result.is_ok() {
+        pending.clear();
+    }
+    result
+}

@@ -1,0 +1,214 @@
+//! Looking at a pack's files without reading them: what is gone is withdrawn, what was renamed is found, what is back is had again.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use modswarm_protocol::format::{Content, Part};
+
+use super::{Check, PackId, PackState};
+use crate::{
+    error::IndexError,
+    fs,
+    index::rows::{self, FileRow, FileState},
+    store::Inner,
+};
+
+/// Between two looks at the same pack on behalf of readers, each of which may find a file gone.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Looks at the packs that `file` is part of, unless that was done just now. Says whether it looked.
+pub(crate) fn check_packs_of_file(inner: &Inner, file: i64) -> Result<bool, IndexError> {
+    let conn = inner.index.reader()?;
+    let packs = rows::packs_of_file(&conn, file)?;
+    drop(conn);
+    if packs.is_empty() {
+        inner.files.forget(file);
+        inner
+            .index
+            .writer
+            .run(move |tx| rows::set_file_state(tx, file, FileState::Gone))?;
+        return Ok(true);
+    }
+    let mut looked = false;
+    for (id, _) in packs {
+        {
+            let mut checked = crate::lock(&inner.checked);
+            checked.retain(|_, at: &mut Instant| at.elapsed() < INTERVAL);
+            if checked.insert(id, Instant::now()).is_some() {
+                continue;
+            }
+        }
+        check_pack(inner, id)?;
+        looked = true;
+    }
+    Ok(looked)
+}
+
+/// What is to change for one file.
+enum Change {
+    /// It is where it was, or somewhere else (the new place, then).
+    There(Option<Vec<u8>>),
+    Gone,
+}
+
+pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError> {
+    let conn = inner.index.reader()?;
+    let Some(pack) = rows::pack(&conn, id)? else {
+        return Ok(Check::default());
+    };
+    let files = rows::files_of_pack(&conn, id)?;
+    let root: Option<Vec<u8>> = rows::root_path(&conn, pack.root)?;
+    drop(conn);
+    let root = fs::path_from(root.unwrap_or_default());
+
+    let mut changes: Vec<(u32, i64, Change)> = Vec::new();
+    let mut changed = Vec::new();
+    let mut missing: Vec<(u32, FileRow)> = Vec::new();
+    for (number, file) in files.into_iter().filter(|(_, file)| file.stage.is_none()) {
+        match fs::identity_at(&root.join(fs::path_from(file.path.clone()))) {
+            Ok(Some(now)) if file.identity.same_bytes(&now) => {
+                if file.state == FileState::Gone {
+                    changes.push((number, file.id, Change::There(None)));
+                }
+            }
+            Ok(Some(_)) => changed.push(number),
+            Ok(None) => missing.push((number, file)),
+            Err(e) if fs::is_gone(&e) => missing.push((number, file)),
+            Err(_) => changed.push(number),
+        }
+    }
+    if !missing.is_empty() {
+        let moved = find_moved(&pack.record.path, &root, &missing);
+        let mut still = Vec::new();
+        for (number, file) in missing {
+            match moved.get(&file.id) {
+                Some(place) => {
+                    let place = fs::path_bytes(place).to_owned();
+                    changes.push((number, file.id, Change::There(Some(place))));
+                }
+                None => {
+                    if file.state != FileState::Gone {
+                        changes.push((number, file.id, Change::Gone));
+                    }
+                    still.push((number, file));
+                }
+            }
+        }
+        missing = still;
+    }
+    if changes.is_empty() && changed.is_empty() && missing.is_empty() {
+        return Ok(Check::default());
+    }
+    let Ok(Some(content)) = inner.content(&pack.record) else {
+        return Ok(Check::default());
+    };
+    let path = |number: u32| content.files().get(number as usize).map(|file| file.path.clone());
+    let check = Check {
+        missing: missing.iter().filter_map(|(number, _)| path(*number)).collect(),
+        changed: changed.iter().filter_map(|number| path(*number)).collect(),
+    };
+    if !changes.is_empty() {
+        apply(inner, &pack, &content, changes)?;
+    }
+    Ok(check)
+}
+
+fn apply(
+    inner: &Inner,
+    pack: &rows::PackRow,
+    content: &Content,
+    changes: Vec<(u32, i64, Change)>,
+) -> Result<(), IndexError> {
+    let id = pack.record.id;
+    let pieces = |gone: bool| -> Vec<(u32, i64, u32)> {
+        let numbers = changes
+            .iter()
+            .filter(|(_, _, change)| matches!(change, Change::Gone) == gone);
+        let set: BTreeSet<u32> = numbers
+            .filter_map(|(number, _, _)| content.files().get(*number as usize))
+            .flat_map(|file| content.parts(file))
+            .filter_map(|part| match part {
+                Part::Piece(index) => Some(index.get()),
+                Part::Node { .. } => None,
+            })
+            .collect();
+        set.into_iter()
+            .filter_map(|piece| content.map().index(piece))
+            .map(|index| {
+                let leaf = content.map().leaf(index);
+                (index.get(), leaf.cid.prefix() as i64, leaf.len)
+            })
+            .collect()
+    };
+    let (in_doubt, back) = (pieces(true), pieces(false));
+    // An open download knows for itself what it has.
+    let whole = pack.record.state == PackState::Whole;
+    for (_, file, _) in &changes {
+        inner.files.forget(*file);
+    }
+    let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+        for (_, file, change) in &changes {
+            match change {
+                Change::Gone => rows::set_file_state(tx, *file, FileState::Gone)?,
+                Change::There(place) => {
+                    rows::set_file_state(tx, *file, FileState::Whole)?;
+                    if let Some(place) = place {
+                        rows::move_file(tx, *file, place)?;
+                    }
+                }
+            }
+        }
+        let mut lost = Vec::new();
+        for (piece, prefix, len) in in_doubt {
+            if !rows::is_anywhere(tx, prefix, len)? {
+                lost.push((piece, len));
+            }
+        }
+        if whole {
+            let back: Vec<_> = back.into_iter().map(|(piece, _, len)| (piece, len)).collect();
+            rows::change_have(tx, id, &back, &lost)?;
+        }
+        Ok(lost)
+    })?;
+    if !lost.is_empty() {
+        inner.withdraw(
+            pack.record.content,
+            content.map().len() as usize,
+            lost.into_iter().map(|(piece, _)| piece),
+        );
+    }
+    Ok(())
+}
+
+/// Where missing files are now, below the pack's folder: a mod that was disabled was only renamed.
+fn find_moved(folder: &Path, root: &Path, missing: &[(u32, FileRow)]) -> HashMap<i64, PathBuf> {
+    let by_file: HashMap<(u64, u64), &FileRow> = missing
+        .iter()
+        .map(|(_, file)| ((file.identity.dev, file.identity.file), file))
+        .collect();
+    let mut moved = HashMap::new();
+    let walk = ignore::WalkBuilder::new(folder)
+        .standard_filters(false)
+        .follow_links(false)
+        .build();
+    for entry in walk.flatten() {
+        if moved.len() == by_file.len() {
+            break;
+        }
+        if !entry.file_type().is_some_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let Ok(metadata) = entry.metadata() else { continue };
+        let now = fs::identity_of(&metadata);
+        if let Some(file) = by_file.get(&(now.dev, now.file))
+            && file.identity.same_bytes(&now)
+            && let Ok(place) = entry.path().strip_prefix(root)
+        {
+            moved.insert(file.id, place.to_owned());
+        }
+    }
+    moved
+}

@@ -1,0 +1,194 @@
+//! Reading leaves where they lie: find a place, read, hash, and drop the place if it does not hold what it should.
+//!
+//! Users' files change at any time, so a place is only a hint and every leaf is hashed before it is handed out. A file that is gone has its packs looked
+//! at once, by a stat of each file, so that all that went with it is withdrawn together, and what was only renamed is found again.
+
+mod cache;
+
+use std::{io, path::PathBuf};
+
+use bytes::Bytes;
+use modswarm_protocol::{Cid, format::PieceSet};
+use rusqlite::params;
+
+pub(crate) use self::cache::FileCache;
+use crate::{
+    error::{IndexError, ReadLeafError},
+    fs,
+    index::rows::{self, FileState, LeafRow},
+    packs::PackId,
+    store::Inner,
+};
+
+/// Places of one prefix that are tried.
+const PLACES_TRIED_MAX: usize = 64;
+
+/// Pieces of one content that can no longer be read here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdrawn {
+    /// The content.
+    pub content: Cid,
+    /// Its pieces that were lost.
+    pub pieces: PieceSet,
+}
+
+/// A place as the index has it.
+#[derive(Debug)]
+struct Spot {
+    row: LeafRow,
+    /// Where the file is when it is not staged. `None`: the row is dead.
+    path: Option<PathBuf>,
+    /// Where it is while it is staged.
+    staged: Option<PathBuf>,
+}
+
+/// What a place turned out to hold.
+enum Look {
+    Leaf(Bytes),
+    /// Other bytes, or the file is too short.
+    Other,
+    /// No file.
+    Gone,
+    Failed(PathBuf, io::Error),
+}
+
+pub(crate) fn read_leaf(inner: &Inner, cid: &Cid, len: u32) -> Result<Bytes, ReadLeafError> {
+    let mut failed = None;
+    let mut known = false;
+    // A second look follows when the first found files gone and their packs were looked at.
+    for last in [false, true] {
+        let mut gone = false;
+        for spot in spots(inner, cid, len)? {
+            match look(inner, &spot, cid) {
+                Look::Leaf(bytes) => return Ok(bytes),
+                Look::Other => {
+                    known |= spot.path.is_some();
+                    drop_place(inner, cid, &spot)?;
+                }
+                Look::Gone => {
+                    known = true;
+                    gone |= crate::packs::check_packs_of_file(inner, spot.row.file)?;
+                }
+                Look::Failed(path, source) => failed = Some((path, source)),
+            }
+        }
+        if last || !gone {
+            break;
+        }
+    }
+    match failed {
+        Some((path, source)) => Err(ReadLeafError::Io { path, source }),
+        None if known => Err(ReadLeafError::Lost(*cid)),
+        None => Err(ReadLeafError::NotHere(*cid)),
+    }
+}
+
+fn spots(inner: &Inner, cid: &Cid, len: u32) -> Result<Vec<Spot>, IndexError> {
+    let conn = inner.index.reader()?;
+    let prefix = cid.prefix() as i64;
+    let mut statement = conn.prepare_cached(
+        "SELECT l.file, l.offset, r.path, f.path, p.stage FROM leaves l
+         LEFT JOIN files f ON f.id = l.file LEFT JOIN roots r ON r.id = f.root LEFT JOIN packs p ON p.id = f.stage
+         WHERE l.prefix = ?1 AND l.len = ?2 AND (f.state IS NULL OR f.state != ?3) LIMIT ?4",
+    )?;
+    let rows = statement.query_map(
+        params![prefix, len, FileState::Gone.code(), PLACES_TRIED_MAX as i64],
+        |row| {
+            let file: i64 = row.get(0)?;
+            let root: Option<Vec<u8>> = row.get(2)?;
+            let path: Option<Vec<u8>> = row.get(3)?;
+            let stage: Option<Vec<u8>> = row.get(4)?;
+            Ok(Spot {
+                row: LeafRow {
+                    prefix,
+                    file,
+                    offset: row.get::<_, i64>(1)? as u64,
+                    len,
+                },
+                path: root
+                    .zip(path)
+                    .map(|(root, path)| fs::path_from(root).join(fs::path_from(path))),
+                staged: stage.map(|stage| fs::path_from(stage).join(file.to_string())),
+            })
+        },
+    )?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn look(inner: &Inner, spot: &Spot, cid: &Cid) -> Look {
+    let Some(path) = &spot.path else { return Look::Other };
+    // A file that is being put in its place is under one of the two names.
+    let file = inner.files.open(spot.row.file, || match &spot.staged {
+        Some(staged) => match fs::open_read(staged) {
+            Err(e) if fs::is_gone(&e) => fs::open_read(path),
+            other => other,
+        },
+        None => fs::open_read(path),
+    });
+    let file = match file {
+        Ok(file) => file,
+        Err(e) if fs::is_gone(&e) => return Look::Gone,
+        Err(e) => return Look::Failed(path.clone(), e),
+    };
+    let mut bytes = vec![0; spot.row.len as usize];
+    match fs::read_exact_at(&file, &mut bytes, spot.row.offset) {
+        Ok(()) if cid.verifies(&bytes) => Look::Leaf(bytes.into()),
+        Ok(()) => Look::Other,
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Look::Other,
+        Err(e) => Look::Failed(path.clone(), e),
+    }
+}
+
+/// Forgets a place that does not hold its leaf, and withdraws the leaf where no other place is left.
+fn drop_place(inner: &Inner, cid: &Cid, spot: &Spot) -> Result<(), IndexError> {
+    let row = spot.row;
+    inner.files.forget(row.file);
+    let contents = if spot.path.is_some() {
+        holders(inner, cid, row.file)?
+    } else {
+        Vec::new()
+    };
+    let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+        rows::delete_leaf(tx, &row)?;
+        if rows::is_anywhere(tx, row.prefix, row.len)? {
+            return Ok(Vec::new());
+        }
+        for (id, _, _, piece) in &contents {
+            rows::change_have(tx, *id, &[], &[(*piece, row.len)])?;
+        }
+        Ok(contents)
+    })?;
+    for (_, content, pieces, piece) in lost {
+        inner.withdraw(content, pieces, [piece]);
+    }
+    Ok(())
+}
+
+/// The records whose content has the leaf, of those that have the file or are in use: `(record, content, pieces in all, piece)`.
+fn holders(inner: &Inner, cid: &Cid, file: i64) -> Result<Vec<(PackId, Cid, usize, u32)>, IndexError> {
+    let conn = inner.index.reader()?;
+    let of_file: Vec<PackId> = rows::packs_of_file(&conn, file)?
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    let records = rows::packs(&conn)?;
+    drop(conn);
+    let mut found = Vec::new();
+    for row in records {
+        let content = match inner.cached_content(&row.record.content) {
+            Some(content) => Some(content),
+            None if of_file.contains(&row.record.id) => inner.content(&row.record).ok().flatten(),
+            None => None,
+        };
+        let Some(content) = content else { continue };
+        if let Some((index, _)) = content.map().iter().find(|(_, leaf)| leaf.cid == *cid) {
+            found.push((
+                row.record.id,
+                row.record.content,
+                content.map().len() as usize,
+                index.get(),
+            ));
+        }
+    }
+    Ok(found)
+}

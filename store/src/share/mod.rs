@@ -1,0 +1,384 @@
+//! How a folder becomes a pack, in place.
+//!
+//! `scan` looks at names and identities; `hash` reads what the index does not vouch for; this file decides what is known, builds
+//! the nodes, and says it all to `commit`, which writes the index. Nothing is copied, and nothing in the folder is touched.
+
+mod commit;
+mod hash;
+mod scan;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use modswarm_protocol::{
+    Cid, Codec, HashKind,
+    format::{BuiltContent, ChunkerProfile, ContentBuilder, Leaf, Manifest, Name, build_pack},
+};
+use rayon::prelude::*;
+
+pub(crate) use self::commit::{PLACES_MAX, Supersede, apply_superseded, surviving};
+use self::{
+    hash::{Hashed, Recipe, hash_file},
+    scan::{Found, Scan, scan},
+};
+use crate::{
+    error::{IndexError, ShareError, SkeletonReadError},
+    fs,
+    index::rows::{self, FileRow, PackRow},
+    observer::{Meter, Observer, Stage},
+    packs::{NetworkId, PackId, PackState},
+    store::Inner,
+};
+
+/// What to share, and what to say of it.
+///
+/// Where a field is `None` (or empty, for lists), the pack that was shared from the same path before decides; its words are kept.
+#[derive(Clone, Debug)]
+pub struct ShareSpec {
+    /// A folder or a file, absolute.
+    pub path: PathBuf,
+    /// The pack's name; the folder's or file's at first.
+    pub name: Option<Name>,
+    /// Free text.
+    pub description: Option<String>,
+    /// Who made it.
+    pub creator: Option<String>,
+    /// The game that it is for.
+    pub game: Option<String>,
+    /// Words to find it by.
+    pub tags: Vec<String>,
+    /// The pack's own version.
+    pub version: Option<String>,
+    /// The pack that this one follows, if not the one shared from this path before.
+    pub previous: Option<Cid>,
+    /// The hash function of all CIDs.
+    pub hash: Option<HashKind>,
+    /// How files are cut.
+    pub profile: Option<ChunkerProfile>,
+    /// The network to serve it in.
+    pub network: NetworkId,
+}
+
+impl ShareSpec {
+    /// Shares `path` in `network`, saying nothing of it.
+    pub fn new(path: impl Into<PathBuf>, network: NetworkId) -> Self {
+        Self {
+            path: path.into(),
+            name: None,
+            description: None,
+            creator: None,
+            game: None,
+            tags: Vec::new(),
+            version: None,
+            previous: None,
+            hash: None,
+            profile: None,
+            network,
+        }
+    }
+}
+
+/// A shared pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPack {
+    /// Its record.
+    pub id: PackId,
+    /// Pack CID.
+    pub pack: Cid,
+    /// Content CID.
+    pub content: Cid,
+    /// What pack.json says.
+    pub manifest: Manifest,
+    /// Number of files.
+    pub files: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Number of distinct leaves.
+    pub blocks: u64,
+    /// Bytes that were read and hashed; 0 if every file was known.
+    pub bytes_hashed: u64,
+}
+
+/// What is known of a file after looking at it, and reading it where needed.
+#[derive(Debug)]
+enum Known {
+    /// The index vouches for it at this place.
+    Here(FileRow),
+    /// The index vouches for it, at another place or in another root: a moved folder.
+    Elsewhere(FileRow),
+    /// It was read.
+    Read(Hashed),
+}
+
+pub(crate) fn share(inner: &Inner, spec: &ShareSpec, observer: &dyn Observer) -> Result<SharedPack, ShareError> {
+    let meter = Meter::new(observer);
+    meter.stage(Stage::Scanning, 0, 0);
+    let scan = scan(&spec.path, &meter)?;
+    meter.report();
+
+    let before = Before::look(inner, spec, &scan)?;
+    let known = look_and_read(inner, &scan, &before, &meter)?;
+    meter.report();
+
+    meter.stage(Stage::Indexing, 0, scan.files.len() as u64);
+    let (built, files) = build(inner, &scan, &before, known)?;
+    let (manifest, manifest_bytes) = before.manifest(spec, &scan, &built)?;
+    let pack = build_pack(&built, &manifest_bytes, None);
+    let bytes_hashed = meter.bytes_hashed();
+    let shared = SharedPack {
+        id: PackId(0),
+        pack: pack.cid,
+        content: built.cid,
+        files: scan.files.len() as u64,
+        bytes: scan.files.iter().map(|file| file.identity.size).sum(),
+        blocks: u64::from(built.content.map().len()),
+        manifest,
+        bytes_hashed,
+    };
+    let job = commit::Commit {
+        shared,
+        network: spec.network,
+        scan,
+        files,
+        profile: before.recipe.profile.to_string(),
+        built,
+        pack_blocks: pack.blocks,
+        manifest_bytes,
+    };
+    commit::commit(inner, job, &meter)
+}
+
+/// What the home knew of the path before.
+struct Before {
+    /// The pack that stands there.
+    pack: Option<PackRow>,
+    manifest: Option<(Manifest, Vec<u8>)>,
+    recipe: Recipe,
+    /// Files of the same root, by their place.
+    files: HashMap<Vec<u8>, FileRow>,
+}
+
+impl Before {
+    fn look(inner: &Inner, spec: &ShareSpec, scan: &Scan) -> Result<Self, ShareError> {
+        let conn = inner.index.reader()?;
+        let pack = rows::packs_at(&conn, fs::path_bytes(&scan.shared))?
+            .into_iter()
+            .find(|row| row.record.state == PackState::Whole);
+        let manifest = pack
+            .as_ref()
+            .and_then(|row| inner.lock.read_manifest(&row.record.pack?))
+            .filter(|(manifest, _)| pack.as_ref().is_some_and(|row| row.record.content == manifest.content));
+        let recipe = Recipe {
+            hash: spec
+                .hash
+                .or_else(|| Some(pack.as_ref()?.record.content.hash()))
+                .unwrap_or_default(),
+            profile: spec
+                .profile
+                .or_else(|| manifest.as_ref()?.0.chunker)
+                .unwrap_or_default(),
+        };
+        let files = match rows::find_root(&conn, fs::path_bytes(&scan.root))? {
+            Some(root) => rows::files_of_root(&conn, root)?
+                .into_iter()
+                .map(|row| (row.path.clone(), row))
+                .collect(),
+            None => HashMap::new(),
+        };
+        Ok(Self {
+            pack,
+            manifest,
+            recipe,
+            files,
+        })
+    }
+
+    /// The row at the place of `found`, if what it says was made by the same recipe.
+    fn at(&self, found: &Found, profile: &str) -> Option<&FileRow> {
+        let row = self.files.get(fs::path_bytes(&found.place))?;
+        self.usable(row, profile).then_some(row)
+    }
+
+    fn usable(&self, row: &FileRow, profile: &str) -> bool {
+        row.cid.hash() == self.recipe.hash && row.profile.as_deref() == Some(profile)
+    }
+
+    /// pack.json: the stored bytes if nothing that it says has changed, otherwise new ones that name the former pack.
+    fn manifest(&self, spec: &ShareSpec, scan: &Scan, built: &BuiltContent) -> Result<(Manifest, Vec<u8>), ShareError> {
+        let old = self.manifest.as_ref().map(|(manifest, _)| manifest);
+        let name = match (&spec.name, old) {
+            (Some(name), _) => name.clone(),
+            (None, Some(old)) => old.name.clone(),
+            (None, None) => {
+                let name = scan.shared.file_name().map_or(&b"pack"[..], fs::name_bytes);
+                Name::from_utf8(name).map_err(|e| ShareError::Names(vec![(scan.shared.clone(), e)]))?
+            }
+        };
+        let mut new = match old {
+            Some(old) => old.clone(),
+            None => Manifest::new(built.cid, name.clone()),
+        };
+        new.content = built.cid;
+        new.name = name;
+        let or_old = |given: &Option<String>, old: Option<String>| given.clone().or(old);
+        new.description = or_old(&spec.description, new.description);
+        new.creator = or_old(&spec.creator, new.creator);
+        new.game = or_old(&spec.game, new.game);
+        new.version = or_old(&spec.version, new.version);
+        if !spec.tags.is_empty() {
+            new.tags.clone_from(&spec.tags);
+        }
+        if let Some(previous) = spec.previous {
+            new.previous = Some(previous);
+        }
+        new.chunker = Some(self.recipe.profile);
+        if let Some((old, bytes)) = &self.manifest
+            && *old == new
+        {
+            return Ok((new, bytes.clone()));
+        }
+        if spec.previous.is_none() {
+            new.previous = self.pack.as_ref().and_then(|row| row.record.pack);
+        }
+        new.created = SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs());
+        let bytes = new.to_bytes().map_err(|e| ShareError::Manifest(e.to_string()))?;
+        Ok((new, bytes))
+    }
+}
+
+/// Looks at every file, and reads those that the index does not vouch for. In the order of `scan.files`.
+fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>) -> Result<Vec<Known>, ShareError> {
+    let bytes = scan.files.iter().map(|file| file.identity.size).sum();
+    meter.stage(Stage::Hashing, bytes, scan.files.len() as u64);
+    let profile = before.recipe.profile.to_string();
+    // Large files first, so that no core is left with one at the end.
+    let mut order: Vec<usize> = (0..scan.files.len()).collect();
+    order.sort_by_key(|&at| std::cmp::Reverse(scan.files[at].identity.size));
+    let look = |at: usize| -> Result<(usize, Known), ShareError> {
+        if meter.cancelled() {
+            return Err(ShareError::Cancelled);
+        }
+        let found = &scan.files[at];
+        let known = match before.at(found, &profile) {
+            Some(row) if row.vouches_for(&found.identity) => Known::Here(row.clone()),
+            _ => {
+                let conn = inner.index.reader()?;
+                let elsewhere = rows::files_by_identity(&conn, &found.identity)?
+                    .into_iter()
+                    .find(|row| before.usable(row, &profile) && row.vouches_for(&found.identity));
+                drop(conn);
+                match elsewhere {
+                    Some(row) => Known::Elsewhere(row),
+                    None => Known::Read(hash_file(&scan.root.join(&found.place), before.recipe, meter)?),
+                }
+            }
+        };
+        if !matches!(known, Known::Read(_)) {
+            meter.add_bytes(found.identity.size, 0);
+        }
+        meter.add_file();
+        Ok((at, known))
+    };
+    let mut known: Vec<(usize, Known)> = inner
+        .pool
+        .install(|| order.into_par_iter().map(look).collect::<Result<_, _>>())?;
+    known.sort_unstable_by_key(|(at, _)| *at);
+    Ok(known.into_iter().map(|(_, known)| known).collect())
+}
+
+/// What the index is to say of one file.
+#[derive(Debug)]
+enum FileChange {
+    /// Its row stays.
+    Keep(i64),
+    /// Its row stays, under a fresh identity: it was read again and is the same.
+    Refresh(i64, Cid, Hashed),
+    /// It gets a row, and its leaves too.
+    New {
+        hashed: Hashed,
+        cid: Cid,
+        /// The row that said something else of the same place.
+        instead_of: Option<i64>,
+    },
+}
+
+fn build(
+    inner: &Inner,
+    scan: &Scan,
+    before: &Before,
+    known: Vec<Known>,
+) -> Result<(BuiltContent, Vec<FileChange>), ShareError> {
+    let profile = before.recipe.profile.to_string();
+    let mut builder = ContentBuilder::new(before.recipe.hash);
+    for dir in &scan.dirs {
+        builder.add_dir(dir.clone())?;
+    }
+    let mut changes = Vec::with_capacity(known.len());
+    for (found, known) in scan.files.iter().zip(known) {
+        let path = found.path.clone();
+        let old = before.files.get(fs::path_bytes(&found.place));
+        changes.push(match known {
+            Known::Here(row) => {
+                builder.add_file(path, leaves_of(inner, &row)?)?;
+                FileChange::Keep(row.id)
+            }
+            Known::Elsewhere(row) => {
+                let leaves = leaves_of(inner, &row)?;
+                let cid = builder.add_file(path, leaves.iter().copied())?;
+                FileChange::New {
+                    hashed: Hashed {
+                        identity: row.identity,
+                        seen: row.seen,
+                        leaves,
+                    },
+                    cid,
+                    instead_of: old.map(|row| row.id),
+                }
+            }
+            Known::Read(hashed) => {
+                let cid = builder.add_file(path, hashed.leaves.iter().copied())?;
+                match before.at(found, &profile) {
+                    Some(row) if row.cid == cid => FileChange::Refresh(row.id, cid, hashed),
+                    _ => FileChange::New {
+                        hashed,
+                        cid,
+                        instead_of: old.map(|row| row.id),
+                    },
+                }
+            }
+        });
+    }
+    Ok((builder.finish()?, changes))
+}
+
+/// The leaves of a file that the index vouches for, remembered in its nodes.
+fn leaves_of(inner: &Inner, row: &FileRow) -> Result<Vec<Leaf>, ShareError> {
+    let size = row.identity.size;
+    if size == 0 {
+        return Ok(Vec::new());
+    }
+    if row.cid.codec() == Codec::Raw {
+        return Ok(vec![Leaf {
+            cid: row.cid,
+            len: size as u32,
+        }]);
+    }
+    let damaged = || IndexError::Other(format!("the nodes of file {} are missing or damaged", row.cid));
+    let skeleton = inner.skeleton(&row.cid, None).map_err(|e| match e {
+        SkeletonReadError::Index(e) => e,
+        SkeletonReadError::Skeleton(_) => damaged(),
+    })?;
+    let content = skeleton.ok_or_else(damaged)?.content;
+    Ok(content
+        .files()
+        .iter()
+        .flat_map(|file| content.parts(file))
+        .filter_map(|part| match part {
+            modswarm_protocol::format::Part::Piece(index) => Some(content.map().leaf(index)),
+            modswarm_protocol::format::Part::Node { .. } => None,
+        })
+        .collect())
+}

@@ -1,0 +1,393 @@
+//! [`Store`]: the calls that the rest of the program makes.
+
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, Mutex, Weak},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use modswarm_protocol::{
+    Cid,
+    format::{Content, Limits, Name, PieceSet, Skeleton, SkeletonReader},
+};
+
+use crate::{
+    download::{self, Download, DownloadSpec},
+    error::{BeginError, IndexError, OpenError, ReadLeafError, RemoveError, ShareError, SkeletonReadError},
+    home::HomeLock,
+    index::{Index, rows},
+    observer::Observer,
+    packs::{self, Check, PackId, PackRecord, Removed},
+    read::{self, FileCache, Withdrawn},
+    share::{self, ShareSpec, SharedPack},
+};
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    /// Threads that hash; 0: one a core.
+    pub hash_threads: usize,
+    /// Files of users kept open for reading and for writing, each.
+    pub open_files_max: usize,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            hash_threads: 0,
+            open_files_max: 64,
+        }
+    }
+}
+
+/// The blocks of one home. Cheap to clone; all calls block and may come from any thread.
+#[derive(Clone, Debug)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+/// Nodes asked of a skeleton's reader at once.
+const NODES_WANTED: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    // Ended in this order: the index is closed before the lock is given back.
+    pub(crate) index: Index,
+    pub(crate) pool: rayon::ThreadPool,
+    pub(crate) files: FileCache,
+    pub(crate) options: StoreOptions,
+    /// Contents that somebody holds. Idle packs cost nothing.
+    contents: Mutex<HashMap<Cid, Weak<Content>>>,
+    downloads: Mutex<HashMap<PackId, Weak<download::State>>>,
+    withdrawn: Mutex<HashMap<Cid, PieceSet>>,
+    /// When packs were last looked at on behalf of readers.
+    pub(crate) checked: Mutex<HashMap<PackId, Instant>>,
+    pub(crate) lock: HomeLock,
+}
+
+impl Inner {
+    /// The skeleton of `root`, if all its nodes are here and whole.
+    pub(crate) fn skeleton(&self, root: &Cid, name: Option<&Name>) -> Result<Option<Skeleton>, SkeletonReadError> {
+        let conn = self.index.reader()?;
+        let mut reader = SkeletonReader::new(*root, Limits::DEFAULT);
+        if let Some(name) = name {
+            reader = reader.named(name.clone());
+        }
+        loop {
+            let wanted = reader.wanted(NODES_WANTED);
+            if wanted.is_empty() {
+                break;
+            }
+            for cid in wanted {
+                match rows::node(&conn, &cid)? {
+                    Some(bytes) if cid.verifies(&bytes) => reader.add(&cid, &bytes)?,
+                    _ => return Ok(None),
+                };
+            }
+        }
+        Ok(Some(reader.finish()?))
+    }
+
+    pub(crate) fn content(&self, record: &PackRecord) -> Result<Option<Arc<Content>>, SkeletonReadError> {
+        self.content_named(&record.content, Name::new(&record.name).ok().as_ref())
+    }
+
+    /// The content `cid`; `name` is what its only file is called if it is a plain file.
+    pub(crate) fn content_named(
+        &self,
+        cid: &Cid,
+        name: Option<&Name>,
+    ) -> Result<Option<Arc<Content>>, SkeletonReadError> {
+        if let Some(content) = self.cached_content(cid) {
+            // A plain file may have another name elsewhere; folders name their own files.
+            let same_name = name.is_none_or(|name| content.files().iter().all(|f| f.path.as_str() == name.as_str()));
+            if !content.node_cids().is_empty() && content.files().first().is_none_or(|f| f.cid != *cid) || same_name {
+                return Ok(Some(content));
+            }
+        }
+        let Some(skeleton) = self.skeleton(cid, name)? else {
+            return Ok(None);
+        };
+        let content = Arc::new(skeleton.content);
+        let mut contents = crate::lock(&self.contents);
+        contents.retain(|_, held| held.strong_count() > 0);
+        contents.insert(*cid, Arc::downgrade(&content));
+        Ok(Some(content))
+    }
+
+    /// The content, if somebody holds it.
+    pub(crate) fn cached_content(&self, cid: &Cid) -> Option<Arc<Content>> {
+        crate::lock(&self.contents).get(cid)?.upgrade()
+    }
+
+    /// The file bytes that the foreign node `cid` carries in itself.
+    pub(crate) fn carried(&self, cid: &Cid) -> Result<Vec<u8>, IndexError> {
+        let missing = || IndexError::Other(format!("node {cid} is missing or damaged"));
+        let node = rows::node(&*self.index.reader()?, cid)?.filter(|bytes| cid.verifies(bytes));
+        let node = node.ok_or_else(missing)?;
+        let bytes = modswarm_protocol::format::read::inline_bytes(&node).ok_or_else(missing)?;
+        Ok(bytes.to_vec())
+    }
+
+    /// Whether the index knows of no leaf at all.
+    pub(crate) fn holds_no_leaf(&self) -> Result<bool, IndexError> {
+        let conn = self.index.reader()?;
+        Ok(conn.query_row("SELECT NOT EXISTS (SELECT 1 FROM leaves)", [], |row| row.get(0))?)
+    }
+
+    /// Notes pieces that can no longer be read.
+    pub(crate) fn withdraw(&self, content: Cid, pieces: usize, lost: impl IntoIterator<Item = u32>) {
+        let mut withdrawn = crate::lock(&self.withdrawn);
+        let set = withdrawn
+            .entry(content)
+            .or_insert_with(|| PieceSet::repeat(false, pieces));
+        for piece in lost {
+            if let Some(mut bit) = set.get_mut(piece as usize) {
+                *bit = true;
+            }
+        }
+    }
+
+    /// The content is whole again: nothing of it is to be withdrawn.
+    pub(crate) fn forget_withdrawn(&self, content: &Cid) {
+        crate::lock(&self.withdrawn).remove(content);
+    }
+
+    pub(crate) fn open_download(&self, id: PackId) -> Option<Arc<download::State>> {
+        crate::lock(&self.downloads)
+            .get(&id)?
+            .upgrade()
+            .filter(|state| !state.has_ended())
+    }
+
+    pub(crate) fn register_download(&self, id: PackId, state: &Arc<download::State>) {
+        let mut downloads = crate::lock(&self.downloads);
+        downloads.retain(|_, held| held.strong_count() > 0);
+        downloads.insert(id, Arc::downgrade(state));
+    }
+}
+
+impl Store {
+    /// Opens the home, making its index where there is none. Costs nothing that grows with the packs.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(lock: HomeLock, options: StoreOptions) -> Result<Self, OpenError> {
+        let index = Index::open(&lock.index_path())?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.hash_threads)
+            .thread_name(|n| format!("modswarm-hash-{n}"))
+            .build()
+            .map_err(|e| OpenError::Thread(std::io::Error::other(e)))?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                index,
+                pool,
+                files: FileCache::new(options.open_files_max),
+                options,
+                contents: Mutex::default(),
+                downloads: Mutex::default(),
+                withdrawn: Mutex::default(),
+                checked: Mutex::default(),
+                lock,
+            }),
+        })
+    }
+
+    /// The home.
+    pub fn home(&self) -> &Path {
+        self.inner.lock.home()
+    }
+
+    /// Makes all that was written durable.
+    ///
+    /// # Errors
+    /// What kept it from being so; what was written stays pending and is tried again.
+    pub fn flush(&self) -> Result<(), IndexError> {
+        self.inner.index.writer.flush()
+    }
+
+    /// [`Store::flush`], then ends the writer; later calls that write give [`IndexError::Closed`]. Dropping the last clone does the same, silently.
+    ///
+    /// # Errors
+    /// As [`Store::flush`].
+    pub fn close(&self) -> Result<(), IndexError> {
+        self.inner.index.writer.close()
+    }
+
+    // Packs.
+
+    /// Makes a folder or file a pack, in place. Durable.
+    ///
+    /// Files that are as the index knows them cost a stat; an unchanged folder keeps its pack CID, a changed one names its former as
+    /// `previous`. Cancelled or failed, it leaves what was shared before as it was.
+    ///
+    /// # Errors
+    /// See [`ShareError`].
+    pub fn share(&self, spec: &ShareSpec, observer: &dyn Observer) -> Result<SharedPack, ShareError> {
+        share::share(&self.inner, spec, observer)
+    }
+
+    /// All records, oldest first.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn packs(&self) -> Result<Vec<PackRecord>, IndexError> {
+        let rows = rows::packs(&*self.inner.index.reader()?)?;
+        Ok(rows.into_iter().map(|row| row.record).collect())
+    }
+
+    /// The records whose pack or content CID is `cid`, newest first.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn packs_of(&self, cid: &Cid) -> Result<Vec<PackRecord>, IndexError> {
+        let rows = rows::packs_of(&*self.inner.index.reader()?, cid)?;
+        Ok(rows.into_iter().map(|row| row.record).collect())
+    }
+
+    /// One record.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn pack(&self, id: PackId) -> Result<Option<PackRecord>, IndexError> {
+        Ok(rows::pack(&*self.inner.index.reader()?, id)?.map(|row| row.record))
+    }
+
+    /// Looks at every file of a pack (a stat each), withdraws the pieces of those that are gone and brings back those of files that are there again.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn check_pack(&self, id: PackId) -> Result<Check, IndexError> {
+        packs::check_pack(&self.inner, id)
+    }
+
+    /// Forgets a pack; `delete_data` also deletes its files, as far as they are as the index knows them and no other pack uses them, and the folders
+    /// that this leaves empty. Durable.
+    ///
+    /// # Errors
+    /// See [`RemoveError`].
+    pub fn remove_pack(&self, id: PackId, delete_data: bool) -> Result<Removed, RemoveError> {
+        packs::remove_pack(&self.inner, id, delete_data)
+    }
+
+    // Nodes.
+
+    /// The bytes of a node, pack.json or pack.sig.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn node(&self, cid: &Cid) -> Result<Option<Bytes>, IndexError> {
+        let node = rows::node(&*self.inner.index.reader()?, cid)?;
+        Ok(node.filter(|bytes| cid.verifies(bytes)))
+    }
+
+    /// Keeps nodes, pack.json or pack.sig, which the caller has verified. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn put_nodes(&self, nodes: &[(Cid, Bytes)]) -> Result<(), IndexError> {
+        let nodes = nodes.to_vec();
+        self.inner.index.writer.run(move |tx| rows::put_nodes(tx, &nodes))
+    }
+
+    /// The skeleton of `root` (a pack, folder or file), if all its nodes are here. `name` is what to call the file if `root` is one.
+    ///
+    /// # Errors
+    /// See [`SkeletonReadError`].
+    pub fn skeleton(&self, root: &Cid, name: Option<&Name>) -> Result<Option<Skeleton>, SkeletonReadError> {
+        self.inner.skeleton(root, name)
+    }
+
+    /// The content of a record. Shared with other callers that hold it, and read from the nodes otherwise.
+    ///
+    /// # Errors
+    /// See [`SkeletonReadError`].
+    pub fn content(&self, record: &PackRecord) -> Result<Option<Arc<Content>>, SkeletonReadError> {
+        self.inner.content(record)
+    }
+
+    // Leaves.
+
+    /// Which pieces of `content` can be read here, over all its records: the sum of what is committed and what open downloads have written.
+    /// `None` if no record has this content.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn have(&self, content: &Cid) -> Result<Option<PieceSet>, IndexError> {
+        let rows = rows::packs_of(&*self.inner.index.reader()?, content)?;
+        let mut sum: Option<PieceSet> = None;
+        for row in rows.iter().filter(|row| row.record.content == *content) {
+            let have = match self.inner.open_download(row.record.id) {
+                Some(state) => state.have(),
+                None => rows::bits_from_bytes(row.have.as_deref(), row.record.pieces as usize),
+            };
+            match &mut sum {
+                Some(sum) => *sum |= have,
+                None => sum = Some(have),
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Reads a leaf of `len` bytes from wherever it lies, and verifies it.
+    ///
+    /// # Errors
+    /// See [`ReadLeafError`].
+    pub fn read_leaf(&self, cid: &Cid, len: u32) -> Result<Bytes, ReadLeafError> {
+        read::read_leaf(&self.inner, cid, len)
+    }
+
+    /// What can no longer be read, since the last call: one entry a content. Peers are to be told.
+    pub fn take_withdrawn(&self) -> Vec<Withdrawn> {
+        let withdrawn = std::mem::take(&mut *crate::lock(&self.inner.withdrawn));
+        let entries = withdrawn.into_iter();
+        entries.map(|(content, pieces)| Withdrawn { content, pieces }).collect()
+    }
+
+    // Downloads.
+
+    /// Begins a download, or goes on with the unfinished one of the same content and destination.
+    ///
+    /// Looks at what is at the destination: files that are the content's already are adopted (a stat where the index knows them, hashed otherwise), and
+    /// what would be overwritten is found before anything is written. The content's nodes must have been put before.
+    ///
+    /// # Errors
+    /// See [`BeginError`].
+    pub fn begin_download(&self, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Download, BeginError> {
+        download::begin(&self.inner, spec, observer)
+    }
+
+    /// Goes on with the unfinished download of the record `id` (state [`crate::PackState::Downloading`]), without hashing what is here.
+    ///
+    /// # Errors
+    /// See [`BeginError`].
+    pub fn resume_download(&self, id: PackId, observer: &dyn Observer) -> Result<Download, BeginError> {
+        download::resume(&self.inner, id, observer)
+    }
+
+    // Settings.
+
+    /// A small value kept with the home.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn setting(&self, key: &str) -> Result<Option<String>, IndexError> {
+        rows::setting(&*self.inner.index.reader()?, key)
+    }
+
+    /// Keeps a small value with the home. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn set_setting(&self, key: &str, value: &str) -> Result<(), IndexError> {
+        let (key, value) = (key.to_owned(), value.to_owned());
+        self.inner
+            .index
+            .writer
+            .run(move |tx| rows::set_setting(tx, &key, &value))
+    }
+}

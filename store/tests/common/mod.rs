@@ -1,0 +1,182 @@
+//! What the store's tests share: a home, trees of files, and a loop that downloads from one store into another.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses some of it")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use modswarm_protocol::{
+    Cid,
+    format::{Name, PieceSet},
+};
+use modswarm_store::{
+    Download, DownloadSpec, Finished, HomeLock, Observer, Progress, ShareSpec, SharedPack, Store, StoreOptions, Warning,
+};
+use tempfile::TempDir;
+
+pub const NETWORK: [u8; 32] = [7; 32];
+
+/// A home and a place for files, both gone at the end.
+pub struct Place {
+    pub dir: TempDir,
+}
+
+impl Place {
+    pub fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().canonicalize().unwrap().join(name)
+    }
+
+    pub fn store(&self, name: &str) -> Store {
+        open(&self.path(name))
+    }
+}
+
+pub fn open(home: &Path) -> Store {
+    let lock = HomeLock::try_acquire(home)
+        .unwrap()
+        .expect("nobody else holds the home");
+    let mut options = StoreOptions::default();
+    options.hash_threads = 2;
+    Store::open(lock, options).unwrap()
+}
+
+/// Bytes that look random; the same for the same seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        out.extend_from_slice(&x.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+pub fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Sets a file's time stamps back, and waits until the change itself is not racy any more.
+pub fn settle() {
+    // The only wait by time: git's racy rule is about the clock of the file system.
+    std::thread::sleep(std::time::Duration::from_millis(40));
+}
+
+/// All files with their bytes, and all folders (`None`), by relative path.
+pub fn tree(root: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
+    fn walk(root: &Path, at: &Path, into: &mut BTreeMap<String, Option<Vec<u8>>>) {
+        for entry in fs::read_dir(at).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            if entry.file_type().unwrap().is_dir() {
+                into.insert(name, None);
+                walk(root, &entry.path(), into);
+            } else {
+                into.insert(name, Some(fs::read(entry.path()).unwrap()));
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(root, root, &mut all);
+    all
+}
+
+/// Remembers what a job said.
+#[derive(Default)]
+pub struct Watch {
+    pub warnings: Mutex<Vec<Warning>>,
+    pub last: Mutex<Option<Progress>>,
+    pub cancel: bool,
+}
+
+impl Observer for Watch {
+    fn progress(&self, progress: Progress) {
+        *self.last.lock().unwrap() = Some(progress);
+    }
+
+    fn warning(&self, warning: Warning) {
+        self.warnings.lock().unwrap().push(warning);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.cancel
+    }
+}
+
+impl Watch {
+    pub fn hashed(&self) -> u64 {
+        self.last.lock().unwrap().map_or(0, |p| p.bytes_hashed)
+    }
+}
+
+pub fn share(store: &Store, path: &Path) -> SharedPack {
+    store.share(&ShareSpec::new(path, NETWORK), &()).unwrap()
+}
+
+/// Hands all nodes of a pack from one store to another, as a node does after fetching them.
+pub fn copy_skeleton(from: &Store, to: &Store, pack: &Cid) {
+    let skeleton = from.skeleton(pack, None).unwrap().unwrap();
+    let head = skeleton.pack.unwrap();
+    let mut nodes = vec![(*pack, head.root_bytes), (head.manifest_cid, head.manifest_bytes)];
+    for cid in skeleton.content.node_cids() {
+        nodes.push((*cid, from.node(cid).unwrap().unwrap()));
+    }
+    to.put_nodes(&nodes).unwrap();
+}
+
+pub fn spec(pack: &SharedPack, destination: &Path) -> DownloadSpec {
+    DownloadSpec {
+        pack: Some(pack.pack),
+        content: pack.content,
+        name: Name::new(pack.manifest.name.as_str()).unwrap(),
+        destination: destination.to_owned(),
+        selection: None,
+        overwrite: false,
+        network: NETWORK,
+    }
+}
+
+/// Writes all absent pieces, read from `from`; returns which.
+pub fn fetch(from: &Store, download: &Download) -> PieceSet {
+    let absent = download.wanted() & !download.have();
+    let map = download.content().map().clone();
+    for at in absent.iter_ones() {
+        let index = map.index(at as u32).unwrap();
+        let leaf = map.leaf(index);
+        let bytes = from.read_leaf(&leaf.cid, leaf.len).unwrap();
+        download.write_piece(index, &bytes).unwrap();
+    }
+    absent
+}
+
+/// Downloads a whole pack; returns the pieces that came from `from`.
+pub fn get(from: &Store, to: &Store, pack: &SharedPack, destination: &Path) -> (PieceSet, Finished) {
+    copy_skeleton(from, to, &pack.pack);
+    let download = to.begin_download(&spec(pack, destination), &()).unwrap();
+    download.adopt_local(&()).unwrap();
+    let fetched = fetch(from, &download);
+    (fetched, download.finish().unwrap())
+}
+
+/// Asserts that every leaf of a pack can be read from `store`.
+pub fn assert_readable(store: &Store, content: &Cid) {
+    let record = store.packs_of(content).unwrap().remove(0);
+    let content = store.content(&record).unwrap().unwrap();
+    for (_, leaf) in content.map().iter() {
+        assert!(leaf.cid.verifies(&store.read_leaf(&leaf.cid, leaf.len).unwrap()));
+    }
+    assert!(store.have(&record.content).unwrap().unwrap().all());
+}
