@@ -39,7 +39,7 @@ pub struct ChunkerProfileError(String);
 
 impl ChunkerProfile {
     /// What `share` uses. Chosen by measurement: docs/FORMAT.md has the table.
-    pub const DEFAULT: Self = Self::FastCdc2020 { average: 64 * 1024 };
+    pub const DEFAULT: Self = Self::FastCdc2020 { average: 32 * 1024 };
     /// The profile of IPIP-499's `unixfs-v1-2025`.
     pub const IPIP_499: Self = Self::Fixed { size: 1024 * 1024 };
     /// The smallest average: the algorithm's own bound.

@@ -247,3 +247,17 @@ impl<'de> Deserialize<'de> for Cid {
         text.parse().map_err(serde::de::Error::custom)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_empty_leaf_is_known_by_both_hashes() {
+        for hash in [HashKind::Blake3, HashKind::Sha2_256] {
+            assert!(Cid::of(Codec::Raw, hash, b"").is_empty_leaf());
+            assert!(!Cid::of(Codec::DagPb, hash, b"").is_empty_leaf());
+            assert!(!Cid::of(Codec::Raw, hash, b"x").is_empty_leaf());
+        }
+    }
+}

@@ -54,7 +54,7 @@ const CASES = [
   },
   { case: 'many names in a plain folder', chunk: 1024, files: [], many: [MANY('mods', 'Some mod with a long name ', 2600)] },
   { case: 'a folder past 256 KiB: HAMT', chunk: 1024, files: [], many: [MANY('mods', 'Some mod with a long name ', 6000)] },
-  // The nested folder comes first: once its root is a HAMT, the importer loses what is added to the folders in it.
+  // The nested folder comes first: added to after its root has become a HAMT, it makes the importer lose entries of the root.
   {
     case: 'HAMT at the root, beside a nested one',
     chunk: 1024,
