@@ -1,6 +1,6 @@
 //! The commands that ask once and print: `ls`, `info`, `status`, `peers`, `rm`.
 
-use std::future::Future;
+use std::time::Instant;
 
 use modswarm::{
     api::{
@@ -14,7 +14,8 @@ use modswarm::{
 use super::{
     args::{InfoArgs, ListArgs, RemoveArgs},
     differences::name as network_name,
-    progress::{Meter, TICK},
+    output::{Shown, Ui},
+    progress::{Meter, STILL_LOOKING_AFTER, TICK},
     session::{Context, Need, Session, cancelled},
     target,
     text::{self, escaped},
@@ -46,14 +47,14 @@ pub(crate) async fn info(context: &Context, args: InfoArgs) -> Result<(), Failur
     if !context.settings.places.home.exists() {
         return Err(nothing_here(&target));
     }
-    let pack = ask(context, Need::Index, async |session: &Session| {
-        session.info(&target).await
+    let (pack, running) = ask(context, Need::Index, async |session: &Session| {
+        Ok((session.info(&target).await?, matches!(session, Session::Client(_))))
     })
     .await?;
     if context.ui.json() {
         context.ui.json_result(&pack);
     } else {
-        context.ui.result(&details(&pack));
+        context.ui.result(&details(&pack, running));
     }
     Ok(())
 }
@@ -155,7 +156,7 @@ async fn ask<T>(
             biased;
             () = context.signals.stopped() => Err(CallError::Failed(cancelled())),
             answer = question(&session) => answer,
-            () = waiting(&mut meter) => unreachable!("waiting never ends"),
+            () = waiting(&context.ui, &mut meter) => unreachable!("waiting never ends"),
         };
         meter.clear();
         let lost = matches!(answer, Err(CallError::Lost));
@@ -172,17 +173,23 @@ async fn ask<T>(
 }
 
 /// Shows that a question takes its time. Never ends.
-fn waiting(meter: &mut Meter) -> impl Future<Output = ()> {
-    async {
-        let began = tokio::time::Instant::now();
-        loop {
-            tokio::time::sleep(TICK * 2).await;
-            let waited = began.elapsed();
-            meter.spin(if waited.as_secs() < 8 {
-                "looking for it".to_owned()
-            } else {
-                format!("nobody has answered yet, still looking ({})", text::duration(waited))
-            });
+async fn waiting(ui: &Ui, meter: &mut Meter) {
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        tokio::time::sleep(TICK * 2).await;
+        let waited = began.elapsed();
+        if waited < STILL_LOOKING_AFTER {
+            meter.spin("looking for it".to_owned());
+            continue;
+        }
+        meter.spin(format!(
+            "nobody has answered yet, still looking ({})",
+            text::duration(waited)
+        ));
+        if ui.shown() == Shown::Plain && !said {
+            said = true;
+            ui.note("nobody has answered yet, still looking");
         }
     }
 }
@@ -247,19 +254,21 @@ fn table(listing: &Listing, cids: bool) -> String {
         .join("\n")
 }
 
-fn state(pack: &PackStatus) -> String {
+/// What a pack is doing, where `running` says whether a process is there to do it.
+fn state(pack: &PackStatus, running: bool) -> String {
     match pack.state {
-        PackState::Seeding => "seeding".to_owned(),
+        PackState::Seeding if running => "seeding".to_owned(),
+        PackState::Seeding => "complete, not seeded now".to_owned(),
         PackState::Downloading => format!("downloading, {} %", text::percent(pack.bytes_here, pack.bytes)),
         PackState::Paused => format!("paused at {} %", text::percent(pack.bytes_here, pack.bytes)),
         PackState::Damaged => "damaged".to_owned(),
     }
 }
 
-fn details(pack: &PackStatus) -> String {
+fn details(pack: &PackStatus, running: bool) -> String {
     let mut lines = vec![
         ("name", escaped(&pack.name)),
-        ("state", state(pack)),
+        ("state", state(pack, running)),
         ("path", escaped(&pack.path.to_string_lossy())),
         ("files", format!("{} ({})", pack.files, text::bytes(pack.bytes))),
         (
@@ -342,7 +351,7 @@ fn overview(status: &Status, places: &Places) -> String {
         text.push_str(&format!(
             "\n{}  ({}, {}, {})\n  {}\n  {cid}\n",
             escaped(&pack.name),
-            state(pack),
+            state(pack, status.peer_id.is_some()),
             text::count(pack.files, "file"),
             text::bytes(pack.bytes),
             escaped(&pack.path.to_string_lossy()),

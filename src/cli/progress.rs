@@ -22,7 +22,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(250);
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// How long nobody is found before the user is told that the search goes on.
-const STILL_LOOKING_AFTER: Duration = Duration::from_secs(8);
+pub(crate) const STILL_LOOKING_AFTER: Duration = Duration::from_secs(8);
 
 /// How long nothing arrives before the user is told.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
@@ -63,6 +63,11 @@ impl Snapshot {
             }),
             _ => None,
         }
+    }
+
+    /// Whether it waits for a first peer.
+    fn searches(&self) -> bool {
+        matches!(self.stage, Stage::LookingForPeers | Stage::Connecting)
     }
 
     /// Of a get's progress; none for other events.
@@ -129,7 +134,11 @@ impl Meter {
     /// Takes what is known now, and shows it as soon as it is due. `event` is what JSON mode writes.
     pub(crate) fn update(&mut self, snapshot: Snapshot, event: &impl Serialize) {
         let clock = Instant::now();
-        if self.now.is_none_or(|old| old.stage != snapshot.stage) {
+        // A node goes to and fro between looking and dialling: to the user that is one search.
+        if self
+            .now
+            .is_none_or(|old| old.stage != snapshot.stage && !(old.searches() && snapshot.searches()))
+        {
             self.stage_since = clock;
             self.moved_at = clock;
         }
@@ -137,10 +146,11 @@ impl Meter {
             self.moved_at = clock;
         }
         self.now = Some(snapshot);
-        if self.ui.shown() == Shown::Json && self.is_due(clock, stage_text(snapshot.stage), TICK) {
-            if let Ok(line) = serde_json::to_string(event) {
-                self.ui.err_line(&line);
-            }
+        if self.ui.shown() == Shown::Json
+            && self.is_due(clock, stage_text(snapshot.stage), TICK)
+            && let Ok(line) = serde_json::to_string(event)
+        {
+            self.ui.err_line(&line);
         }
         self.tick();
     }
@@ -262,7 +272,7 @@ struct Situation {
 
 fn situation(now: &Snapshot, in_stage: Duration, unmoved: Duration) -> Situation {
     let (what, remark) = match now.stage {
-        Stage::LookingForPeers if in_stage >= STILL_LOOKING_AFTER => (
+        _ if now.searches() && in_stage >= STILL_LOOKING_AFTER => (
             "nobody has it yet",
             format!("still looking ({})", text::duration(in_stage)),
         ),
@@ -334,6 +344,10 @@ mod tests {
     #[test]
     fn a_search_without_result_says_so_within_ten_seconds() {
         let now = get(Stage::LookingForPeers);
+        assert_eq!(
+            said(&get(Stage::Connecting), 9, 1),
+            "nobody has it yet, still looking (9 s)"
+        );
         assert_eq!(said(&now, 1, 1), "looking for peers");
         assert!(STILL_LOOKING_AFTER + TICK < Duration::from_secs(10));
         assert_eq!(said(&now, 75, 75), "nobody has it yet, still looking (1 min 15 s)");

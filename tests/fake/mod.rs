@@ -18,14 +18,14 @@ use tokio::sync::{mpsc, watch};
 /// What a get does is told by the end of its target: `fast` completes at once, `taken` finds files in the way, `begun` shows its
 /// plan and gets no further, and all others find nobody.
 #[derive(Clone)]
-pub struct Fake {
+pub(crate) struct Fake {
     _lock: Arc<HomeLock>,
-    pub cancelled: watch::Sender<usize>,
-    pub removed: Arc<Mutex<Vec<RemoveRequest>>>,
+    pub(crate) cancelled: watch::Sender<usize>,
+    pub(crate) removed: Arc<Mutex<Vec<RemoveRequest>>>,
 }
 
 impl Fake {
-    pub fn new(lock: HomeLock) -> Self {
+    pub(crate) fn new(lock: HomeLock) -> Self {
         Self {
             _lock: Arc::new(lock),
             cancelled: watch::channel(0).0,
@@ -34,7 +34,7 @@ impl Fake {
     }
 }
 
-pub fn cid() -> Cid {
+pub(crate) fn cid() -> Cid {
     Cid::of(Codec::Raw, HashKind::Blake3, b"a mod")
 }
 
@@ -81,7 +81,7 @@ fn complete(request: GetRequest) -> Complete {
     }
 }
 
-pub fn unsupported() -> Failure {
+pub(crate) fn unsupported() -> Failure {
     Failure::new(FailureKind::NotFound, "the fake has none", "ask another")
 }
 
@@ -164,7 +164,7 @@ impl Backend for Fake {
     async fn shutdown(&self) {}
 }
 
-pub fn info() -> HolderInfo {
+pub(crate) fn info() -> HolderInfo {
     HolderInfo {
         api: API_VERSION,
         version: "test".to_owned(),
