@@ -11,7 +11,7 @@ use modswarm_protocol::sim::{PeerSpec, World, fake_content};
 use modswarm_protocol::wire::NetworkId;
 
 const PIECE: u32 = 64 * 1024;
-const HOUR: Duration = Duration::from_secs(3600);
+const LONG: Duration = Duration::from_secs(600);
 
 fn assert_sound(world: &World) {
     let outcome = world.outcome();
@@ -32,7 +32,7 @@ fn dozens_of_mixed_peers_complete() {
         }
         let mut swarm = Swarm::new(seed, 300, PIECE, &[peer(30 * MBIT, 30 * MBIT)], &leechers);
         let peers = swarm.peers();
-        assert!(swarm.world.run_until_complete(HOUR, peers.clone()), "not complete");
+        assert!(swarm.world.run_until_complete(LONG, peers.clone()), "not complete");
         assert_sound(&swarm.world);
         for outcome in &swarm.world.outcome().peers[peers] {
             let stats = &outcome.transfers[0];
@@ -51,7 +51,7 @@ fn tens_of_thousands_of_small_pieces_need_few_messages() {
     with_seeds(2, |seed| {
         let seeds = [peer(100 * MBIT, 100 * MBIT); 2];
         let mut swarm = Swarm::new(seed, 30_000, 900, &seeds, &[peer(100 * MBIT, 100 * MBIT)]);
-        assert!(swarm.world.run_until_complete(HOUR, 2..3));
+        assert!(swarm.world.run_until_complete(LONG, 2..3));
         assert_sound(&swarm.world);
         let outcome = swarm.world.outcome();
         assert!(
@@ -73,7 +73,7 @@ fn pieces_of_the_largest_kind_go_over_slow_links() {
         let slow = peer(2 * MBIT, 4 * MBIT);
         let mut swarm = Swarm::new(seed, 12, 2 * 1024 * 1024, &[slow; 2], &[slow; 2]);
         let peers = swarm.peers();
-        assert!(swarm.world.run_until_complete(HOUR, peers.clone()));
+        assert!(swarm.world.run_until_complete(LONG, peers.clone()));
         println!("{:?}", swarm.world.outcome().last(peers));
         assert!(swarm.world.outcome().violations.is_empty());
     });
@@ -117,16 +117,16 @@ fn skeleton_first_then_pieces_from_the_pack_cid_alone() {
                 .bytes_skeleton
         };
         assert!(
-            world.run_until(HOUR, |world| skeleton(world) == 2000),
+            world.run_until(LONG, |world| skeleton(world) == 2000),
             "the root did not come"
         );
         assert_eq!(
             world.engine(getter).transfer_stats(transfer).expect("there").stage,
             Stage::FetchingSkeleton
         );
-        world.tell(getter, |engine, now| engine.want_nodes(now, transfer, &nodes));
+        world.tell(getter, |engine, now| engine.want_nodes(now, transfer, &nodes[1..]));
         assert!(
-            world.run_until(HOUR, |world| skeleton(world) == 2000 * 500),
+            world.run_until(LONG, |world| skeleton(world) == 2000 * 500),
             "{}",
             skeleton(&world)
         );
@@ -138,7 +138,7 @@ fn skeleton_first_then_pieces_from_the_pack_cid_alone() {
         };
         let same = world.tell(getter, |engine, now| engine.set_pieces(now, transfer, content, pieces));
         assert_eq!(same, transfer);
-        assert!(world.run_until_complete(HOUR, getter..getter + 1));
+        assert!(world.run_until_complete(LONG, getter..getter + 1));
         assert_sound(&world);
         let stats = world.engine(getter).transfer_stats(transfer).expect("there");
         assert_eq!((stats.bytes_skeleton, stats.bytes_fetched), (2000 * 500, map.bytes()));
@@ -210,7 +210,7 @@ fn several_contents_share_a_connection_fairly() {
                 .iter()
                 .all(|t| t.stage == Stage::Seeding)
         };
-        assert!(world.run_until(HOUR, done));
+        assert!(world.run_until(LONG, done));
         assert_sound(&world);
     });
 }
@@ -257,10 +257,10 @@ fn lost_pieces_are_fetched_elsewhere_and_never_asked_of_who_lost_them() {
             let piece = map.index(piece).expect("exists");
             world.tell(0, |engine, now| engine.handle_lost(now, transfer, piece));
         }
-        assert!(world.run_until_complete(HOUR, 2..3));
+        assert!(world.run_until_complete(LONG, 2..3));
         assert_sound(world);
         // The one that lost them gets them back from the others.
-        assert!(world.run_until(HOUR, |world| {
+        assert!(world.run_until(LONG, |world| {
             world.engine(0).transfer_stats(transfer).expect("there").stage == Stage::Seeding
         }));
     });
@@ -302,7 +302,7 @@ fn what_only_an_older_version_holds_is_fetched_by_cid() {
 fn more_leechers_than_slots_all_complete() {
     with_seeds(2, |seed| {
         let mut world = World::new(seed);
-        let (content, map) = fake_content(seed, 100, PIECE);
+        let (content, map) = fake_content(seed, 300, PIECE);
         let config = EngineConfig {
             upload_slots: 4,
             ..EngineConfig::default()
@@ -312,7 +312,16 @@ fn more_leechers_than_slots_all_complete() {
             world.add_content(index, spec(content, &map, if i == 0 { map.all() } else { map.none() }));
         }
         world.connect_all();
-        assert!(world.run_until_complete(HOUR, 1..25));
+        let complete = world.run_until_complete(Duration::from_secs(60), 1..25);
+        for (i, peer) in world.outcome().peers.iter().enumerate() {
+            if peer.took.is_none() {
+                println!("{i} {:?}", peer.transfers[0]);
+                for c in world.engine(i).connections() {
+                    println!("   {:?}", world.engine(i).conn_stats(c));
+                }
+            }
+        }
+        assert!(complete);
         println!("{:?}", world.outcome().last(1..25));
         assert_sound(&world);
     });
@@ -378,7 +387,7 @@ fn limits_hold_in_both_directions() {
         let getter = world.add_peer(peer(100 * MBIT, 100 * MBIT), down);
         world.add_content(getter, spec(content, &map, map.none()));
         world.connect(seed, getter);
-        assert!(world.run_until_complete(HOUR, getter..getter + 1));
+        assert!(world.run_until_complete(LONG, getter..getter + 1));
         let took = world.outcome().peers[getter].took.expect("complete").as_secs_f64();
         let exact = map.bytes() as f64 / 500_000.0;
         assert!(
@@ -425,7 +434,7 @@ fn what_is_not_wanted_is_not_fetched() {
     }
     world.add_content(getter, some);
     world.connect(seed, getter);
-    assert!(world.run_until_complete(HOUR, getter..getter + 1));
+    assert!(world.run_until_complete(LONG, getter..getter + 1));
     assert!(world.pieces_done(getter).iter().all(|piece| piece % 3 == 0));
     assert_eq!(
         world.outcome().peers[getter].transfers[0].bytes_fetched,

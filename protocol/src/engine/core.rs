@@ -319,7 +319,7 @@ impl Engine {
         let overdue = if stalled {
             conn.requests.matching(|_, request| request.piece.is_some())
         } else {
-            conn.requests.overdue(now, conn.window.rtt())
+            conn.requests.overdue(now, &conn.window)
         };
         let gave_up_pieces = overdue
             .iter()

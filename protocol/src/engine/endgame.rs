@@ -65,14 +65,13 @@ pub(crate) fn choose(
             .get(&root)
             .and_then(|handle| other.requests.get(*handle, What::Piece(*piece)));
         let Some(request) = request else { continue };
-        let before = other.window.time_for(now, other.requests.ahead(request));
-        let after = conn.window.eta(len);
+        let ahead = other.requests.ahead(request).min(other.window.in_flight());
+        let before = other.window.time_for(now, ahead);
+        let after = conn.window.eta(now, len);
         if before < after * 3 / 2 + GAIN {
             continue;
         }
-        let until_turn = other
-            .window
-            .time_for(now, other.requests.ahead(request).saturating_sub(len));
+        let until_turn = other.window.time_for(now, ahead.saturating_sub(len));
         let moved = request.received == 0 && until_turn > other.window.rtt() + CANCEL_MARGIN;
         let gain = before - after;
         if best.as_ref().is_none_or(|(known, ..)| gain > *known) {
@@ -89,6 +88,8 @@ pub(crate) fn choose(
     }
     let (gain, choice, len) = best?;
     let spent = transfer.bytes_wasted + doubled;
-    let affordable = spent + len <= pieces.wanted_bytes / BUDGET || (spent == 0 && gain >= LARGE_GAIN);
-    (choice.moved || affordable).then_some(choice)
+    let budget = pieces.wanted_bytes / BUDGET;
+    // A move costs nothing if the peer is told in time; where that was not so, what came twice is spent.
+    let charge = if choice.moved { 0 } else { len };
+    (spent + charge <= budget || (spent == 0 && gain >= LARGE_GAIN)).then_some(choice)
 }

@@ -50,6 +50,7 @@ impl Engine {
         handles.rotate_left(after);
         let turn_bytes = TURN_BYTES.max(room / handles.len().max(1) as u64);
         let mut picked: Vec<(Handle, Vec<u32>)> = handles.iter().map(|handle| (*handle, Vec::new())).collect();
+        let mut first = None;
         let mut live: Vec<usize> = (0..handles.len()).collect();
         while room > 0 && !live.is_empty() {
             live.retain(|i| {
@@ -59,13 +60,13 @@ impl Engine {
                 let (handle, pieces) = &mut picked[*i];
                 let bytes = self.pick(id, *handle, room.min(turn_bytes), pieces);
                 room = room.saturating_sub(bytes);
-                if bytes > 0
-                    && let Some(conn) = self.conns.get_mut(&id)
-                {
-                    conn.turn = *handle;
-                }
+                first = first.or((bytes > 0).then_some(*handle));
                 bytes > 0
             });
+        }
+        // The next one begins next time, so that the short last turn falls on each.
+        if let (Some(first), Some(conn)) = (first, self.conns.get_mut(&id)) {
+            conn.turn = first;
         }
         if room > 0
             && let Some(conn) = self.conns.get_mut(&id)

@@ -56,7 +56,7 @@ impl Engine {
             Message::Have { handle, runs } => self.on_changed(id, handle, &runs, true),
             Message::Lost { handle, runs } => {
                 self.on_changed(id, handle, &runs, false)?;
-                self.on_unanswered(id, handle, &runs);
+                self.on_unanswered(id, handle, &runs, true);
                 Ok(())
             }
             Message::Choke => {
@@ -152,10 +152,10 @@ impl Engine {
             Rejection::Pieces(runs) => {
                 if reason == RejectReason::NotFound {
                     // A race with `Lost`, or content that came after `Opened`: what it does not have, it does not have.
-                    let requested = self.on_unanswered(id, handle, &runs);
+                    let requested = self.on_unanswered(id, handle, &runs, false);
                     self.on_changed(id, handle, &runs_of(requested), false)?;
                 } else {
-                    self.on_unanswered(id, handle, &runs);
+                    self.on_unanswered(id, handle, &runs, false);
                 }
                 self.after_refusal(id, handle, reason);
             }
@@ -192,8 +192,8 @@ impl Engine {
         self.end_request(id, handle, what, true);
     }
 
-    /// Requests for `runs` will not be answered. The pieces that were on request.
-    fn on_unanswered(&mut self, id: ConnId, handle: Handle, runs: &[Run]) -> Vec<u32> {
+    /// Requests for `runs` will not be answered, except that what is under way may still come. The pieces that were on request.
+    fn on_unanswered(&mut self, id: ConnId, handle: Handle, runs: &[Run], under_way: bool) -> Vec<u32> {
         let Some(conn) = self.conns.get(&id) else {
             return Vec::new();
         };
@@ -213,7 +213,11 @@ impl Engine {
             .filter_map(hit)
             .collect();
         for piece in &requested {
-            self.end_request(id, handle, What::Piece(*piece), true);
+            if under_way {
+                self.retract_request(id, handle, What::Piece(*piece));
+            } else {
+                self.end_request(id, handle, What::Piece(*piece), true);
+            }
         }
         self.to_fill.insert(id);
         requested

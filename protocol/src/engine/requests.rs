@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::ids::TransferId;
+use super::window::Window;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::{Handle, What};
@@ -15,10 +16,11 @@ use crate::wire::{Handle, What};
 const LATE_GRACE: Duration = Duration::from_secs(180);
 /// Taken-back requests that are remembered. While more than this were taken back within the grace, no late block is an offence.
 pub(crate) const MAX_LATE: usize = 16 * 1024;
-/// A block that has not come whole after this long, plus its length at [`SLOWEST`], goes elsewhere.
+/// A block that has been on request for this long goes elsewhere if, as it goes, it would not come for as long again and
+/// its length at [`SLOWEST`].
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes a second below which a peer is of no use.
-const SLOWEST: u64 = 8 * 1024;
+const SLOWEST: u64 = 4 * 1024;
 /// A node of the skeleton that has not come after this long, plus four round trips, goes elsewhere.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -51,9 +53,20 @@ pub(crate) struct Requests {
     nodes: usize,
     requested: u64,
     settled: u64,
-    late: BTreeMap<(Handle, What), (TransferId, Cid, Option<u32>)>,
+    late: BTreeMap<(Handle, What), Late>,
     late_order: VecDeque<(Timestamp, Handle, What)>,
     lenient_until: Option<Timestamp>,
+}
+
+/// A block that may still come, so many times.
+#[derive(Clone, Copy, Debug)]
+struct Late {
+    transfer: TransferId,
+    cid: Cid,
+    piece: Option<u32>,
+    copies: u32,
+    /// When it was taken back last.
+    since: Timestamp,
 }
 
 /// What a block that came is.
@@ -87,8 +100,6 @@ impl Requests {
         self.requested += u64::from(request.len);
         request.mark = self.requested;
         self.nodes += usize::from(request.piece.is_none());
-        // Asked for again: what comes first answers it.
-        self.late.remove(&(handle, what));
         self.open.insert((handle, what), request);
     }
 
@@ -125,19 +136,30 @@ impl Requests {
             self.late_order.clear();
             self.lenient_until = Some(now + LATE_GRACE);
         }
-        self.late
-            .insert((handle, what), (request.transfer, request.cid, request.piece));
+        let Request {
+            transfer, cid, piece, ..
+        } = request;
+        let late = self.late.entry((handle, what)).or_insert(Late {
+            transfer,
+            cid,
+            piece,
+            copies: 0,
+            since: now,
+        });
+        late.copies += 1;
+        late.since = now;
         self.late_order.push_back((now, handle, what));
         Some(request)
     }
 
-    /// What a block that came is. A late one is forgotten: it comes once.
+    /// What a block that came is. A late one comes as often as it was asked for.
     pub(crate) fn classify(&mut self, now: Timestamp, handle: Handle, what: What) -> Arrival {
         if let Some(request) = self.open.get(&(handle, what)) {
             return Arrival::Requested(*request);
         }
-        if let Some((transfer, cid, piece)) = self.late.remove(&(handle, what)) {
-            return Arrival::Late(transfer, cid, piece);
+        if let Some(late) = self.late.get(&(handle, what)).copied() {
+            self.forget_late(handle, what);
+            return Arrival::Late(late.transfer, late.cid, late.piece);
         }
         if self.lenient_until.is_some_and(|until| now < until) {
             Arrival::Forgotten
@@ -153,13 +175,14 @@ impl Requests {
     }
 
     /// Requests that have been open for too long.
-    pub(crate) fn overdue(&self, now: Timestamp, rtt: Duration) -> Vec<(Handle, What)> {
+    pub(crate) fn overdue(&self, now: Timestamp, window: &Window) -> Vec<(Handle, What)> {
         self.matching(|_, request| {
             let age = now.since(request.sent_at);
             if request.piece.is_none() {
-                return age > NODE_TIMEOUT + rtt * 4;
+                return age > NODE_TIMEOUT + window.rtt() * 4;
             }
-            age > REQUEST_TIMEOUT + Duration::from_micros(u64::from(request.len) * 1_000_000 / SLOWEST)
+            let patience = REQUEST_TIMEOUT + Duration::from_micros(request.rest() * 1_000_000 / SLOWEST);
+            age > REQUEST_TIMEOUT && window.time_for(now, self.ahead(request)) > patience
         })
     }
 
@@ -169,7 +192,18 @@ impl Requests {
                 break;
             }
             self.late_order.pop_front();
-            self.late.remove(&(handle, what));
+            if self.late.get(&(handle, what)).is_some_and(|late| late.since == at) {
+                self.late.remove(&(handle, what));
+            }
+        }
+    }
+
+    fn forget_late(&mut self, handle: Handle, what: What) {
+        if let Some(late) = self.late.get_mut(&(handle, what)) {
+            late.copies -= 1;
+            if late.copies == 0 {
+                self.late.remove(&(handle, what));
+            }
         }
     }
 }

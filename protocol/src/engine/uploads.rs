@@ -9,8 +9,8 @@ use crate::time::Timestamp;
 use crate::wire::limits::{MAX_QUEUED_CIDS, MAX_QUEUED_PIECES};
 use crate::wire::{Handle, RequestId, Run};
 
-/// Bytes that the caller is asked to write at a time, at the least…
-const AHEAD_MIN: u64 = 256 * 1024;
+/// Bytes that the caller is asked to write at a time, at the least: what was asked for cannot be cancelled any more…
+const AHEAD_MIN: u64 = 64 * 1024;
 /// …and at the most. In between it is what the peer takes in [`AHEAD_MICROS`].
 const AHEAD_MAX: u64 = 4 * 1024 * 1024;
 const AHEAD_MICROS: u64 = 200_000;
@@ -178,8 +178,7 @@ impl Uploads {
             return false;
         }
         let ahead = (self.meter.rate(now).saturating_mul(AHEAD_MICROS) / 1_000_000).clamp(AHEAD_MIN, AHEAD_MAX);
-        // One block of the largest kind must not keep the next from being read meanwhile.
-        self.jobs < 2 || (self.ahead < ahead && self.jobs < AHEAD_JOBS)
+        self.jobs == 0 || (self.ahead < ahead && self.jobs < AHEAD_JOBS)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

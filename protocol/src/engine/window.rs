@@ -104,14 +104,20 @@ impl Window {
             .max(1)
     }
 
-    /// When `bytes` requested after all that is in flight would be here.
-    pub(crate) fn eta(&self, bytes: u64) -> Duration {
-        self.rtt + Duration::from_micros((self.in_flight + bytes).saturating_mul(1_000_000) / self.rate())
+    /// When `bytes` requested after all that is in flight would be here. Never sooner than what [`Window::time_for`] says of
+    /// the same bytes once they are requested, so that a piece which moves for a gain never moves back for one.
+    pub(crate) fn eta(&self, now: Timestamp, bytes: u64) -> Duration {
+        self.rtt + self.time_for(now, self.in_flight + bytes)
     }
 
-    /// When the path will have delivered `bytes` more, as it went lately. Silence counts against it.
+    /// When the path will have delivered the first `bytes` of what is in flight, as it went lately. Silence counts against it.
     pub(crate) fn time_for(&self, now: Timestamp, bytes: u64) -> Duration {
-        Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate()) + now.since(self.last_progress)
+        let silence = if self.in_flight > 0 {
+            now.since(self.last_progress)
+        } else {
+            Duration::ZERO
+        };
+        silence + Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate())
     }
 
     pub(crate) fn on_request(&mut self, now: Timestamp, bytes: u64) {
