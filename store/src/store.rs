@@ -47,6 +47,21 @@ impl Default for StoreOptions {
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
+    closer: Arc<Closer>,
+}
+
+/// Commits what is pending when the last handle on the store or one of its downloads is dropped. Until then the writer may hold the store as well.
+#[derive(Debug)]
+pub(crate) struct Closer(Arc<Inner>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        if let Err(e) = self.0.index.writer.flush()
+            && !matches!(e, IndexError::Closed)
+        {
+            tracing::warn!("the store was closed before all was written: {e}");
+        }
+    }
 }
 
 /// Nodes asked of a skeleton's reader at once.
@@ -182,19 +197,19 @@ impl Store {
             .thread_name(|n| format!("modswarm-hash-{n}"))
             .build()
             .map_err(|e| OpenError::Thread(std::io::Error::other(e)))?;
-        Ok(Self {
-            inner: Arc::new(Inner {
-                index,
-                pool,
-                files: FileCache::new(options.open_files_max),
-                options,
-                contents: Mutex::default(),
-                downloads: Mutex::default(),
-                withdrawn: Mutex::default(),
-                checked: Mutex::default(),
-                lock,
-            }),
-        })
+        let inner = Arc::new(Inner {
+            index,
+            pool,
+            files: FileCache::new(options.open_files_max),
+            options,
+            contents: Mutex::default(),
+            downloads: Mutex::default(),
+            withdrawn: Mutex::default(),
+            checked: Mutex::default(),
+            lock,
+        });
+        let closer = Arc::new(Closer(inner.clone()));
+        Ok(Self { inner, closer })
     }
 
     /// The home.
@@ -358,7 +373,8 @@ impl Store {
     /// # Errors
     /// See [`BeginError`].
     pub fn begin_download(&self, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Download, BeginError> {
-        download::begin(&self.inner, spec, observer)
+        let state = download::begin(&self.inner, spec, observer)?;
+        Ok(Download::new(state, &self.closer))
     }
 
     /// Goes on with the unfinished download of the record `id` (state [`crate::PackState::Downloading`]), without hashing what is here.
@@ -366,7 +382,8 @@ impl Store {
     /// # Errors
     /// See [`BeginError`].
     pub fn resume_download(&self, id: PackId, observer: &dyn Observer) -> Result<Download, BeginError> {
-        download::resume(&self.inner, id, observer)
+        let state = download::resume(&self.inner, id, observer)?;
+        Ok(Download::new(state, &self.closer))
     }
 
     // Settings.

@@ -15,7 +15,7 @@ use modswarm_protocol::{
 use rusqlite::Transaction;
 
 use super::{
-    Download, DownloadSpec,
+    DownloadSpec,
     inspect::{There, inspect},
     layout::Layout,
     place::{Replace, Target},
@@ -32,7 +32,7 @@ use crate::{
     store::Inner,
 };
 
-pub(crate) fn resume(inner: &Arc<Inner>, id: PackId, observer: &dyn Observer) -> Result<Download, BeginError> {
+pub(crate) fn resume(inner: &Arc<Inner>, id: PackId, observer: &dyn Observer) -> Result<Arc<State>, BeginError> {
     let row = rows::pack(&*inner.index.reader()?, id)?;
     let row = row.filter(|row| row.record.state == PackState::Downloading);
     let row = row.ok_or_else(|| IndexError::Other("there is no such unfinished download".to_owned()))?;
@@ -71,7 +71,11 @@ struct Known {
     fetched: BTreeSet<i64>,
 }
 
-pub(crate) fn begin(inner: &Arc<Inner>, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Download, BeginError> {
+pub(crate) fn begin(
+    inner: &Arc<Inner>,
+    spec: &DownloadSpec,
+    observer: &dyn Observer,
+) -> Result<Arc<State>, BeginError> {
     let meter = Meter::new(observer);
     let (content, manifest) = load(inner, spec)?;
     // What a dropped download of the same place has written is to be in the rows that are read next.
@@ -159,7 +163,7 @@ pub(crate) fn begin(inner: &Arc<Inner>, spec: &DownloadSpec, observer: &dyn Obse
     ));
     inner.register_download(id, &state);
     state.tell()?;
-    Ok(Download::new(state))
+    Ok(state)
 }
 
 type Loaded = (Arc<Content>, Option<(Manifest, Vec<u8>)>);

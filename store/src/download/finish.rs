@@ -97,6 +97,11 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
         .map(|(_, row)| (row.id, row))
         .collect();
     drop(conn);
+    let newest = rows
+        .values()
+        .map(|row| row.identity.mtime.max(row.identity.ctime))
+        .max();
+    fs::wait_out_tick(newest.unwrap_or(0));
     let mut gone = Vec::new();
     let mut fresh = Vec::new();
     for (number, row) in placed {

@@ -32,6 +32,7 @@ use crate::{
     fs,
     observer::Observer,
     packs::{NetworkId, PackId},
+    store::Closer,
 };
 
 /// What to download, and where to.
@@ -99,17 +100,23 @@ pub struct Download {
 
 /// Says that nobody is downloading any more once the last [`Download`] is dropped.
 #[derive(Debug)]
-struct Handle(Arc<State>);
+struct Handle {
+    state: Arc<State>,
+    _closer: Arc<Closer>,
+}
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.end();
+        self.state.end();
     }
 }
 
 impl Download {
-    fn new(state: Arc<State>) -> Self {
-        let handle = Arc::new(Handle(state.clone()));
+    pub(crate) fn new(state: Arc<State>, closer: &Arc<Closer>) -> Self {
+        let handle = Arc::new(Handle {
+            state: state.clone(),
+            _closer: closer.clone(),
+        });
         Self { state, _handle: handle }
     }
 

@@ -324,12 +324,18 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
             })
             .collect()
     };
+    // A staged file is made of a hole, and nothing but its own pieces is ever written to it: zeros are there already.
+    let zeros = bytes.iter().all(|byte| *byte == 0);
     let mut written = Vec::with_capacity(places.len());
     let mut failed = None;
     for (place, row) in places {
-        let wrote = state
-            .staged_file(place.file, row)
-            .and_then(|file| fs::write_all_at(&file, bytes, place.offset));
+        let wrote = state.staged_file(place.file, row).and_then(|file| {
+            if zeros {
+                Ok(())
+            } else {
+                fs::write_all_at(&file, bytes, place.offset)
+            }
+        });
         match wrote {
             Ok(()) => written.push(place),
             Err(e) => {

@@ -64,6 +64,15 @@ pub(crate) fn now_ns() -> i64 {
         .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
+/// Returns once a look at a file whose newest time stamp is `newest` proves something: at most a tick of the file system's clock later.
+pub(crate) fn wait_out_tick(newest: i64) {
+    let until = newest.saturating_add(TICK.as_nanos() as i64).saturating_add(1);
+    let left = until.saturating_sub(now_ns());
+    if (1..=TICK.as_nanos() as i64).contains(&left) {
+        std::thread::sleep(Duration::from_nanos(left.unsigned_abs()));
+    }
+}
+
 /// What stands under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {

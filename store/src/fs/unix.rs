@@ -33,8 +33,13 @@ pub(crate) fn name_bytes(name: &OsStr) -> &[u8] {
     name.as_bytes()
 }
 
-/// The identity that `metadata` tells.
-pub(crate) fn identity_of(metadata: &fs::Metadata) -> Identity {
+/// The identity of the file at `path`, whose metadata were just taken.
+#[allow(clippy::unnecessary_wraps, reason = "the Windows side opens the file")]
+pub(crate) fn identity_from(_path: &Path, metadata: &fs::Metadata) -> io::Result<Identity> {
+    Ok(identity_of(metadata))
+}
+
+fn identity_of(metadata: &fs::Metadata) -> Identity {
     let ns = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
     Identity {
         dev: metadata.dev(),

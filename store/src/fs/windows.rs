@@ -1,1 +1,282 @@
-//! The Windows side.
+//! The Windows side. A game and its mod manager may use, rename and delete files while we hold them: everything is opened with all
+//! share modes. Folders are paths here, and every step into one checks that it is no symlink or junction.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File, OpenOptions},
+    io,
+    os::windows::{
+        fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+        io::AsRawHandle as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use windows_sys::Win32::Storage::FileSystem as win;
+
+use super::{Entry, Identity, Onto};
+
+const SHARE_ALL: u32 = win::FILE_SHARE_READ | win::FILE_SHARE_WRITE | win::FILE_SHARE_DELETE;
+/// Opens folders too, and reparse points themselves.
+const FLAGS: u32 = win::FILE_FLAG_BACKUP_SEMANTICS | win::FILE_FLAG_OPEN_REPARSE_POINT;
+
+/// A path as the index keeps it. Unpaired surrogates, which no pack can hold, do not come back as they were.
+pub(crate) fn path_bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_encoded_bytes()
+}
+
+/// The path that [`path_bytes`] gave.
+pub(crate) fn path_from(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The bytes of a name, UTF-8 if it is text at all.
+pub(crate) fn name_bytes(name: &OsStr) -> &[u8] {
+    name.as_encoded_bytes()
+}
+
+fn open_with(path: &Path, access: u32) -> io::Result<File> {
+    OpenOptions::new()
+        .access_mode(access)
+        .share_mode(SHARE_ALL)
+        .custom_flags(FLAGS)
+        .open(path)
+}
+
+/// The identity of the file at `path`, whose metadata were just taken.
+pub(crate) fn identity_from(path: &Path, _metadata: &fs::Metadata) -> io::Result<Identity> {
+    identity(&open_with(path, 0)?)
+}
+
+/// The identity of an open file. Windows tells when the metadata changed only by a call that std lacks; the write time stands for both.
+pub(crate) fn identity(file: &File) -> io::Result<Identity> {
+    // SAFETY: all-zero bytes are a valid value of this plain C struct.
+    let mut info: win::BY_HANDLE_FILE_INFORMATION = unsafe { std::mem::zeroed() };
+    // SAFETY: the handle is open as long as `file`, and `info` is a valid place for the answer.
+    if unsafe { win::GetFileInformationByHandle(file.as_raw_handle().cast(), &mut info) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    // In 100 ns since 1601.
+    let ticks = join(info.ftLastWriteTime.dwHighDateTime, info.ftLastWriteTime.dwLowDateTime);
+    let written = (ticks as i64)
+        .saturating_sub(116_444_736_000_000_000)
+        .saturating_mul(100);
+    Ok(Identity {
+        dev: u64::from(info.dwVolumeSerialNumber),
+        file: join(info.nFileIndexHigh, info.nFileIndexLow),
+        size: join(info.nFileSizeHigh, info.nFileSizeLow),
+        mtime: written,
+        ctime: written,
+    })
+}
+
+/// The identity of the regular file at `path`, which is not followed if it is a symlink; `None` for anything else that stands there.
+pub(crate) fn identity_at(path: &Path) -> io::Result<Option<Identity>> {
+    let file = open_with(path, 0)?;
+    if file.metadata()?.is_file() {
+        Ok(Some(identity(&file)?))
+    } else {
+        Ok(None)
+    }
+}
+
+fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// Opens a regular file for reading; a symlink or folder gives `NotFound`.
+pub(crate) fn open_read(path: &Path) -> io::Result<File> {
+    regular(open_with(path, win::FILE_GENERIC_READ)?)
+}
+
+/// Fills `buf` from `offset`; `UnexpectedEof` if the file ends before.
+pub(crate) fn read_exact_at(file: &File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        let read = file.seek_read(buf, offset)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buf = &mut buf[read..];
+        offset += read as u64;
+    }
+    Ok(())
+}
+
+/// Writes all of `buf` at `offset`.
+pub(crate) fn write_all_at(file: &File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        let written = file.seek_write(buf, offset)?;
+        buf = &buf[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}
+
+/// Says that a file will be read once from start to end.
+pub(crate) fn advise_sequential(_file: &File) {}
+
+/// Makes the bytes of the files `names` in `dir` durable.
+pub(crate) fn sync_files(dir: &Dir, names: &[String]) -> io::Result<()> {
+    for name in names {
+        match dir.open_file_rw(name) {
+            Ok(file) => file.sync_data()?,
+            Err(e) if super::is_gone(&e) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// NTFS keeps names in its journal; there is no call to wait for it without rights over the volume.
+pub(crate) fn sync_folders(_root: &Dir, _dirs: &[&str]) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes a folder and its parents. Profiles are private to their users.
+pub(crate) fn create_private_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)
+}
+
+/// See [`sync_folders`].
+pub(crate) fn sync_dir(_path: &Path) -> io::Result<()> {
+    Ok(())
+}
+
+/// Bytes that this user can still write to the disk of `path`.
+pub(crate) fn free_space(path: &Path) -> Option<u64> {
+    use std::os::windows::ffi::OsStrExt as _;
+    let wide: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+    let mut free = 0;
+    // SAFETY: `wide` ends with a zero and `free` is a valid place for the answer; the other two may be null.
+    let ok = unsafe { win::GetDiskFreeSpaceExW(wide.as_ptr(), &mut free, std::ptr::null_mut(), std::ptr::null_mut()) };
+    (ok != 0).then_some(free)
+}
+
+/// The volume of `path`.
+pub(crate) fn device(path: &Path) -> io::Result<u64> {
+    Ok(identity(&open_with(path, 0)?)?.dev)
+}
+
+/// Names that differ only in case are one.
+pub(crate) const CASE_FOLDS: bool = true;
+
+/// Why this system cannot create a file of this name.
+pub(crate) fn name_issue(name: &str) -> Option<String> {
+    use modswarm_protocol::format::path::{PortabilityIssue, portability_issue};
+    match portability_issue(name)? {
+        PortabilityIssue::Deceptive => None,
+        issue => Some(issue.to_string()),
+    }
+}
+
+/// A folder, checked to be no symlink or junction when it was stepped into.
+#[derive(Debug)]
+pub(crate) struct Dir(PathBuf);
+
+impl Dir {
+    /// Opens the folder at `path`, following symlinks: the user chose it.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        if fs::metadata(path)?.is_dir() {
+            Ok(Self(path.to_owned()))
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+    }
+
+    /// The folder `name` in this one. A symlink, junction or file gives `NotADirectory`.
+    pub(crate) fn folder(&self, name: &str) -> io::Result<Self> {
+        let path = self.0.join(name);
+        let metadata = fs::symlink_metadata(&path)?;
+        let reparse = metadata.file_attributes() & win::FILE_ATTRIBUTE_REPARSE_POINT != 0;
+        if metadata.is_dir() && !reparse {
+            Ok(Self(path))
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+    }
+
+    /// As [`Dir::folder`], made where there is none. Says whether it was made.
+    pub(crate) fn make_folder(&self, name: &str) -> io::Result<(Self, bool)> {
+        let made = match fs::create_dir(self.0.join(name)) {
+            Ok(()) => true,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+            Err(e) => return Err(e),
+        };
+        Ok((self.folder(name)?, made))
+    }
+
+    /// What stands under `name`; `None` if nothing does.
+    pub(crate) fn entry(&self, name: &str) -> io::Result<Option<Entry>> {
+        let path = self.0.join(name);
+        let metadata = match fs::symlink_metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        Ok(Some(
+            if metadata.file_attributes() & win::FILE_ATTRIBUTE_REPARSE_POINT != 0 {
+                Entry::Symlink
+            } else if metadata.is_dir() {
+                Entry::Folder
+            } else if metadata.is_file() {
+                Entry::File(identity_from(&path, &metadata)?)
+            } else {
+                Entry::Special
+            },
+        ))
+    }
+
+    /// Opens the regular file `name` for reading.
+    pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
+        open_read(&self.0.join(name))
+    }
+
+    /// Opens the regular file `name` for reading and writing.
+    pub(crate) fn open_file_rw(&self, name: &str) -> io::Result<File> {
+        regular(open_with(
+            &self.0.join(name),
+            win::FILE_GENERIC_READ | win::FILE_GENERIC_WRITE,
+        )?)
+    }
+
+    /// Makes the file `name`; `AlreadyExists` if anything stands there.
+    pub(crate) fn create_file(&self, name: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .share_mode(SHARE_ALL)
+            .open(self.0.join(name))
+    }
+
+    /// Moves `from_name` of the folder `from` to `name` in this one. Windows has no exchange: what stood there is replaced.
+    pub(crate) fn rename_from(&self, from: &Self, from_name: &str, name: &str, onto: Onto) -> io::Result<bool> {
+        use std::os::windows::ffi::OsStrExt as _;
+        let wide = |path: PathBuf| -> Vec<u16> { path.as_os_str().encode_wide().chain([0]).collect() };
+        let (old, new) = (wide(from.0.join(from_name)), wide(self.0.join(name)));
+        let flags = match onto {
+            Onto::Nothing => win::MOVEFILE_WRITE_THROUGH,
+            Onto::Exchange => win::MOVEFILE_WRITE_THROUGH | win::MOVEFILE_REPLACE_EXISTING,
+        };
+        // SAFETY: both are paths that end with a zero.
+        if unsafe { win::MoveFileExW(old.as_ptr(), new.as_ptr(), flags) } == 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(false)
+    }
+
+    /// Deletes the file `name`.
+    pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.0.join(name))
+    }
+
+    /// See [`sync_folders`].
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

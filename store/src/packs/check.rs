@@ -202,7 +202,9 @@ fn find_moved(folder: &Path, root: &Path, missing: &[(u32, FileRow)]) -> HashMap
             continue;
         }
         let Ok(metadata) = entry.metadata() else { continue };
-        let now = fs::identity_of(&metadata);
+        let Ok(now) = fs::identity_from(entry.path(), &metadata) else {
+            continue;
+        };
         if let Some(file) = by_file.get(&(now.dev, now.file))
             && file.identity.same_bytes(&now)
             && let Ok(place) = entry.path().strip_prefix(root)

@@ -61,7 +61,7 @@ pub(crate) fn scan(path: &Path, meter: &Meter<'_>) -> Result<Scan, ShareError> {
         let found = Found {
             path: pack.into(),
             place: PathBuf::from(name),
-            identity: fs::identity_of(&metadata),
+            identity: fs::identity_from(&shared, &metadata).map_err(io)?,
         };
         let root = shared.parent().unwrap_or(Path::new("/")).to_owned();
         Ok(Scan {
@@ -149,11 +149,9 @@ fn scan_folder(root: PathBuf, meter: &Meter<'_>) -> Result<Scan, ShareError> {
         } else {
             let metadata = entry.metadata().map_err(|e| walk_error(&root, e))?;
             let place = entry.path().strip_prefix(&root).unwrap_or(entry.path()).to_owned();
-            files.push(Found {
-                path,
-                place,
-                identity: fs::identity_of(&metadata),
-            });
+            let identity = fs::identity_from(entry.path(), &metadata)
+                .map_err(|source| ShareError::Io { path: shown(), source })?;
+            files.push(Found { path, place, identity });
             meter.add_file();
         }
     }

@@ -1,0 +1,125 @@
+//! Large, many, and no room left.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod common;
+
+use std::{fs, os::unix::fs::MetadataExt as _, process::Command};
+
+use common::*;
+use modswarm_store::{BeginError, WriteError};
+
+#[test]
+fn a_sparse_file_over_four_gigabytes_goes_the_whole_way() {
+    const SIZE: u64 = 5 << 30;
+    let place = Place::new();
+    let (a, b) = (place.store("a"), place.store("b"));
+    fs::create_dir(place.path("p")).unwrap();
+    let file = fs::File::create(place.path("p/huge")).unwrap();
+    file.set_len(SIZE).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"in the middle", (4 << 30) + 77).unwrap();
+    drop(file);
+    let pack = share(&a, &place.path("p"));
+    assert_eq!(pack.bytes, SIZE);
+    assert!(pack.blocks < 10, "zeros are one leaf");
+    get(&a, &b, &pack, &place.path("out"));
+    let out = fs::File::open(place.path("out/huge")).unwrap();
+    assert_eq!(out.metadata().unwrap().size(), SIZE);
+    let mut middle = [0; 13];
+    std::os::unix::fs::FileExt::read_exact_at(&out, &mut middle, (4 << 30) + 77).unwrap();
+    assert_eq!(&middle, b"in the middle");
+    assert!(
+        out.metadata().unwrap().blocks() * 512 < 64 << 20,
+        "runs of zeros stay sparse"
+    );
+}
+
+#[test]
+fn ten_thousand_small_files_go_the_whole_way() {
+    let place = Place::new();
+    let (a, b) = (place.store("a"), place.store("b"));
+    for n in 0..10_000_u64 {
+        write(
+            &place.path("p").join(format!("{}/{n}.json", n % 37)),
+            &noise(n, (n % 900) as usize),
+        );
+    }
+    settle();
+    let pack = share(&a, &place.path("p"));
+    assert_eq!(pack.files, 10_000);
+    assert_eq!(share(&a, &place.path("p")).bytes_hashed, 0);
+    get(&a, &b, &pack, &place.path("out"));
+    assert_eq!(tree(&place.path("out")), tree(&place.path("p")));
+}
+
+/// A small file system of its own, where this user may mount one.
+struct Tmpfs(std::path::PathBuf);
+
+impl Tmpfs {
+    fn mount(at: std::path::PathBuf, size: &str) -> Option<Self> {
+        fs::create_dir_all(&at).unwrap();
+        let size = format!("size={size}");
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tmpfs"])
+            .arg(&at)
+            .status();
+        status.is_ok_and(|s| s.success()).then_some(Self(at))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_before_and_during_and_loses_nothing() {
+    let place = Place::new();
+    let Some(disk) = Tmpfs::mount(place.path("disk"), "8m") else {
+        println!("skipped: this user cannot mount a tmpfs");
+        return;
+    };
+    let (a, b) = (place.store("a"), place.store("b"));
+    write(&place.path("p/f"), &noise(1, 6_000_000));
+    let pack = share(&a, &place.path("p"));
+    copy_skeleton(&a, &b, &pack.pack);
+    let spec = spec(&pack, &disk.0.join("out"));
+    let ballast = disk.0.join("ballast");
+    write(&ballast, &vec![1; 4_000_000]);
+    let e = b.begin_download(&spec, &()).unwrap_err();
+    assert!(matches!(e, BeginError::DiskFull { needed: 6_000_000, .. }), "{e}");
+    fs::remove_file(&ballast).unwrap();
+
+    let download = b.begin_download(&spec, &()).unwrap();
+    write(&ballast, &vec![1; 4_000_000]);
+    let mut full = 0;
+    let map = download.content().map().clone();
+    for (index, leaf) in map.iter() {
+        let bytes = a.read_leaf(&leaf.cid, leaf.len).unwrap();
+        match download.write_piece(index, &bytes) {
+            Ok(()) => {}
+            Err(WriteError::DiskFull(_)) => full += 1,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    assert!(full > 0 && download.have().any());
+    fs::remove_file(&ballast).unwrap();
+    assert_eq!(fetch(&a, &download).count_ones(), full);
+    download.finish().unwrap();
+    assert_eq!(tree(&disk.0.join("out")), tree(&place.path("p")));
+}
+
+#[test]
+fn a_home_has_one_owner_and_gives_itself_back() {
+    let place = Place::new();
+    let store = place.store("home");
+    assert!(
+        modswarm_store::HomeLock::try_acquire(&place.path("home"))
+            .unwrap()
+            .is_none()
+    );
+    store.set_setting("notice", "shown").unwrap();
+    drop(store);
+    let store = place.store("home");
+    assert_eq!(store.setting("notice").unwrap().as_deref(), Some("shown"));
+}
