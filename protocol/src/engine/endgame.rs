@@ -15,7 +15,9 @@ use crate::wire::{Handle, What};
 /// Pending pieces that are looked at for one choice.
 const MAX_LOOKS: usize = 4096;
 /// Of the bytes wanted, one part in this many may come twice.
-const BUDGET: u64 = 110;
+const BUDGET: u64 = 150;
+/// Of the bytes moved, one part in this many is taken to come twice.
+const MOVE_RISK: u64 = 3;
 /// A second copy must come at least this much sooner than the first.
 const GAIN: Duration = Duration::from_millis(100);
 /// A transfer too small for a budget may double one piece for this gain.
@@ -71,8 +73,8 @@ pub(crate) fn choose(
         if before < after * 3 / 2 + GAIN {
             continue;
         }
-        let until_turn = other.window.time_for(now, ahead.saturating_sub(len));
-        let moved = request.received == 0 && until_turn > other.window.rtt() + CANCEL_MARGIN;
+        let until_turn = other.window.drains_in(ahead.saturating_sub(len));
+        let moved = request.received == 0 && until_turn > (other.window.rtt() + CANCEL_MARGIN) * 2;
         let gain = before - after;
         if best.as_ref().is_none_or(|(known, ..)| gain > *known) {
             best = Some((
@@ -91,5 +93,7 @@ pub(crate) fn choose(
     let budget = pieces.wanted_bytes / BUDGET;
     // A move costs nothing if the peer is told in time; where that was not so, what came twice is spent.
     let charge = if choice.moved { 0 } else { len };
-    (spent + charge <= budget || (spent == 0 && gain >= LARGE_GAIN)).then_some(choice)
+    let spent = spent + transfer.bytes_moved / MOVE_RISK;
+    let small = budget < len && spent == 0 && gain >= LARGE_GAIN;
+    (spent + charge <= budget || small).then_some(choice)
 }

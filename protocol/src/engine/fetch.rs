@@ -184,13 +184,17 @@ impl Engine {
             self.cancel_at(choice.from, transfer_id, choice.piece);
         }
         let Some(conn) = self.conns.get_mut(&id) else { return 0 };
-        let Some(pieces) = self.transfers.get_mut(&transfer_id).and_then(|t| t.pieces.as_mut()) else {
+        let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
             return 0;
         };
+        let Some(pieces) = &mut transfer.pieces else { return 0 };
         let Some(index) = pieces.map.index(choice.piece) else {
             return 0;
         };
         let leaf = pieces.map.leaf(index);
+        if choice.moved {
+            transfer.bytes_moved += u64::from(leaf.len);
+        }
         pieces.assign(choice.piece, id);
         let request = Request::new(now, transfer_id, leaf.cid, Some(choice.piece), leaf.len);
         conn.requests.insert(handle, What::Piece(choice.piece), request);

@@ -117,7 +117,12 @@ impl Window {
         } else {
             Duration::ZERO
         };
-        silence + Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate())
+        silence + self.drains_in(bytes)
+    }
+
+    /// How long the path takes for `bytes`.
+    pub(crate) fn drains_in(&self, bytes: u64) -> Duration {
+        Duration::from_micros(bytes.saturating_mul(1_000_000) / self.rate())
     }
 
     pub(crate) fn on_request(&mut self, now: Timestamp, bytes: u64) {
