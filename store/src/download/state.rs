@@ -9,7 +9,11 @@ use std::{
 };
 
 use bitvec::vec::BitVec;
-use modswarm_protocol::format::{Content, Part, PieceIndex, PieceSet};
+use bytes::Bytes;
+use modswarm_protocol::{
+    Cid,
+    format::{Content, Part, PieceIndex, PieceSet},
+};
 use rusqlite::Transaction;
 
 use super::{
@@ -72,6 +76,8 @@ pub(crate) struct Moving {
     pub(crate) gathered: Gathered,
     /// Taken by the commit that is under way.
     taken: Gathered,
+    /// Pieces that are had and that the index does not know yet: at most what is written in a second.
+    fresh: HashMap<Cid, PieceIndex>,
     /// Whether the writer has been told.
     told: bool,
     pub(crate) bytes_here: u64,
@@ -186,6 +192,7 @@ impl State {
                 slots,
                 gathered,
                 taken: Gathered::default(),
+                fresh: HashMap::new(),
                 told: false,
                 bytes_here,
                 piece_bytes_here,
@@ -233,6 +240,32 @@ impl State {
             piece_bytes_here: moving.piece_bytes_here,
             disk_free: fs::free_space(&self.stage),
         }
+    }
+
+    /// Reads and verifies a leaf that was written and is not committed yet. Others are told of it already.
+    pub(crate) fn read_fresh(&self, cid: &Cid) -> Option<Bytes> {
+        let (place, slot, len) = {
+            let moving = crate::lock(&self.moving);
+            let piece = *moving.fresh.get(cid)?;
+            let place = self.layout.places(piece).next()?;
+            let slot = moving.slots[place.file as usize].clone();
+            (place, slot, self.content.map().leaf(piece).len)
+        };
+        let path = self
+            .destination
+            .join(self.content.files()[place.file as usize].path.as_str());
+        let file = match slot {
+            // It may get its final name at this very moment.
+            Slot::Staged(target) => {
+                let staged = fs::open_read(&self.stage.join(target.row.to_string()));
+                staged.or_else(|_| fs::open_read(&path))
+            }
+            Slot::Placed(_) => fs::open_read(&path),
+            Slot::Out => return None,
+        };
+        let mut bytes = vec![0; len as usize];
+        fs::read_exact_at(&file.ok()?, &mut bytes, place.offset).ok()?;
+        cid.verifies(&bytes).then(|| bytes.into())
     }
 
     /// The staged file `number`, made (sparse, with what nodes carry) where there is none.
@@ -369,6 +402,7 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
             moving.have.set(piece.as_usize(), true);
             moving.piece_bytes_here += u64::from(leaf.len);
             moving.gathered.pieces.push(piece.get());
+            moving.fresh.insert(leaf.cid, piece);
         }
     }
     state.tell()?;
@@ -474,6 +508,9 @@ impl Pending for State {
         } else {
             for placed in &taken.placed {
                 self.inner.files.forget(placed.row);
+            }
+            for piece in taken.pieces.iter().filter_map(|&piece| self.content.map().index(piece)) {
+                moving.fresh.remove(&self.content.map().leaf(piece).cid);
             }
         }
     }
