@@ -178,6 +178,15 @@ impl Inner {
             .filter(|state| !state.has_ended())
     }
 
+    /// A leaf that an open download has written and not committed.
+    pub(crate) fn fresh_leaf(&self, cid: &Cid) -> Option<Bytes> {
+        let open: Vec<_> = crate::lock(&self.downloads)
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect();
+        open.iter().find_map(|state| state.read_fresh(cid))
+    }
+
     pub(crate) fn register_download(&self, id: PackId, state: &Arc<download::State>) {
         let mut downloads = crate::lock(&self.downloads);
         downloads.retain(|_, held| held.strong_count() > 0);

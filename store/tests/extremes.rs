@@ -123,3 +123,21 @@ fn a_home_has_one_owner_and_gives_itself_back() {
     let store = place.store("home");
     assert_eq!(store.setting("notice").unwrap().as_deref(), Some("shown"));
 }
+
+#[test]
+fn a_damaged_index_is_said_to_be_damaged() {
+    let place = Place::new();
+    drop(place.store("home"));
+    for name in ["index.sqlite-wal", "index.sqlite-shm"] {
+        let _ = fs::remove_file(place.path("home").join(name));
+    }
+    write(&place.path("home/index.sqlite"), &noise(1, 100_000));
+    let lock = modswarm_store::HomeLock::try_acquire(&place.path("home"))
+        .unwrap()
+        .unwrap();
+    let e = modswarm_store::Store::open(lock, modswarm_store::StoreOptions::default()).unwrap_err();
+    assert!(
+        matches!(e, modswarm_store::OpenError::Index(modswarm_store::IndexError::Corrupt)),
+        "{e}"
+    );
+}

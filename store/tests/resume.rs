@@ -4,7 +4,7 @@
 mod common;
 
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -56,6 +56,10 @@ fn half_a_download_can_be_read_by_others_at_once() {
         .write_piece(index, &a.read_leaf(&leaf.cid, leaf.len).unwrap())
         .unwrap();
     assert_eq!(b.have(&pack.content).unwrap().unwrap().count_ones(), 1);
+    assert!(
+        b.read_leaf(&leaf.cid, leaf.len).is_ok(),
+        "what is had can be read before it is durable"
+    );
     b.flush().unwrap();
     assert!(b.read_leaf(&leaf.cid, leaf.len).is_ok());
 }
@@ -101,7 +105,10 @@ fn child() {
     let download = b.begin_download(&spec(&pack, &dir.join("out")), &()).unwrap();
     let absent = download.wanted() & !download.have();
     let map = download.content().map().clone();
+    // A ticket from the parent for each step: it decides how far this process gets.
+    let mut tickets = std::io::stdin().lines();
     for (n, at) in absent.iter_ones().enumerate() {
+        tickets.next().unwrap().unwrap();
         let index = map.index(at as u32).unwrap();
         let leaf = map.leaf(index);
         download
@@ -113,24 +120,29 @@ fn child() {
         println!("piece");
     }
     println!("finishing");
+    tickets.next().unwrap().unwrap();
     download.finish().unwrap();
     println!("finished");
 }
 
-/// Runs [`child`] until it has said `lines` lines, then kills it.
-fn run_child(dir: &Path, lines: usize) -> bool {
+/// Lets [`child`] take `steps` steps and kills it during the last. Says whether it got to its end before.
+fn run_child(dir: &Path, steps: usize) -> bool {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "child", "--ignored", "--nocapture"])
         .env(CHILD, dir)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all("go\n".repeat(steps).as_bytes()).unwrap();
     let said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let words = ["piece", "finishing", "finished"];
     let ours = said
         .map_while(Result::ok)
-        .filter(|l| ["piece", "finishing", "finished"].iter().any(|w| l.ends_with(w)));
-    let ended = ours.take(lines).any(|line| line.ends_with("finished"));
+        .filter(|line| words.iter().any(|word| line.ends_with(word)));
+    let ended = ours.take(steps - 1).any(|line| line.ends_with("finished"));
     child.kill().unwrap();
     child.wait().unwrap();
     ended
@@ -191,15 +203,16 @@ fn killed_at_any_point_a_download_goes_on() {
     };
     let points = noise(seed, 64);
     let mut runs = 0;
-    for point in points.iter().take(12) {
+    for point in points.iter().take(16) {
         runs += 1;
-        if run_child(place.dir.path(), usize::from(point % 25) + 1) {
+        if run_child(place.dir.path(), usize::from(point % 25) + 2) {
             break;
         }
         let (a, b) = (place.store("a"), place.store("b"));
         check_after_kill(&a, &b, &pack, &place.path("out"));
     }
     let (a, b) = (place.store("a"), place.store("b"));
+    assert!(runs > 4, "the child was killed on the way");
     let download = b.begin_download(&spec(&pack, &place.path("out")), &()).unwrap();
     fetch(&a, &download);
     download.finish().unwrap();

@@ -12,21 +12,21 @@ use modswarm_protocol::{
     Cid,
     format::{Content, Manifest, Name, Part, path::case_key},
 };
-use rusqlite::Transaction;
 
 use super::{
     DownloadSpec,
     inspect::{There, inspect},
     layout::Layout,
-    place::{Replace, Target},
+    place::Replace,
+    put::put_rows,
     staging_name,
-    state::{Slot, Start, State},
+    state::{Start, State},
 };
 use crate::{
     error::{BeginError, Blockage, IndexError},
     fs::{self, Dir, Identity},
     home::{Place, PlaceFile},
-    index::rows::{self, FileRow, FileState, LeafRow, NewFile, PackRow},
+    index::rows::{self, FileRow, FileState, PackRow},
     observer::{Meter, Observer, Warning},
     packs::{Origin, PackId, PackRecord, PackState},
     store::Inner,
@@ -58,15 +58,15 @@ fn bits(bytes: &[u8]) -> BitVec {
 }
 
 /// What the home knows of a destination.
-struct Known {
-    destination: PathBuf,
-    stage: PathBuf,
+pub(super) struct Known {
+    pub(super) destination: PathBuf,
+    pub(super) stage: PathBuf,
     /// The record of this content at this place.
-    record: Option<PackRow>,
+    pub(super) record: Option<PackRow>,
     /// Its files, by number.
     files: HashMap<u32, FileRow>,
     /// What the index has in place below the destination.
-    by_place: HashMap<Vec<u8>, FileRow>,
+    pub(super) by_place: HashMap<Vec<u8>, FileRow>,
     /// Rows of files that downloads put there, which an update may replace.
     fetched: BTreeSet<i64>,
 }
@@ -298,12 +298,12 @@ fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
 }
 
 /// What is to become of one selected file.
-struct Decided {
-    number: usize,
-    what: What,
+pub(super) struct Decided {
+    pub(super) number: usize,
+    pub(super) what: What,
 }
 
-enum What {
+pub(super) enum What {
     /// It is there already.
     Adopt {
         identity: Identity,
@@ -439,172 +439,4 @@ fn check_room(
         }),
         _ => Ok(()),
     }
-}
-
-/// One file's rows to write.
-struct FilePut {
-    number: u32,
-    path: Vec<u8>,
-    cid: Cid,
-    size: u64,
-    leaves: Vec<(i64, u64, u32)>,
-    /// A row that says of the place what is not so.
-    outdated: Option<i64>,
-    what: What,
-}
-
-#[allow(clippy::too_many_arguments, reason = "all of it is decided by one caller")]
-fn put_rows(
-    inner: &Inner,
-    spec: &DownloadSpec,
-    content: &Content,
-    known: &Known,
-    record: &PackRecord,
-    selection: Option<Vec<u8>>,
-    decided: Vec<Decided>,
-    profile: Option<String>,
-) -> Result<(PackId, Vec<Slot>), BeginError> {
-    let row = PackRow {
-        record: record.clone(),
-        root: 0,
-        have: Some(Vec::new()),
-        selection,
-        stage: Some(fs::path_bytes(&known.stage).to_owned()),
-        overwrite: spec.overwrite,
-    };
-    let puts: Vec<FilePut> = decided
-        .into_iter()
-        .map(|Decided { number, what }| {
-            let file = &content.files()[number];
-            let at_place = known.by_place.get(file.path.as_str().as_bytes()).map(|row| row.id);
-            let (fresh, outdated) = match &what {
-                What::Adopt { row, fresh, .. } => (*fresh, at_place.filter(|_| row.is_none())),
-                What::Stage {
-                    replace: Replace::Nothing,
-                    ..
-                } => (false, at_place),
-                What::Stage { .. } => (false, None),
-            };
-            FilePut {
-                number: number as u32,
-                path: file.path.as_str().as_bytes().to_owned(),
-                cid: file.cid,
-                size: file.size,
-                leaves: if fresh { first_places(content, file) } else { Vec::new() },
-                outdated,
-                what,
-            }
-        })
-        .collect();
-    let same = known.record.as_ref().map(|row| row.record.id);
-    let root = fs::path_bytes(&known.destination).to_owned();
-    let files = content.files().len();
-    let (id, made) = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
-        let root = rows::root_id(tx, &root)?;
-        let row = PackRow { root, ..row };
-        let id = match same {
-            Some(id) => {
-                rows::renew_pack(tx, id, &row)?;
-                id
-            }
-            None => rows::insert_pack(tx, &row)?,
-        };
-        let made = put_files(tx, id, root, puts, profile.as_deref())?;
-        Ok((id, made))
-    })?;
-    let mut slots = vec![Slot::Out; files];
-    for (number, slot) in made {
-        slots[number as usize] = slot;
-    }
-    Ok((id, slots))
-}
-
-/// `(prefix, offset, len)` of each distinct leaf of a file, where it occurs first.
-fn first_places(content: &Content, file: &modswarm_protocol::format::File) -> Vec<(i64, u64, u32)> {
-    let mut seen = std::collections::HashSet::new();
-    content
-        .spans(file)
-        .filter_map(|span| match span.part {
-            Part::Piece(piece) if seen.insert(piece) => {
-                Some((content.map().leaf(piece).cid.prefix() as i64, span.offset, span.len))
-            }
-            _ => None,
-        })
-        .collect()
-}
-
-fn put_files(
-    tx: &Transaction<'_>,
-    id: PackId,
-    root: i64,
-    puts: Vec<FilePut>,
-    profile: Option<&str>,
-) -> Result<Vec<(u32, Slot)>, IndexError> {
-    let mut slots = Vec::with_capacity(puts.len());
-    let mut leaves = Vec::new();
-    for put in puts {
-        let new = |stage, state, identity, seen| NewFile {
-            root,
-            path: &put.path,
-            stage,
-            state,
-            identity,
-            seen,
-            cid: put.cid,
-            profile,
-        };
-        if let Some(outdated) = put.outdated {
-            rows::delete_file(tx, outdated)?;
-        }
-        let slot = match put.what {
-            What::Adopt {
-                identity,
-                seen,
-                row,
-                fresh,
-            } => {
-                let row = match row {
-                    Some(row) if fresh => {
-                        rows::place_file(tx, row, &identity, seen)?;
-                        row
-                    }
-                    Some(row) => row,
-                    None => rows::insert_file(tx, &new(None, FileState::Whole, identity, seen))?,
-                };
-                leaves.extend(put.leaves.iter().map(|&(prefix, offset, len)| LeafRow {
-                    prefix,
-                    file: row,
-                    offset,
-                    len,
-                }));
-                Slot::Placed(row)
-            }
-            What::Stage { replace, row } => {
-                let row = match row {
-                    Some(row) => row.id,
-                    None => {
-                        let identity = Identity {
-                            dev: 0,
-                            file: 0,
-                            size: put.size,
-                            mtime: 0,
-                            ctime: 0,
-                        };
-                        rows::insert_file(tx, &new(Some(id.0), FileState::Staged, identity, 0))?
-                    }
-                };
-                Slot::Staged(Target { row, replace })
-            }
-        };
-        let row = match &slot {
-            Slot::Staged(target) => target.row,
-            Slot::Placed(row) => *row,
-            Slot::Out => continue,
-        };
-        rows::insert_pack_file(tx, id, put.number, row)?;
-        slots.push((put.number, slot));
-    }
-    leaves.sort_unstable();
-    rows::insert_leaves(tx, &leaves)?;
-    Ok(slots)
 }

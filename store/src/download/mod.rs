@@ -1,18 +1,20 @@
 //! How a pack becomes a folder.
 //!
 //! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
-//! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`) and makes the rows; `state` takes pieces and is
-//! committed by the index's writer; `place` puts whole files where they belong without ever losing what stands there; `finish` ends it. `layout`
+//! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`) and makes the rows (`put`); `state` takes pieces and `commit`
+//! makes them durable; `place` puts whole files where they belong without ever losing what stands there; `finish` ends it. `layout`
 //! knows which piece goes where.
 //!
 //! It owns no policy of what to fetch, and it does not verify pieces: the caller has.
 
 mod begin;
+mod commit;
 mod finish;
 mod inspect;
 mod layout;
 mod local;
 mod place;
+mod put;
 mod state;
 
 use std::{path::PathBuf, sync::Arc};

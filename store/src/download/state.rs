@@ -9,8 +9,11 @@ use std::{
 };
 
 use bitvec::vec::BitVec;
-use modswarm_protocol::format::{Content, Part, PieceIndex, PieceSet};
-use rusqlite::Transaction;
+use bytes::Bytes;
+use modswarm_protocol::{
+    Cid,
+    format::{Content, Part, PieceIndex, PieceSet},
+};
 
 use super::{
     Plan,
@@ -20,16 +23,11 @@ use super::{
 use crate::{
     error::{Blockage, IndexError, WriteError},
     fs::{self, Dir},
-    index::{
-        Pending,
-        rows::{self, LeafRow},
-    },
+    index::rows,
     packs::PackId,
     store::Inner,
 };
 
-/// Places of one leaf in one pack that the index keeps.
-const PLACES_MAX: usize = crate::share::PLACES_MAX as usize;
 /// Pieces that are gathered before a commit is asked for without waiting for its time.
 const GATHERED_MAX: usize = 16 * 1024;
 
@@ -71,9 +69,11 @@ pub(crate) struct Moving {
     pub(crate) slots: Vec<Slot>,
     pub(crate) gathered: Gathered,
     /// Taken by the commit that is under way.
-    taken: Gathered,
+    pub(super) taken: Gathered,
+    /// Pieces that are had and that the index does not know yet: at most what is written in a second.
+    pub(super) fresh: HashMap<Cid, PieceIndex>,
     /// Whether the writer has been told.
-    told: bool,
+    pub(super) told: bool,
     pub(crate) bytes_here: u64,
     pub(crate) piece_bytes_here: u64,
     /// Whole files that could not be put in their places.
@@ -84,15 +84,15 @@ pub(crate) struct Moving {
 /// What is to be committed.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
-    pieces: Vec<u32>,
-    dirty: BTreeSet<u32>,
+    pub(super) pieces: Vec<u32>,
+    pub(super) dirty: BTreeSet<u32>,
     pub(crate) whole: BTreeSet<u32>,
-    placed: Vec<Placed>,
-    have: Option<(PieceSet, u64)>,
+    pub(super) placed: Vec<Placed>,
+    pub(super) have: Option<(PieceSet, u64)>,
 }
 
 impl Gathered {
-    fn merge(&mut self, other: Self) {
+    pub(super) fn merge(&mut self, other: Self) {
         self.pieces.extend(other.pieces);
         self.dirty.extend(other.dirty);
         self.whole.extend(other.whole);
@@ -186,6 +186,7 @@ impl State {
                 slots,
                 gathered,
                 taken: Gathered::default(),
+                fresh: HashMap::new(),
                 told: false,
                 bytes_here,
                 piece_bytes_here,
@@ -235,6 +236,32 @@ impl State {
         }
     }
 
+    /// Reads and verifies a leaf that was written and is not committed yet. Others are told of it already.
+    pub(crate) fn read_fresh(&self, cid: &Cid) -> Option<Bytes> {
+        let (place, slot, len) = {
+            let moving = crate::lock(&self.moving);
+            let piece = *moving.fresh.get(cid)?;
+            let place = self.layout.places(piece).next()?;
+            let slot = moving.slots[place.file as usize].clone();
+            (place, slot, self.content.map().leaf(piece).len)
+        };
+        let path = self
+            .destination
+            .join(self.content.files()[place.file as usize].path.as_str());
+        let file = match slot {
+            // It may get its final name at this very moment.
+            Slot::Staged(target) => {
+                let staged = fs::open_read(&self.stage.join(target.row.to_string()));
+                staged.or_else(|_| fs::open_read(&path))
+            }
+            Slot::Placed(_) => fs::open_read(&path),
+            Slot::Out => return None,
+        };
+        let mut bytes = vec![0; len as usize];
+        fs::read_exact_at(&file.ok()?, &mut bytes, place.offset).ok()?;
+        cid.verifies(&bytes).then(|| bytes.into())
+    }
+
     /// The staged file `number`, made (sparse, with what nodes carry) where there is none.
     pub(crate) fn staged_file(&self, number: u32, row: i64) -> io::Result<Arc<File>> {
         let mut open = crate::lock(&self.open);
@@ -275,7 +302,7 @@ impl State {
         Ok(())
     }
 
-    fn close_staged(&self, numbers: &BTreeSet<u32>) {
+    pub(super) fn close_staged(&self, numbers: &BTreeSet<u32>) {
         crate::lock(&self.open).retain(|(number, _)| !numbers.contains(number));
     }
 
@@ -369,119 +396,16 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
             moving.have.set(piece.as_usize(), true);
             moving.piece_bytes_here += u64::from(leaf.len);
             moving.gathered.pieces.push(piece.get());
+            moving.fresh.insert(leaf.cid, piece);
         }
     }
     state.tell()?;
     failed.map_or(Ok(()), Err)
 }
 
-impl Pending for State {
-    fn sync(&self) -> Result<(), IndexError> {
-        let (dirty, whole) = {
-            let mut guard = crate::lock(&self.moving);
-            let moving = &mut *guard;
-            moving.told = false;
-            let mut gathered = std::mem::take(&mut moving.gathered);
-            gathered.have = Some((moving.have.clone(), moving.piece_bytes_here));
-            moving.taken.merge(gathered);
-            let row = |number: &u32| match &moving.slots[*number as usize] {
-                Slot::Staged(target) => Some((*number, target.clone())),
-                _ => None,
-            };
-            let dirty: Vec<_> = moving.taken.dirty.iter().filter_map(row).collect();
-            let whole: Vec<_> = moving.taken.whole.iter().filter_map(row).collect();
-            (dirty, whole)
-        };
-        // Files without a piece of their own have not been made yet.
-        for (number, target) in &whole {
-            if self.layout_is_empty_for(*number)
-                && let Err(e) = self.staged_file(*number, target.row)
-            {
-                return Err(sync_error(&e));
-            }
-        }
-        let mut names: BTreeSet<String> = dirty.iter().map(|(_, target)| target.row.to_string()).collect();
-        names.extend(whole.iter().map(|(_, target)| target.row.to_string()));
-        let names: Vec<String> = names.into_iter().collect();
-        fs::sync_files(&self.stage_dir, &names).map_err(|e| sync_error(&e))?;
-
-        let numbers = whole.iter().map(|(number, _)| *number).collect();
-        self.close_staged(&numbers);
-        let outcome = super::place::place_files(self, whole);
-        let mut moving = crate::lock(&self.moving);
-        for placed in outcome.placed {
-            moving.slots[placed.number as usize] = Slot::Placed(placed.row);
-            moving.stuck.remove(&placed.number);
-            moving.taken.whole.remove(&placed.number);
-            moving.taken.placed.push(placed);
-        }
-        for (number, error) in outcome.stuck {
-            moving.taken.whole.remove(&number);
-            moving.stuck.insert(number, error);
-        }
-        Ok(())
-    }
-
-    fn apply(&self, tx: &Transaction<'_>) -> Result<(), IndexError> {
-        let moving = crate::lock(&self.moving);
-        let taken = &moving.taken;
-        let mut leaves = Vec::with_capacity(taken.pieces.len());
-        for piece in taken.pieces.iter().filter_map(|&piece| self.content.map().index(piece)) {
-            let leaf = self.content.map().leaf(piece);
-            let mut last = None;
-            for place in self.layout.places(piece).take(PLACES_MAX) {
-                // Once a file is enough.
-                if last.replace(place.file) == Some(place.file) {
-                    continue;
-                }
-                let row = match &moving.slots[place.file as usize] {
-                    Slot::Staged(target) => target.row,
-                    Slot::Placed(row) => *row,
-                    Slot::Out => continue,
-                };
-                leaves.push(LeafRow {
-                    prefix: leaf.cid.prefix() as i64,
-                    file: row,
-                    offset: place.offset,
-                    len: leaf.len,
-                });
-            }
-        }
-        leaves.sort_unstable();
-        rows::insert_leaves(tx, &leaves)?;
-        for placed in &taken.placed {
-            if let Some(old) = placed.replaced {
-                rows::delete_file(tx, old)?;
-            }
-            rows::place_file(tx, placed.row, &placed.identity, placed.seen)?;
-        }
-        if let Some((have, bytes)) = &taken.have {
-            let blob = rows::bits_to_bytes(have);
-            rows::set_have(tx, self.id, Some(&blob), have.count_ones() as u32, *bytes)?;
-        }
-        Ok(())
-    }
-
-    fn committed(&self, result: &Result<(), IndexError>) {
-        let mut guard = crate::lock(&self.moving);
-        let moving = &mut *guard;
-        let taken = std::mem::take(&mut moving.taken);
-        if result.is_err() {
-            let newer = std::mem::replace(&mut moving.gathered, taken);
-            moving.gathered.merge(newer);
-            // The writer tries again by itself.
-            moving.told = true;
-        } else {
-            for placed in &taken.placed {
-                self.inner.files.forget(placed.row);
-            }
-        }
-    }
-}
-
 impl State {
     /// Whether no piece belongs in the file: it is empty, or nodes carry all its bytes.
-    fn layout_is_empty_for(&self, number: u32) -> bool {
+    pub(super) fn layout_is_empty_for(&self, number: u32) -> bool {
         let file = &self.content.files()[number as usize];
         !self.content.parts(file).any(|part| matches!(part, Part::Piece(_)))
     }
@@ -531,14 +455,6 @@ impl State {
         let stuck: Vec<_> = moving.stuck.drain().collect();
         moving.gathered.whole.extend(stuck.iter().map(|(number, _)| *number));
         stuck
-    }
-}
-
-fn sync_error(e: &io::Error) -> IndexError {
-    if fs::is_disk_full(e) {
-        IndexError::DiskFull
-    } else {
-        IndexError::Other(format!("downloaded files cannot be made durable: {e}"))
     }
 }
 

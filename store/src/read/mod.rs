@@ -76,6 +76,9 @@ pub(crate) fn read_leaf(inner: &Inner, cid: &Cid, len: u32) -> Result<Bytes, Rea
             break;
         }
     }
+    if let Some(bytes) = inner.fresh_leaf(cid) {
+        return Ok(bytes);
+    }
     match failed {
         Some((path, source)) => Err(ReadLeafError::Io { path, source }),
         None if known => Err(ReadLeafError::Lost(*cid)),

@@ -1,0 +1,132 @@
+//! What the index's writer does with an open download: sync its files, put whole ones in their places, write its rows.
+
+use std::{collections::BTreeSet, io};
+
+use rusqlite::Transaction;
+
+use super::state::{Slot, State};
+use crate::{
+    error::IndexError,
+    fs,
+    index::{
+        Pending,
+        rows::{self, LeafRow},
+    },
+};
+
+/// Places of one leaf in one pack that the index keeps.
+const PLACES_MAX: usize = crate::share::PLACES_MAX as usize;
+impl Pending for State {
+    fn sync(&self) -> Result<(), IndexError> {
+        let (dirty, whole) = {
+            let mut guard = crate::lock(&self.moving);
+            let moving = &mut *guard;
+            moving.told = false;
+            let mut gathered = std::mem::take(&mut moving.gathered);
+            gathered.have = Some((moving.have.clone(), moving.piece_bytes_here));
+            moving.taken.merge(gathered);
+            let row = |number: &u32| match &moving.slots[*number as usize] {
+                Slot::Staged(target) => Some((*number, target.clone())),
+                _ => None,
+            };
+            let dirty: Vec<_> = moving.taken.dirty.iter().filter_map(row).collect();
+            let whole: Vec<_> = moving.taken.whole.iter().filter_map(row).collect();
+            (dirty, whole)
+        };
+        // Files without a piece of their own have not been made yet.
+        for (number, target) in &whole {
+            if self.layout_is_empty_for(*number)
+                && let Err(e) = self.staged_file(*number, target.row)
+            {
+                return Err(sync_error(&e));
+            }
+        }
+        let mut names: BTreeSet<String> = dirty.iter().map(|(_, target)| target.row.to_string()).collect();
+        names.extend(whole.iter().map(|(_, target)| target.row.to_string()));
+        let names: Vec<String> = names.into_iter().collect();
+        fs::sync_files(&self.stage_dir, &names).map_err(|e| sync_error(&e))?;
+
+        let numbers = whole.iter().map(|(number, _)| *number).collect();
+        self.close_staged(&numbers);
+        let outcome = super::place::place_files(self, whole);
+        let mut moving = crate::lock(&self.moving);
+        for placed in outcome.placed {
+            moving.slots[placed.number as usize] = Slot::Placed(placed.row);
+            moving.stuck.remove(&placed.number);
+            moving.taken.whole.remove(&placed.number);
+            moving.taken.placed.push(placed);
+        }
+        for (number, error) in outcome.stuck {
+            moving.taken.whole.remove(&number);
+            moving.stuck.insert(number, error);
+        }
+        Ok(())
+    }
+
+    fn apply(&self, tx: &Transaction<'_>) -> Result<(), IndexError> {
+        let moving = crate::lock(&self.moving);
+        let taken = &moving.taken;
+        let mut leaves = Vec::with_capacity(taken.pieces.len());
+        for piece in taken.pieces.iter().filter_map(|&piece| self.content.map().index(piece)) {
+            let leaf = self.content.map().leaf(piece);
+            let mut last = None;
+            for place in self.layout.places(piece).take(PLACES_MAX) {
+                // Once a file is enough.
+                if last.replace(place.file) == Some(place.file) {
+                    continue;
+                }
+                let row = match &moving.slots[place.file as usize] {
+                    Slot::Staged(target) => target.row,
+                    Slot::Placed(row) => *row,
+                    Slot::Out => continue,
+                };
+                leaves.push(LeafRow {
+                    prefix: leaf.cid.prefix() as i64,
+                    file: row,
+                    offset: place.offset,
+                    len: leaf.len,
+                });
+            }
+        }
+        leaves.sort_unstable();
+        rows::insert_leaves(tx, &leaves)?;
+        for placed in &taken.placed {
+            if let Some(old) = placed.replaced {
+                rows::delete_file(tx, old)?;
+            }
+            rows::place_file(tx, placed.row, &placed.identity, placed.seen)?;
+        }
+        if let Some((have, bytes)) = &taken.have {
+            let blob = rows::bits_to_bytes(have);
+            rows::set_have(tx, self.id, Some(&blob), have.count_ones() as u32, *bytes)?;
+        }
+        Ok(())
+    }
+
+    fn committed(&self, result: &Result<(), IndexError>) {
+        let mut guard = crate::lock(&self.moving);
+        let moving = &mut *guard;
+        let taken = std::mem::take(&mut moving.taken);
+        if result.is_err() {
+            let newer = std::mem::replace(&mut moving.gathered, taken);
+            moving.gathered.merge(newer);
+            // The writer tries again by itself.
+            moving.told = true;
+        } else {
+            for placed in &taken.placed {
+                self.inner.files.forget(placed.row);
+            }
+            for piece in taken.pieces.iter().filter_map(|&piece| self.content.map().index(piece)) {
+                moving.fresh.remove(&self.content.map().leaf(piece).cid);
+            }
+        }
+    }
+}
+
+fn sync_error(e: &io::Error) -> IndexError {
+    if fs::is_disk_full(e) {
+        IndexError::DiskFull
+    } else {
+        IndexError::Other(format!("downloaded files cannot be made durable: {e}"))
+    }
+}
