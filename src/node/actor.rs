@@ -42,8 +42,6 @@ const INPUT_QUEUE: usize = 1024;
 const COMMAND_QUEUE: usize = 64;
 /// How often look-ups, dials and announcements that are due are started.
 const TICK: Duration = Duration::from_secs(1);
-/// How often arriving bytes are told to the engine.
-const PROGRESS_TICK: Duration = Duration::from_millis(100);
 /// Peers whose names are remembered for reports.
 const MAX_MET: usize = 16 * 1024;
 /// Facts that are taken in a row before the engine's answers are carried out.
@@ -60,8 +58,12 @@ pub(super) enum Input {
     BlockHeader {
         conn: ConnId,
         header: BulkHeader,
+        /// Bytes of its payload that are here already.
+        arrived: u32,
         reply: oneshot::Sender<HeaderReply>,
     },
+    /// More of the payload behind the last header arrived.
+    Progress { conn: ConnId, bytes: u32 },
     /// A block arrived and was looked at.
     Verdict {
         expected: Expected,
@@ -202,8 +204,6 @@ impl Actor {
     pub(super) async fn run(mut self) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut progress = tokio::time::interval(PROGRESS_TICK);
-        progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.ending.is_none() {
             let wake = self
                 .engine
@@ -228,7 +228,6 @@ impl Actor {
                     let now = self.now();
                     self.engine.handle_timeout(now);
                 }
-                _ = progress.tick() => self.report_progress(),
                 _ = tick.tick() => self.tick(),
             }
             self.carry_out();
@@ -250,9 +249,16 @@ impl Actor {
                 tracing::debug!(?conn, %error, "session ended");
                 self.end_session(conn);
             }
-            Input::BlockHeader { conn, header, reply } => {
+            Input::BlockHeader {
+                conn,
+                header,
+                arrived,
+                reply,
+            } => {
                 let _ = reply.send(self.handle_header(now, conn, &header));
+                self.engine.handle_block_progress(now, conn, arrived);
             }
+            Input::Progress { conn, bytes } => self.engine.handle_block_progress(now, conn, bytes),
             Input::Verdict {
                 expected,
                 verdict,
@@ -314,17 +320,6 @@ impl Actor {
             }
         }
         self.engine.handle_verdict(now, expected, verdict);
-    }
-
-    fn report_progress(&mut self) {
-        let now = self.now();
-        for (conn, live) in &self.sessions {
-            let bytes = live.session.take_received();
-            if bytes > 0 {
-                self.engine
-                    .handle_block_progress(now, *conn, u32::try_from(bytes).unwrap_or(u32::MAX));
-            }
-        }
     }
 
     fn tick(&mut self) {

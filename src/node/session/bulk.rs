@@ -1,12 +1,6 @@
 //! The bulk streams: blocks, one way each.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,6 +26,8 @@ const READ_AHEAD: usize = 4;
 const WRITE_BATCH: usize = 256 * 1024;
 /// Served blocks that are reported together.
 const DONE_BATCH: usize = 32;
+/// Arriving payload bytes that are told to the engine together.
+const PROGRESS_STEP: usize = 64 * 1024;
 /// Bytes asked of the socket at once.
 const READ_CHUNK: usize = 64 * 1024;
 
@@ -138,7 +134,6 @@ async fn flush(
 pub(super) async fn read(
     conn: ConnId,
     inbound: InboundStream,
-    received: Arc<AtomicU64>,
     pool: BlockPool,
     inputs: mpsc::Sender<Input>,
 ) -> SessionError {
@@ -148,17 +143,24 @@ pub(super) async fn read(
     } = inbound;
     let result: Result<(), SessionError> = async {
         let mut reader = Reader {
+            conn,
             stream,
             buffer: BytesMut::with_capacity(READ_CHUNK),
-            received,
+            inputs: inputs.clone(),
         };
         loop {
             let header = reader.header().await?;
             // Waits while as much as is allowed is being hashed and written: the peer's window fills, and it waits too.
             let room = pool.room(header.len as usize).await;
             let (reply, expected) = oneshot::channel();
+            let arrived = (reader.buffer.len() as u32).min(header.len);
             inputs
-                .send(Input::BlockHeader { conn, header, reply })
+                .send(Input::BlockHeader {
+                    conn,
+                    header,
+                    arrived,
+                    reply,
+                })
                 .await
                 .map_err(|_| SessionError::NodeEnded)?;
             // The payload is read while the engine looks the header up; it is one block at most.
@@ -175,9 +177,10 @@ pub(super) async fn read(
 }
 
 struct Reader {
+    conn: ConnId,
     stream: Stream,
     buffer: BytesMut,
-    received: Arc<AtomicU64>,
+    inputs: mpsc::Sender<Input>,
 }
 
 impl Reader {
@@ -207,14 +210,19 @@ impl Reader {
         let mut payload = vec![0; len];
         let mut have = self.buffer.len().min(len);
         payload[..have].copy_from_slice(&self.buffer.split_to(have));
-        self.received.fetch_add(have as u64, Ordering::Relaxed);
+        let mut told = have;
         while have < len {
             let n = self.stream.read(&mut payload[have..]).await?;
             if n == 0 {
                 return Err(SessionError::Ended);
             }
-            self.received.fetch_add(n as u64, Ordering::Relaxed);
             have += n;
+            if have == len || have - told >= PROGRESS_STEP {
+                let bytes = (have - told) as u32;
+                told = have;
+                let progress = Input::Progress { conn: self.conn, bytes };
+                self.inputs.send(progress).await.map_err(|_| SessionError::NodeEnded)?;
+            }
         }
         Ok(payload)
     }

@@ -6,13 +6,7 @@
 mod bulk;
 mod control;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use modswarm_protocol::{
@@ -58,7 +52,6 @@ pub(super) struct Session {
     serve_queue: Option<mpsc::Receiver<Serve>>,
     /// Whether the stream for our blocks has been asked for.
     pub(super) bulk_requested: bool,
-    received: Arc<AtomicU64>,
     tasks: Vec<AbortHandle>,
 }
 
@@ -84,7 +77,6 @@ impl Session {
             serve,
             serve_queue: Some(serve_queue),
             bulk_requested: false,
-            received: Arc::default(),
             tasks: vec![task.abort_handle()],
         }
     }
@@ -128,17 +120,11 @@ impl Session {
         pool: BlockPool,
         inputs: mpsc::Sender<Input>,
     ) {
-        let received = Arc::clone(&self.received);
         let task = tokio::spawn(async move {
-            let error = bulk::read(conn, stream, received, pool, inputs.clone()).await;
+            let error = bulk::read(conn, stream, pool, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
         });
         self.tasks.push(task.abort_handle());
-    }
-
-    /// Payload bytes that arrived since the last call.
-    pub(super) fn take_received(&self) -> u64 {
-        self.received.swap(0, Ordering::Relaxed)
     }
 }
 
