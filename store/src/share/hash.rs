@@ -100,22 +100,24 @@ fn leaves_of(file: &File, size: u64, recipe: Recipe, meter: &Meter<'_>) -> io::R
         head,
         size,
         done: Mutex::default(),
+        spare: Mutex::default(),
         queued: AtomicUsize::new(0),
     };
     if size < PIPELINE_MIN {
         let mut at = 0;
         cutter.run(&mut || {
-            let segment = read_segment(file, at, size, head, Vec::new())?;
+            let segment = read_segment(file, at, size, head, cutter.spare())?;
             at += (segment.len() - head) as u64;
             Ok(segment)
         })?;
     } else {
         thread::scope(|scope| {
             let (segments, read) = mpsc::sync_channel(READ_AHEAD);
+            let cutter = &cutter;
             scope.spawn(move || {
                 let mut at = 0;
                 while at < size {
-                    let segment = read_segment(file, at, size, head, Vec::new());
+                    let segment = read_segment(file, at, size, head, cutter.spare());
                     let failed = segment.is_err();
                     at += segment.as_ref().map_or(0, |s| (s.len() - head) as u64);
                     // The cutter is gone if it was cancelled.
@@ -147,10 +149,16 @@ struct Cutter<'a> {
     size: u64,
     /// Hashed runs with the offsets of their segments.
     done: Mutex<Vec<(u64, Vec<Leaf>)>>,
+    /// Buffers to be used again: fresh ones cost a page fault every 4 KiB.
+    spare: Mutex<Vec<Vec<u8>>>,
     queued: AtomicUsize,
 }
 
 impl Cutter<'_> {
+    fn spare(&self) -> Vec<u8> {
+        crate::lock(&self.spare).pop().unwrap_or_default()
+    }
+
     fn run(&self, next: &mut dyn FnMut() -> io::Result<Vec<u8>>) -> io::Result<()> {
         let this = self;
         rayon::in_place_scope(|scope| {
@@ -173,6 +181,7 @@ impl Cutter<'_> {
                     let mut leaves = Vec::with_capacity(lens.len());
                     hash_run(&segment[begin..], &lens, this.recipe, &mut leaves);
                     crate::lock(&this.done).push((order, leaves));
+                    crate::lock(&this.spare).push(segment);
                     this.meter.add_bytes(read, read);
                 };
                 if this.queued.fetch_add(1, Relaxed) < HASH_AHEAD {
