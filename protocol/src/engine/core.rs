@@ -191,9 +191,11 @@ impl Engine {
     /// Time has passed. Calling it too early or too late does no harm.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.advance(now);
-        if self.down.opens_at().is_some_and(|at| at <= self.now) {
+        let was_shut = self.down.opens_at().is_some();
+        if self.down.is_open(self.now) && was_shut {
             self.to_fill.extend(self.conns.keys());
         }
+        self.up.is_open(self.now);
         if self.now >= self.next_tick {
             self.tick();
         }
@@ -300,7 +302,7 @@ impl Engine {
                 self.tick_transfer(id);
             }
         }
-        let busy = self.busy || self.to_tell.iter().next().is_some();
+        let busy = self.busy || !self.to_tell.is_empty();
         self.busy = busy;
         self.next_tick = if busy { self.now + TICK } else { self.next_slow_tick };
     }

@@ -12,7 +12,9 @@ use crate::time::Timestamp;
 use crate::wire::limits::MAX_RUNS;
 use crate::wire::{CloseReason, Handle, Message, runs_of};
 
-/// News to peers wait for at most this many pieces.
+/// News to peers wait for at least this long (and for the next tick)…
+const NEWS_DELAY: std::time::Duration = std::time::Duration::from_millis(80);
+/// …or for this many pieces.
 const NEWS_BATCH: usize = 512;
 /// How long after a payload a transfer counts as downloading.
 const LIVELY: std::time::Duration = std::time::Duration::from_secs(2);
@@ -34,7 +36,8 @@ impl Engine {
             self.transfers.insert(id, Transfer::new(spec.network, spec.order));
             id
         });
-        self.name(id, spec.content, &spec.packs, &spec.related);
+        let packs = self.packs_to_name(id, &spec);
+        self.name(id, spec.content, &packs, &spec.related);
         match (spec.content, spec.pieces) {
             (Some(content), Some(pieces)) => self.set_pieces(now, id, content, pieces),
             _ => {
@@ -42,6 +45,26 @@ impl Engine {
                 id
             }
         }
+    }
+
+    /// A content may have been shared in several networks. It is served in the engine's if it was shared there, but a pack's
+    /// words are told only in the pack's own network.
+    fn packs_to_name(&mut self, id: TransferId, spec: &ContentSpec) -> Vec<Cid> {
+        let own = self.config.network;
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return Vec::new();
+        };
+        if spec.network == transfer.network {
+            return spec.packs.clone();
+        }
+        if spec.network != own {
+            return Vec::new();
+        }
+        transfer.network = own;
+        for pack in std::mem::take(&mut transfer.packs) {
+            self.roots.remove(&pack);
+        }
+        spec.packs.clone()
     }
 
     fn name(&mut self, id: TransferId, content: Option<Cid>, packs: &[Cid], related: &[Cid]) {
@@ -309,7 +332,7 @@ impl Engine {
                 continue;
             };
             let lost = std::mem::take(&mut pieces.losses);
-            let old = ripe && pieces.news_since < self.now;
+            let old = ripe && self.now.since(pieces.news_since) >= NEWS_DELAY;
             let gained = if old || pieces.news.len() >= NEWS_BATCH || !lost.is_empty() {
                 std::mem::take(&mut pieces.news)
             } else {

@@ -192,3 +192,105 @@ impl Picker {
         self.place[piece as usize] = NOWHERE;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::rng::Rng;
+    use super::*;
+
+    const PIECES: usize = 200;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u32),
+        Remove(u32),
+        Gain(u32),
+        Lose(u32),
+        Pick(Vec<u32>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let piece = || 0..PIECES as u32;
+        prop_oneof![
+            piece().prop_map(Step::Insert),
+            piece().prop_map(Step::Remove),
+            piece().prop_map(Step::Gain),
+            piece().prop_map(Step::Lose),
+            vec(piece(), 0..100).prop_map(Step::Pick),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn picks_as_a_slow_model_does(steps in vec(step(), 0..400), seed in any::<u64>()) {
+            let mut rng = Rng::new(seed);
+            let mut picker = Picker::new(PIECES);
+            let mut model: Vec<(bool, u16)> = vec![(false, 0); PIECES];
+            for step in steps {
+                match step {
+                    Step::Insert(piece) => {
+                        picker.insert(piece);
+                        model[piece as usize].0 = true;
+                    }
+                    Step::Remove(piece) => {
+                        picker.remove(piece);
+                        model[piece as usize].0 = false;
+                    }
+                    Step::Gain(piece) => {
+                        picker.on_gained(piece);
+                        model[piece as usize].1 += 1;
+                    }
+                    Step::Lose(piece) => {
+                        picker.on_lost(piece);
+                        model[piece as usize].1 = model[piece as usize].1.saturating_sub(1);
+                    }
+                    Step::Pick(held) => {
+                        let mut have = PieceSet::repeat(false, PIECES);
+                        held.iter().for_each(|piece| have.set(*piece as usize, true));
+                        for source in [Source::Map(have.clone()), Source::All] {
+                            let can = |piece: usize| model[piece].0 && source.has(piece as u32);
+                            let rarest = (0..PIECES).filter(|piece| can(*piece)).map(|piece| model[piece].1).min();
+                            let picked = picker.rarest(&source, &mut rng);
+                            prop_assert_eq!(picked.map(|piece| model[piece as usize].1), rarest);
+                            prop_assert!(picked.is_none_or(|piece| can(piece as usize)));
+                            let first = (0..PIECES).find(|piece| can(*piece)).map(|piece| piece as u32);
+                            prop_assert_eq!(picker.first(&source), first);
+                            let any = picker.any(&source, &mut rng);
+                            prop_assert_eq!(any.is_some(), first.is_some());
+                            prop_assert!(any.is_none_or(|piece| can(piece as usize)));
+                        }
+                        let unheld: Vec<u32> = (0..PIECES as u32).filter(|p| model[*p as usize] == (true, 0)).collect();
+                        let mut found = picker.unheld(PIECES, |_| true);
+                        found.sort_unstable();
+                        prop_assert_eq!(found, unheld);
+                    }
+                }
+                prop_assert_eq!(picker.count(), model.iter().filter(|(in_it, _)| *in_it).count());
+            }
+        }
+    }
+
+    #[test]
+    fn millions_of_pieces_are_picked_and_ranked_in_constant_time() {
+        // Not a clock but a count: each pick looks at few entries, and a change moves one piece.
+        let pieces = 1_600_000;
+        let mut picker = Picker::new(pieces);
+        let mut rng = Rng::new(1);
+        (0..pieces as u32).for_each(|piece| picker.insert(piece));
+        (0..pieces as u32).for_each(|piece| picker.on_gained(piece));
+        // A source that has one piece, which no look at the buckets is likely to meet.
+        let mut have = PieceSet::repeat(false, pieces);
+        have.set(1_234_567, true);
+        assert_eq!(picker.rarest(&Source::Map(have), &mut rng), Some(1_234_567));
+        for _ in 0..100_000 {
+            let piece = picker.rarest(&Source::All, &mut rng).expect("many");
+            picker.remove(piece);
+            picker.on_lost(piece);
+            picker.insert(piece);
+        }
+        assert_eq!(picker.count(), pieces);
+    }
+}
