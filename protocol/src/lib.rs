@@ -4,7 +4,7 @@
 //! randomness comes from a generator that the caller seeds, and disk, hashing and network are effects that the engine asks for.
 //! The real node and the simulator run the same code.
 //!
-//! Where to read next: [`format`] for packs and CIDs, [`wire`] for messages, [`engine`] for the swarm.
+//! Where to read next: [`mod@format`] for packs and CIDs, [`wire`] for messages, [`engine`] for the swarm.
 
 pub mod engine;
 pub mod format;

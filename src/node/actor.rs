@@ -17,7 +17,7 @@ use futures::StreamExt as _;
 use libp2p::{Multiaddr, PeerId, Swarm, swarm::ConnectionId};
 use modswarm_protocol::{
     Cid, Timestamp,
-    engine::{ConnId, Engine, Expected, PeerKey, TransferId, Verdict},
+    engine::{ConnId, Engine, Expected, PeerKey, TransferId, Verdict, Violation},
     format::SharedPieceMap,
     wire::{BulkHeader, Message, StreamKind},
 };
@@ -247,6 +247,9 @@ impl Actor {
             Input::Message { conn, message } => self.engine.handle_message(now, conn, message),
             Input::SessionEnded { conn, error } => {
                 tracing::debug!(?conn, %error, "session ended");
+                if let SessionError::Protocol(cause) = error {
+                    self.engine.handle_violation(now, conn, Violation::Malformed(cause));
+                }
                 self.end_session(conn);
             }
             Input::BlockHeader {

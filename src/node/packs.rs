@@ -38,6 +38,8 @@ pub(super) async fn serve_all(node: &Arc<Inner>) -> Result<(), Failure> {
         let mut registers = Vec::new();
         for record in store.packs().map_err(index_failure)? {
             if record.network == network {
+                // A stat a file: what changed while nobody looked is withdrawn before it is promised.
+                store.check_pack(record.id).map_err(index_failure)?;
                 registers.extend(registration(store, &record));
             }
         }

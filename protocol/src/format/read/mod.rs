@@ -7,10 +7,10 @@
 //! 4. when [`SkeletonReader::is_complete`], take the result from [`SkeletonReader::finish`].
 //!
 //! An error from `add` or `finish` is the pack's fault and its author's, never that of the peer who sent the block: the pack
-//! fails, nobody is banned. Totals are added up over distinct nodes and checked against [`Limits`] before anything is expanded, so
+//! fails, nobody is banned. Totals are added up over distinct nodes and checked against [`super::Limits`] before anything is expanded, so
 //! that a small DAG that stands for endless files costs nothing.
 //!
-//! Parts: `parse` turns one block into a node; `measure` adds up; `expand` makes the [`Content`]; `error` says what is wrong.
+//! Parts: `parse` turns one block into a node; `measure` adds up; `expand` makes the [`super::Content`]; `error` says what is wrong.
 
 mod error;
 mod expand;
