@@ -31,7 +31,7 @@ impl Limits {
     /// What every node of the network accepts.
     pub const DEFAULT: Self = Self {
         nodes: 1 << 20,
-        skeleton_bytes: 128 << 20,
+        skeleton_bytes: 512 << 20,
         entries: 1 << 20,
         parts: 1 << 24,
         path_bytes: 128 << 20,
