@@ -19,7 +19,7 @@ use crate::{
     home::HomeLock,
     index::{Index, rows},
     observer::Observer,
-    packs::{self, Check, PackId, PackRecord, Removed},
+    packs::{self, Check, NetworkId, PackId, PackRecord, Removed},
     read::{self, FileCache, Withdrawn},
     share::{self, ShareSpec, SharedPack},
 };
@@ -363,6 +363,14 @@ impl Store {
     /// See [`ReadLeafError`].
     pub fn read_leaf(&self, cid: &Cid, len: u32) -> Result<Bytes, ReadLeafError> {
         read::read_leaf(&self.inner, cid, len)
+    }
+
+    /// Reads and verifies a leaf that is in a pack of `network`; in packs of other networks alone, it is not here.
+    ///
+    /// # Errors
+    /// See [`ReadLeafError`].
+    pub fn read_leaf_in(&self, cid: &Cid, network: &NetworkId) -> Result<Bytes, ReadLeafError> {
+        read::read_leaf_in(&self.inner, cid, network)
     }
 
     /// What can no longer be read, since the last call: one entry a content. Peers are to be told.

@@ -132,3 +132,23 @@ fn a_selection_brings_only_its_files_and_can_grow() {
     download.finish().unwrap();
     assert_eq!(tree(&out).values().flatten().count(), 2);
 }
+
+#[test]
+fn a_leaf_is_read_by_its_cid_only_for_the_network_of_its_pack() {
+    let place = Place::new();
+    let store = place.store("a");
+    let root = place.path("MyPack");
+    sample(&root);
+    let pack = share(&store, &root);
+    let record = store.pack(pack.id).unwrap().unwrap();
+    let content = store.content(&record).unwrap().unwrap();
+    let mut other = record.network;
+    other[0] ^= 1;
+    for (_, leaf) in content.map().iter() {
+        assert!(
+            leaf.cid
+                .verifies(&store.read_leaf_in(&leaf.cid, &record.network).unwrap())
+        );
+        assert!(store.read_leaf_in(&leaf.cid, &other).is_err());
+    }
+}

@@ -16,7 +16,7 @@ use crate::{
     error::{IndexError, ReadLeafError},
     fs,
     index::rows::{self, FileState, LeafRow},
-    packs::PackId,
+    packs::{NetworkId, PackId},
     store::Inner,
 };
 
@@ -84,6 +84,30 @@ pub(crate) fn read_leaf(inner: &Inner, cid: &Cid, len: u32) -> Result<Bytes, Rea
         None if known => Err(ReadLeafError::Lost(*cid)),
         None => Err(ReadLeafError::NotHere(*cid)),
     }
+}
+
+/// Reads a leaf that lies in a pack of `network`, wherever that is, and whose length the asker need not know.
+pub(crate) fn read_leaf_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Bytes, ReadLeafError> {
+    let mut outcome = Err(ReadLeafError::NotHere(*cid));
+    for len in lens_in(inner, cid, network)? {
+        outcome = read_leaf(inner, cid, len);
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
+/// The lengths of leaves of this prefix in packs of `network`; hardly ever more than one.
+fn lens_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Vec<u32>, IndexError> {
+    let conn = inner.index.reader()?;
+    let mut statement = conn.prepare_cached(
+        "SELECT DISTINCT l.len FROM leaves l JOIN pack_files pf ON pf.file = l.file JOIN packs p ON p.id = pf.pack
+         WHERE l.prefix = ?1 AND p.network = ?2 LIMIT ?3",
+    )?;
+    let prefix = cid.prefix() as i64;
+    let rows = statement.query_map(params![prefix, network, PLACES_TRIED_MAX as i64], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 fn spots(inner: &Inner, cid: &Cid, len: u32) -> Result<Vec<Spot>, IndexError> {
