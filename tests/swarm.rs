@@ -229,3 +229,34 @@ fn a_new_version_fetches_only_what_changed() {
     );
     assert_same_tree(&pack, &b.path("changed/Pack"));
 }
+
+/// The pieces that two versions share come from a seed of the old one, when nobody else has them.
+#[test]
+fn a_seed_of_the_old_version_gives_what_it_has_of_the_new_one() {
+    let [a, b, c] = ["a", "b", "c"].map(Machine::new);
+    let pack = a.path("Pack");
+    let kept = noise(1, 4 * MIB);
+    write(&pack.join("stays.pak"), &kept);
+    write(&pack.join("goes.pak"), &noise(2, MIB));
+    let first = share(&a, &pack, &[]);
+    let old = b.start(&["get", &first.link, "--json"]);
+    old.until_event("complete");
+    first.process.stop();
+
+    write(&pack.join("comes.pak"), &noise(3, MIB));
+    let second = share(&a, &pack, &[]);
+    // The author's copy loses a file after it was shared: only the seed of the old version still has its bytes.
+    fs::remove_file(pack.join("stays.pak")).expect("removed");
+    let status = b.run(&["status", "--json"]).last_json();
+    let addr = status["addrs"][0].as_str().expect("an address");
+    let got = c.run(&["get", &second.link, "--json", "--no-seed", "--peer", addr]);
+    assert_eq!(got.code(), 0, "{}", got.said);
+    let old_id = status["peer_id"].as_str().expect("a peer ID");
+    assert!(
+        bytes_from(&got.last_json(), old_id) >= kept.len() as u64,
+        "{}",
+        got.said
+    );
+    assert_eq!(fs::read(c.path("Pack/stays.pak")).expect("there"), kept);
+    old.stop();
+}

@@ -9,7 +9,7 @@ use modswarm_protocol::{
     Cid,
     engine::{Expected, Verdict},
 };
-use modswarm_store::{Download, ReadLeafError, Store, WriteError};
+use modswarm_store::{Download, NetworkId, ReadLeafError, Store, WriteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::actor::Input;
@@ -24,6 +24,8 @@ const ROOM_UNIT: usize = 1024;
 pub(super) enum Source {
     /// A leaf of so many bytes, in a file.
     Leaf(u32),
+    /// A leaf in any pack of the node's network.
+    AnyLeaf,
     /// A node or pack.json, in the index.
     Node,
 }
@@ -45,17 +47,23 @@ pub(super) struct BlockPool {
 struct Inner {
     threads: rayon::ThreadPool,
     store: Store,
+    network: NetworkId,
     room: Arc<Semaphore>,
 }
 
 impl BlockPool {
-    pub(super) fn new(store: Store) -> Result<Self, rayon::ThreadPoolBuildError> {
+    pub(super) fn new(store: Store, network: NetworkId) -> Result<Self, rayon::ThreadPoolBuildError> {
         let threads = rayon::ThreadPoolBuilder::new()
             .thread_name(|i| format!("blocks-{i}"))
             .build()?;
         let room = Arc::new(Semaphore::new(ROOM_BYTES / ROOM_UNIT));
         Ok(Self {
-            inner: Arc::new(Inner { threads, store, room }),
+            inner: Arc::new(Inner {
+                threads,
+                store,
+                network,
+                room,
+            }),
         })
     }
 
@@ -116,19 +124,23 @@ impl BlockPool {
 
 impl Inner {
     fn load(&self, cid: Cid, source: Source) -> Option<Bytes> {
-        match source {
-            Source::Node => self.store.node(&cid).unwrap_or_else(|error| {
-                tracing::warn!(%cid, %error, "cannot read a node");
-                None
-            }),
-            Source::Leaf(len) => match self.store.read_leaf(&cid, len) {
-                Ok(bytes) => Some(bytes),
-                Err(ReadLeafError::NotHere(_) | ReadLeafError::Lost(_)) => None,
-                Err(error) => {
-                    tracing::warn!(%cid, %error, "cannot read a block");
+        let leaf = match source {
+            Source::Node => {
+                return self.store.node(&cid).unwrap_or_else(|error| {
+                    tracing::warn!(%cid, %error, "cannot read a node");
                     None
-                }
-            },
+                });
+            }
+            Source::Leaf(len) => self.store.read_leaf(&cid, len),
+            Source::AnyLeaf => self.store.read_leaf_in(&cid, &self.network),
+        };
+        match leaf {
+            Ok(bytes) => Some(bytes),
+            Err(ReadLeafError::NotHere(_) | ReadLeafError::Lost(_)) => None,
+            Err(error) => {
+                tracing::warn!(%cid, %error, "cannot read a block");
+                None
+            }
         }
     }
 }

@@ -108,7 +108,7 @@ impl Node {
         .await
         .map_err(task_failure)??;
         let peer_id = PeerId::from(key.public());
-        let pool = BlockPool::new(store.clone()).map_err(|error| {
+        let pool = BlockPool::new(store.clone(), config.network.id()).map_err(|error| {
             Failure::new(
                 FailureKind::Failed,
                 format!("no threads: {error}"),

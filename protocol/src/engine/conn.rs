@@ -144,7 +144,8 @@ impl Conn {
         sessions.any(|s| !open || s.state != SessionState::Opening)
     }
 
+    /// Whether it may ask for leaves. Through a pack's handle it may too, by CID; and who reads a skeleton will want pieces next.
     pub(crate) fn is_leeching(&self) -> bool {
-        self.served.values().any(|served| served.pieces)
+        !self.served.is_empty()
     }
 }

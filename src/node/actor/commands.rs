@@ -57,6 +57,8 @@ pub(in crate::node) enum Command {
 pub(in crate::node) struct Fetch {
     pub(in crate::node) content: Cid,
     pub(in crate::node) pack: Option<Cid>,
+    /// The version before this one: who has that may have leaves of this.
+    pub(in crate::node) previous: Option<Cid>,
     /// What may be served as nodes.
     pub(in crate::node) nodes: HashSet<Cid>,
     pub(in crate::node) pieces: ContentPieces,
@@ -208,7 +210,17 @@ impl Actor {
             return None;
         }
         let map = Arc::clone(&fetch.pieces.map);
-        let kept = self.engine.set_pieces(now, transfer, fetch.content, fetch.pieces);
+        self.engine.set_pieces(now, transfer, fetch.content, fetch.pieces);
+        let related = ContentSpec {
+            content: Some(fetch.content),
+            packs: fetch.pack.into_iter().collect(),
+            network: self.network_id(),
+            pieces: None,
+            related: fetch.previous.into_iter().collect(),
+            order: PickOrder::default(),
+        };
+        // A content that is known only takes the names that are new to it.
+        let kept = self.engine.add_content(now, related);
         let mut moved = if kept == transfer {
             None
         } else {

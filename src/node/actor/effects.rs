@@ -1,6 +1,9 @@
 //! What the engine wants done.
 
-use modswarm_protocol::engine::{Action, Event, ServeFailure, ServeJob};
+use modswarm_protocol::{
+    Codec,
+    engine::{Action, Event, ServeFailure, ServeJob},
+};
 
 use super::{Actor, TransferEvent};
 use crate::node::{blocks::Source, session::Serve};
@@ -52,7 +55,11 @@ impl Actor {
             return job.len.map(Source::Leaf);
         }
         let transfer = self.transfers.get(&job.transfer)?;
-        transfer.nodes.contains(&job.cid).then_some(Source::Node)
+        if transfer.nodes.contains(&job.cid) {
+            return Some(Source::Node);
+        }
+        // It may lie in any pack of this network, an older or newer version most likely; nodes of others are none of the peer's business.
+        (job.cid.codec() == Codec::Raw).then_some(Source::AnyLeaf)
     }
 
     fn handle_event(&mut self, event: Event) {

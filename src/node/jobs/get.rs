@@ -309,6 +309,7 @@ impl Job {
         let fetch = Fetch {
             content: content.cid(),
             pack: skeleton.pack.as_ref().map(|_| skeleton.root),
+            previous: skeleton.pack.as_ref().and_then(|head| head.manifest.previous),
             nodes: nodes_of(skeleton),
             pieces: ContentPieces {
                 map: Arc::clone(content.map()),
