@@ -26,6 +26,13 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
             message: error.to_string(),
             help: None,
         },
+        IndexError::Corrupt => Failure::new(
+            FailureKind::Failed,
+            "the index of this home (its file index.sqlite) is damaged",
+            "move the files index.sqlite* out of the home (`modswarm --help` says where it is) and run this again: a new index is \
+             made; then share your folders again, and get your packs again into the folders where they are: what is there is \
+             checked and not fetched again",
+        ),
         IndexError::ReadOnly => Failure::new(
             FailureKind::Failed,
             error.to_string(),
@@ -161,6 +168,11 @@ pub(super) fn finish_failure(error: FinishError) -> Failure {
     match error {
         FinishError::WouldOverwrite { destination, files } => would_overwrite(&destination, &files),
         FinishError::DiskFull(_) => disk_full(error.to_string()),
+        FinishError::Incomplete(_) => Failure::new(
+            FailureKind::Failed,
+            "files at the destination vanish while they are put there",
+            format!("see which program deletes or moves them, {GOES_ON}"),
+        ),
         FinishError::Index(error) => index_failure(error),
         error => Failure::new(FailureKind::Failed, causes(&error), format!("mend it, {GOES_ON}")),
     }
