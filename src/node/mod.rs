@@ -97,7 +97,8 @@ impl Node {
         let (store, key) = tokio::task::spawn_blocking(move || {
             let key = identity::load_or_create(lock.home())
                 .map_err(|error| Failure::new(FailureKind::Failed, jobs::causes(&error), error.help()))?;
-            let store = Store::open(lock, StoreOptions::default()).map_err(open_failure)?;
+            let home = lock.home().to_owned();
+            let store = Store::open(lock, StoreOptions::default()).map_err(|error| open_failure(error, &home))?;
             Ok((store, key))
         })
         .await

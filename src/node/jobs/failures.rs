@@ -29,9 +29,7 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
         IndexError::Corrupt => Failure::new(
             FailureKind::Failed,
             "the index of this home (its file index.sqlite) is damaged",
-            "move the files index.sqlite* out of the home (`modswarm --help` says where it is) and run this again: a new index is \
-             made; then share your folders again, and get your packs again into the folders where they are: what is there is \
-             checked and not fetched again",
+            "end all modswarm processes and run this again: it says what to do",
         ),
         IndexError::ReadOnly => Failure::new(
             FailureKind::Failed,
@@ -46,8 +44,15 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
     }
 }
 
-pub(in crate::node) fn open_failure(error: OpenError) -> Failure {
+pub(in crate::node) fn open_failure(error: OpenError, home: &std::path::Path) -> Failure {
     match error {
+        OpenError::Index(IndexError::Corrupt) => Failure::new(
+            FailureKind::Failed,
+            format!("the index {} is damaged", home.join("index.sqlite").display()),
+            "move it away, with the files beside it whose names begin with its own, and run this again: a new index is made; then \
+             share your folders again, and get your packs again into the folders where they are: what is there is checked and \
+             not fetched again",
+        ),
         OpenError::Index(error) => index_failure(error),
         other => Failure::new(
             FailureKind::Failed,
