@@ -276,6 +276,8 @@ pub enum PackState {
     Paused,
     /// Files are missing or changed; `problem` says which.
     Damaged,
+    /// A newer version stands in its folder; what is the same in both is still served.
+    Superseded,
 }
 
 /// One pack of the home, for `status` and `info`.
@@ -379,8 +381,10 @@ pub struct Removed {
     pub content: Cid,
     /// Where its files were, and still are unless `data_deleted`.
     pub path: PathBuf,
-    /// Whether the files were deleted too.
+    /// Whether the files were deleted too, all of them.
     pub data_deleted: bool,
+    /// Files that were to be deleted and were kept, since they changed or another pack has them.
+    pub files_kept: u64,
 }
 
 /// The kinds of failure that a caller can tell apart; each has an exit code.

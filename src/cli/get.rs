@@ -244,6 +244,18 @@ fn checked_output(output: &Path) -> Result<PathBuf, Failure> {
             "name the folder in which the pack's folder is to appear, as in: -o ~/mods",
         ));
     }
+    let above = absolute.ancestors().find(|dir| dir.exists());
+    if let Some(file) = above.filter(|dir| !dir.is_dir()) {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            format!(
+                "the destination `{}` lies below the file `{}`",
+                output.display(),
+                file.display()
+            ),
+            "name a folder, as in: -o ~/mods",
+        ));
+    }
     Ok(absolute)
 }
 
@@ -257,6 +269,10 @@ mod tests {
         let file = root.path().join("file");
         std::fs::write(&file, "x").unwrap();
         assert_eq!(checked_output(&file).unwrap_err().kind, FailureKind::Usage);
+        assert_eq!(
+            checked_output(&file.join("below")).unwrap_err().kind,
+            FailureKind::Usage
+        );
         assert!(checked_output(root.path()).is_ok());
         assert!(checked_output(&root.path().join("not/yet")).is_ok());
     }

@@ -134,6 +134,11 @@ pub(crate) async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Fa
     let path = escaped(&removed.path.to_string_lossy());
     let files = if removed.data_deleted {
         format!("its files in {path} are deleted")
+    } else if removed.files_kept > 0 {
+        format!(
+            "its files in {path} are deleted, but for {} that changed or that another pack has",
+            text::count(removed.files_kept, "file")
+        )
     } else {
         format!("its files stay in {path}")
     };
@@ -262,6 +267,7 @@ fn state(pack: &PackStatus, running: bool) -> String {
         PackState::Downloading => format!("downloading, {} %", text::percent(pack.bytes_here, pack.bytes)),
         PackState::Paused => format!("paused at {} %", text::percent(pack.bytes_here, pack.bytes)),
         PackState::Damaged => "damaged".to_owned(),
+        PackState::Superseded => "older version, replaced in its folder".to_owned(),
     }
 }
 

@@ -17,11 +17,26 @@ pub(crate) fn checked(target: &str) -> Result<String, Failure> {
             format!("`{target}` is a file or folder of this machine, not a link"),
             format!("to share it with others: modswarm share '{target}'"),
         )),
+        Err(TargetError::Unknown(_)) if looks_like_a_cid(target) => Err(Failure::new(
+            FailureKind::Usage,
+            format!("`{target}` looks like a CID, but is cut short or mistyped"),
+            "copy it again, all of it; the whole link that `modswarm share` printed is better still",
+        )),
         Err(error) => {
             let (message, help) = sentence_and_help(&error.to_string());
             Err(Failure::new(FailureKind::Usage, message, help))
         }
     }
+}
+
+/// Whether somebody meant this to be a CID.
+fn looks_like_a_cid(text: &str) -> bool {
+    const SHORTEST: usize = 12;
+    let text = text.strip_prefix("modswarm:").unwrap_or(text);
+    let text = text.strip_prefix("ipfs://").unwrap_or(text);
+    text.len() >= SHORTEST
+        && (text.starts_with("baf") || text.starts_with("Qm"))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// A target's error ends with its remedy, after a semicolon.
@@ -49,6 +64,7 @@ mod tests {
                 "BitTorrent",
             ),
             ("nonsense", "paste"),
+            ("bafyb4ifwl5f7u5cnhjlvh2tpavlsa", "cut short"),
             (env!("CARGO_MANIFEST_DIR"), "modswarm share"),
         ] {
             let failure = checked(target).unwrap_err();

@@ -127,6 +127,13 @@ where
 /// Takes the lock of `home`, if nobody has it.
 fn lock(home: &Path) -> Result<Option<HomeLock>, Failure> {
     HomeLock::try_acquire(home).map_err(|error| {
+        if home.exists() && !home.is_dir() {
+            return Failure::new(
+                FailureKind::Usage,
+                format!("the home `{}` is a file, not a folder", home.display()),
+                "name a folder with --home DIR; it is made if it is not there",
+            );
+        }
         let cause = std::error::Error::source(&error)
             .map(|cause| format!(": {cause}"))
             .unwrap_or_default();

@@ -114,6 +114,8 @@ pub(super) enum TransferEvent {
 struct Transfer {
     /// Content CID and pack CIDs.
     roots: Vec<Cid>,
+    /// Which of them is the content, once that is known.
+    content: Option<Cid>,
     /// The pieces, once the skeleton is known.
     map: Option<SharedPieceMap>,
     /// What may be served as nodes.

@@ -21,6 +21,19 @@ pub(super) enum IdentityError {
     Damaged { path: PathBuf },
 }
 
+impl IdentityError {
+    /// What to do about it.
+    pub(super) fn help(&self) -> &'static str {
+        match self {
+            Self::Io { .. } => "make the home readable and writable for you, or name another with --home",
+            Self::Damaged { .. } => {
+                "put it back from a backup, or move it away and run this again: a new key is made, under which others know this \
+                 machine by a new peer ID; packs and their CIDs stay as they are"
+            }
+        }
+    }
+}
+
 /// Reads the key of `home`, or makes it.
 ///
 /// A new key is written whole under another name first, so that a crash leaves either no key or a good one.

@@ -95,14 +95,10 @@ impl Node {
     /// When the home cannot be used, or nothing can be listened on.
     pub async fn start(lock: HomeLock, config: NodeConfig) -> Result<Self, Failure> {
         let (store, key) = tokio::task::spawn_blocking(move || {
-            let key = identity::load_or_create(lock.home()).map_err(|error| {
-                Failure::new(
-                    FailureKind::Failed,
-                    error.to_string(),
-                    "make the home readable and writable for you, or name another with --home",
-                )
-            })?;
-            let store = Store::open(lock, StoreOptions::default()).map_err(open_failure)?;
+            let key = identity::load_or_create(lock.home())
+                .map_err(|error| Failure::new(FailureKind::Failed, jobs::causes(&error), error.help()))?;
+            let home = lock.home().to_owned();
+            let store = Store::open(lock, StoreOptions::default()).map_err(|error| open_failure(error, &home))?;
             Ok((store, key))
         })
         .await
@@ -253,7 +249,7 @@ fn listen(swarm: &mut libp2p::Swarm<swarm::Behaviour>, config: &NodeConfig) -> R
     for addr in addrs {
         match swarm.listen_on(addr.clone()) {
             Ok(_) => listening += 1,
-            Err(error) => problems.push(format!("{addr}: {error}")),
+            Err(error) => problems.push(format!("{addr}: {}", listen_problem(&error))),
         }
     }
     // What the user asked for has to work; of the defaults, one is enough.
@@ -268,6 +264,28 @@ fn listen(swarm: &mut libp2p::Swarm<swarm::Behaviour>, config: &NodeConfig) -> R
         tracing::warn!(problem, "not listening everywhere");
     }
     Ok(())
+}
+
+/// Why nothing can be listened on, in one line: the library's error holds its cause in words of its own.
+fn listen_problem(error: &libp2p::TransportError<std::io::Error>) -> String {
+    match error {
+        libp2p::TransportError::MultiaddrNotSupported(_) => {
+            "no transport of this program is written like this".to_owned()
+        }
+        libp2p::TransportError::Other(cause) => {
+            let mut text = String::new();
+            let mut next: Option<&(dyn std::error::Error + 'static)> = Some(cause);
+            while let Some(error) = next {
+                text = error.to_string();
+                next = error.source();
+            }
+            // Transports are asked in turn, and each wraps the error of the one before: what the system said is innermost.
+            cause.raw_os_error().map_or_else(
+                || if text.is_empty() { format!("{cause:?}") } else { text },
+                |code| std::io::Error::from_raw_os_error(code).to_string(),
+            )
+        }
+    }
 }
 
 fn bootstrap(config: &NodeConfig) -> Vec<(Option<PeerId>, Multiaddr)> {

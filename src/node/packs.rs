@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use modswarm_protocol::{
     Cid,
     engine::{ContentPieces, TransferStats},
-    format::{Name, Target},
+    format::{Name, PackPath, Target},
 };
-use modswarm_store::{PackRecord, PackState as Kept, Store};
+use modswarm_store::{Check, Origin, PackRecord, PackState as Kept, Store};
 
 use super::{
     Inner,
@@ -141,7 +141,10 @@ pub(super) async fn peers(node: &Arc<Inner>) -> Result<Vec<PeerStatus>, Failure>
             bytes_sent: peer.stats.bytes_up,
             download_rate: peer.stats.rate_down,
             upload_rate: peer.stats.rate_up,
-            contents: Vec::new(),
+            contents: {
+                let of = |transfer| overview.contents.get(transfer).copied();
+                peer.stats.transfers.iter().filter_map(of).collect()
+            },
         })
         .collect())
 }
@@ -150,15 +153,14 @@ pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, 
     let overview = node.overview().await?;
     let packs = records(node).await?;
     let chosen = choose(&packs, target)?;
-    Ok(pack_status(&chosen.0, chosen.1.clone(), &overview))
+    let (record, problem) = chosen.current;
+    Ok(pack_status(record, problem.clone(), &overview))
 }
 
 pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<Removed, Failure> {
     let packs = records(node).await?;
-    let record = choose(&packs, &request.target)?.0.clone();
-    let others = packs
-        .iter()
-        .any(|(other, _)| other.content == record.content && other.id != record.id);
+    let chosen = choose(&packs, &request.target)?;
+    let record = chosen.current.0.clone();
     let overview = node.overview().await?;
     if overview.transfers.get(&record.content).is_some_and(|(_, busy)| *busy) {
         return Err(Failure::new(
@@ -167,22 +169,32 @@ pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<
             "end its download first (Ctrl-C in its terminal), then remove it",
         ));
     }
-    if !others {
-        node.send(Command::Forget {
-            content: record.content,
-        })
-        .await?;
+    let going: Vec<&PackRecord> = chosen.older.iter().copied().chain([&chosen.current.0]).collect();
+    for gone in &going {
+        let others = packs
+            .iter()
+            .any(|(other, _)| other.content == gone.content && going.iter().all(|record| record.id != other.id));
+        if !others {
+            node.send(Command::Forget { content: gone.content }).await?;
+        }
     }
+    let ids: Vec<_> = going.iter().map(|record| record.id).collect();
     let data = request.data;
     let removed = blocking(node, move |store| {
-        store.remove_pack(record.id, data).map_err(remove_failure)
+        let mut last = None;
+        for id in ids {
+            last = Some(store.remove_pack(id, data).map_err(remove_failure)?);
+        }
+        Ok(last)
     })
     .await?;
+    let kept = removed.map_or(0, |removed| removed.files_kept.len() as u64);
     Ok(Removed {
-        name: removed.record.name,
-        content: removed.record.content,
-        path: removed.record.path,
-        data_deleted: data && removed.files_kept.is_empty(),
+        name: record.name,
+        content: record.content,
+        path: record.path,
+        data_deleted: data && kept == 0,
+        files_kept: kept,
     })
 }
 
@@ -192,10 +204,8 @@ async fn records(node: &Arc<Inner>) -> Result<Vec<(PackRecord, Option<String>)>,
         let mut all = Vec::new();
         for record in store.packs().map_err(index_failure)? {
             let check = store.check_pack(record.id).map_err(index_failure)?;
-            let problem = match (check.missing.len(), check.changed.len()) {
-                (0, 0) => None,
-                (missing, changed) => Some(problem(&record, missing, changed)),
-            };
+            let whole = check.missing.is_empty() && check.changed.is_empty();
+            let problem = (!whole).then(|| problem(&record, &check));
             // The check may have withdrawn pieces: look again.
             let record = store.pack(record.id).map_err(index_failure)?.unwrap_or(record);
             all.push((record, problem));
@@ -205,26 +215,38 @@ async fn records(node: &Arc<Inner>) -> Result<Vec<(PackRecord, Option<String>)>,
     .await
 }
 
-fn problem(record: &PackRecord, missing: usize, changed: usize) -> String {
-    let mut what = Vec::new();
-    if missing > 0 {
-        what.push(format!("{missing} files are gone"));
-    }
-    if changed > 0 {
-        what.push(format!("{changed} files were changed"));
-    }
-    let mend = match record.origin {
-        modswarm_store::Origin::Shared => "share the folder again to share it as it is now",
-        modswarm_store::Origin::Fetched => "get the pack again to bring them back",
+/// What is wrong with a pack's files, and how to mend it.
+fn problem(record: &PackRecord, check: &Check) -> String {
+    let what = |files: &[PackPath], one: &str, several: &str| match files {
+        [] => None,
+        [file] => Some(format!("{file} {one}")),
+        files => Some(format!("{} files {several} ({}, …)", files.len(), files[0])),
     };
-    format!("{}; {mend}", what.join(" and "))
+    let parts = [
+        what(&check.missing, "is gone", "are gone"),
+        what(&check.changed, "was changed", "were changed"),
+    ];
+    let mend = match record.origin {
+        Origin::Shared => "share the folder again to share it as it is now",
+        Origin::Fetched if check.changed.is_empty() => "get the pack again to bring back what it had",
+        Origin::Fetched => "get the pack again with --overwrite to bring back what it had",
+    };
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{}; {mend}", parts.join(" and "))
 }
 
-/// The one record that `target` (a link, CID, name or path) means.
-fn choose<'a>(
-    packs: &'a [(PackRecord, Option<String>)],
-    target: &str,
-) -> Result<&'a (PackRecord, Option<String>), Failure> {
+type Entry = (PackRecord, Option<String>);
+
+/// What a target means.
+#[derive(Debug)]
+struct Chosen<'a> {
+    current: &'a Entry,
+    /// Former versions in the same folder, if the target meant the folder and not one version.
+    older: Vec<&'a PackRecord>,
+}
+
+/// The one pack that `target` (a link, CID, name or path) means.
+fn choose<'a>(packs: &'a [Entry], target: &str) -> Result<Chosen<'a>, Failure> {
     let cids: Vec<Cid> = Target::parse(target)
         .map(|target| [Some(target.root), target.content])
         .into_iter()
@@ -232,7 +254,7 @@ fn choose<'a>(
         .flatten()
         .collect();
     let path = Path::new(target).canonicalize().ok();
-    let matches: Vec<_> = packs
+    let matches: Vec<&Entry> = packs
         .iter()
         .filter(|(record, _)| {
             cids.contains(&record.content)
@@ -242,28 +264,44 @@ fn choose<'a>(
         })
         .collect();
     // A pack CID says more than the content that it shares with others.
-    let exact: Vec<_> = matches
+    let exact: Vec<&Entry> = matches
         .iter()
         .filter(|(record, _)| record.pack.is_some_and(|pack| cids.contains(&pack)))
         .copied()
         .collect();
     let matches = if exact.len() == 1 { exact } else { matches };
-    match matches.as_slice() {
-        [one] => Ok(one),
-        [] => Err(Failure::new(
+    let superseded = |entry: &&&Entry| entry.0.state == Kept::Superseded;
+    let current: Vec<&Entry> = matches.iter().filter(|entry| !superseded(entry)).copied().collect();
+    match (current.as_slice(), matches.as_slice()) {
+        ([current], _) => Ok(Chosen {
+            current,
+            older: if cids.is_empty() {
+                let there = packs.iter().map(|(record, _)| record);
+                there
+                    .filter(|record| record.state == Kept::Superseded && record.path == current.0.path)
+                    .collect()
+            } else {
+                Vec::new()
+            },
+        }),
+        ([], [current]) => Ok(Chosen {
+            current,
+            older: Vec::new(),
+        }),
+        (_, []) => Err(Failure::new(
             FailureKind::Failed,
             format!("there is no pack {target:?} in this home"),
             "`modswarm status` lists the packs of this home",
         )),
-        several => {
+        ([], several) | (several, _) => {
             let places: Vec<String> = several
                 .iter()
-                .map(|(r, _)| format!("\n  {}", r.path.display()))
+                .map(|(r, _)| format!("\n  {}  {}", r.pack.unwrap_or(r.content), r.path.display()))
                 .collect();
             Err(Failure::new(
                 FailureKind::Failed,
                 format!("{target:?} means several packs:{}", places.concat()),
-                "name one by its path",
+                "name one by its CID or its path",
             ))
         }
     }
@@ -274,6 +312,7 @@ fn pack_status(record: &PackRecord, problem: Option<String>, overview: &Overview
     let state = match record.state {
         _ if live.is_some_and(|(_, busy)| *busy) && record.state == Kept::Downloading => PackState::Downloading,
         Kept::Downloading => PackState::Paused,
+        Kept::Superseded => PackState::Superseded,
         _ if problem.is_some() => PackState::Damaged,
         _ => PackState::Seeding,
     };

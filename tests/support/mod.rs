@@ -81,6 +81,8 @@ pub struct Process {
     child: Child,
     lines: mpsc::Receiver<String>,
     said: Arc<Mutex<String>>,
+    /// Reads standard error to its end.
+    errors: Option<thread::JoinHandle<()>>,
 }
 
 /// A program that ended.
@@ -124,7 +126,7 @@ impl Process {
         });
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let heard = Arc::clone(&said);
-        thread::spawn(move || {
+        let errors = thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 heard.lock().expect("not poisoned").push_str(&format!("err: {line}\n"));
             }
@@ -134,6 +136,7 @@ impl Process {
             child,
             lines,
             said,
+            errors: Some(errors),
         }
     }
 
@@ -215,6 +218,9 @@ impl Process {
             }
         }
         let status = self.child.wait().expect("it ends");
+        if let Some(errors) = self.errors.take() {
+            errors.join().expect("it only reads");
+        }
         Finished {
             status,
             stdout,

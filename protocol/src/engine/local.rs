@@ -443,6 +443,11 @@ impl Engine {
     /// How a connection is doing; none if there is no such connection.
     pub fn conn_stats(&self, conn: ConnId) -> Option<ConnStats> {
         let of = self.conns.get(&conn)?;
+        let fetched = of.sessions.values().map(|session| session.transfer);
+        let served = of.served.values().map(|served| served.transfer);
+        let mut transfers: Vec<TransferId> = fetched.chain(served).collect();
+        transfers.sort_unstable();
+        transfers.dedup();
         Some(ConnStats {
             conn,
             peer: of.peer,
@@ -457,6 +462,7 @@ impl Engine {
             choked_by_peer: of.choked_by_peer,
             choking_peer: of.choking,
             snubbed: of.snubbed_until.is_some(),
+            transfers,
         })
     }
 

@@ -98,4 +98,6 @@ pub struct ConnStats {
     pub choking_peer: bool,
     /// Whether it has let requests time out and not made up for it.
     pub snubbed: bool,
+    /// What the two have to do with each other: transfers in which one serves the other, or might.
+    pub transfers: Vec<TransferId>,
 }

@@ -100,6 +100,8 @@ pub(in crate::node) struct Overview {
     pub(in crate::node) peers: Vec<PeerView>,
     /// By content CID.
     pub(in crate::node) transfers: HashMap<Cid, (TransferStats, bool)>,
+    /// What the transfers that sessions name are of.
+    pub(in crate::node) contents: HashMap<TransferId, Cid>,
 }
 
 impl Actor {
@@ -210,6 +212,16 @@ impl Actor {
             return None;
         }
         let map = Arc::clone(&fetch.pieces.map);
+        // What is served under this content's name may say that a piece is here that the download could not find: the download
+        // has just looked, and the engine only ever adds to what it knows.
+        if let Some(serving) = self.transfer_of(&fetch.content)
+            && let Some(wanted) = &fetch.pieces.wanted
+        {
+            let absent = wanted.iter_ones().filter(|i| !fetch.pieces.have[*i]);
+            for piece in absent.filter_map(|i| map.index(i as u32)) {
+                self.engine.handle_lost(now, serving, piece);
+            }
+        }
         self.engine.set_pieces(now, transfer, fetch.content, fetch.pieces);
         let related = ContentSpec {
             content: Some(fetch.content),
@@ -232,6 +244,7 @@ impl Actor {
             t.roots.append(&mut old.roots);
             t.candidates.append(&mut old.candidates);
         }
+        t.content = Some(fetch.content);
         t.roots.push(fetch.content);
         t.roots.extend(fetch.pack);
         t.roots.sort_unstable();
@@ -291,6 +304,7 @@ impl Actor {
         let t = self.transfers.entry(transfer).or_default();
         t.serving = true;
         t.map = Some(map);
+        t.content = Some(content);
         t.roots.push(content);
         t.roots.extend(packs);
         t.roots.sort_unstable();
@@ -332,7 +346,9 @@ impl Actor {
         }
     }
 
-    fn view(&self, transfer: TransferId) -> Option<TransferView> {
+    fn view(&mut self, transfer: TransferId) -> Option<TransferView> {
+        // Rates fade with the engine's clock, which stands still while nothing happens.
+        self.engine.handle_timeout(self.now());
         let stats = self.engine.transfer_stats(transfer)?;
         let t = self.transfers.get(&transfer)?;
         let dialling = t.candidates.iter().filter(|peer| self.book.is_dialling(peer)).count();
@@ -346,7 +362,8 @@ impl Actor {
         Some(TransferView { stats, dialling, names })
     }
 
-    fn overview(&self) -> Overview {
+    fn overview(&mut self) -> Overview {
+        self.engine.handle_timeout(self.now());
         let peers = self
             .sessions
             .iter()
@@ -369,7 +386,13 @@ impl Actor {
                 }
             }
         }
+        let contents = self
+            .transfers
+            .iter()
+            .filter_map(|(id, t)| Some((*id, t.content?)))
+            .collect();
         Overview {
+            contents,
             addrs: self.dialable_addrs(),
             listening: !self.listen_addrs.is_empty(),
             peers,

@@ -26,6 +26,11 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
             message: error.to_string(),
             help: None,
         },
+        IndexError::Corrupt => Failure::new(
+            FailureKind::Failed,
+            "the index of this home (its file index.sqlite) is damaged",
+            "end all modswarm processes and run this again: it says what to do",
+        ),
         IndexError::ReadOnly => Failure::new(
             FailureKind::Failed,
             error.to_string(),
@@ -39,8 +44,15 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
     }
 }
 
-pub(in crate::node) fn open_failure(error: OpenError) -> Failure {
+pub(in crate::node) fn open_failure(error: OpenError, home: &std::path::Path) -> Failure {
     match error {
+        OpenError::Index(IndexError::Corrupt) => Failure::new(
+            FailureKind::Failed,
+            format!("the index {} is damaged", home.join("index.sqlite").display()),
+            "move it away, with the files beside it whose names begin with its own, and run this again: a new index is made; then \
+             share your folders again, and get your packs again into the folders where they are: what is there is checked and \
+             not fetched again",
+        ),
         OpenError::Index(error) => index_failure(error),
         other => Failure::new(
             FailureKind::Failed,
@@ -161,6 +173,11 @@ pub(super) fn finish_failure(error: FinishError) -> Failure {
     match error {
         FinishError::WouldOverwrite { destination, files } => would_overwrite(&destination, &files),
         FinishError::DiskFull(_) => disk_full(error.to_string()),
+        FinishError::Incomplete(_) => Failure::new(
+            FailureKind::Failed,
+            "files at the destination vanish while they are put there",
+            format!("see which program deletes or moves them, {GOES_ON}"),
+        ),
         FinishError::Index(error) => index_failure(error),
         error => Failure::new(FailureKind::Failed, causes(&error), format!("mend it, {GOES_ON}")),
     }

@@ -12,7 +12,7 @@ use modswarm_protocol::{
     engine::{ContentPieces, Stage as EngineStage, TransferStats},
     format::{Name, Skeleton, Target},
 };
-use modswarm_store::{Download, DownloadSpec, Observer, Progress, Stage as StoreStage, Warning};
+use modswarm_store::{Download, DownloadSpec, FinishError, Observer, Progress, Stage as StoreStage, Warning};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
@@ -32,6 +32,9 @@ use crate::{
         actor::{Command, Fetch, TransferEvent, TransferView},
     },
 };
+
+/// How often a download is put in place whose pieces vanish again meanwhile.
+const FINISH_ATTEMPTS: u32 = 3;
 
 /// Runs the job; the last event says how it ended. It stops when nobody listens any more.
 pub(in crate::node) async fn run(node: Arc<Inner>, request: GetRequest, events: mpsc::Sender<GetEvent>) {
@@ -59,8 +62,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     let skeleton = job.skeleton(&mut drive, &target).await?;
     let spec = job.spec(&request, &target, &skeleton, only.as_ref()).await?;
     let download = job.open(spec, &skeleton).await?;
-    job.fetch(&mut drive, &skeleton, &download).await?;
-    let finished = job.finish(&download).await?;
+    let finished = job.fetch_and_finish(&mut drive, &skeleton, &download).await?;
     let complete = job
         .complete(&drive, before, &skeleton, &download, finished.path)
         .await?;
@@ -300,6 +302,24 @@ impl Job {
         .map_err(task_failure)?
     }
 
+    /// Fetches and puts in place; what vanished meanwhile (somebody deleted a file that was just placed) is fetched again.
+    async fn fetch_and_finish(
+        &self,
+        drive: &mut Drive,
+        skeleton: &Skeleton,
+        download: &Download,
+    ) -> Result<modswarm_store::Finished, Failure> {
+        let mut attempt = 1;
+        loop {
+            self.fetch(drive, skeleton, download).await?;
+            match self.finish(download).await? {
+                Ok(finished) => return Ok(finished),
+                Err(FinishError::Incomplete(_)) if attempt < FINISH_ATTEMPTS => attempt += 1,
+                Err(error) => return Err(finish_failure(error)),
+            }
+        }
+    }
+
     /// Fetches until every wanted piece is here.
     async fn fetch(&self, drive: &mut Drive, skeleton: &Skeleton, download: &Download) -> Result<(), Failure> {
         let content = download.content();
@@ -362,14 +382,14 @@ impl Job {
         }
     }
 
-    async fn finish(&self, download: &Download) -> Result<modswarm_store::Finished, Failure> {
+    async fn finish(&self, download: &Download) -> Result<Result<modswarm_store::Finished, FinishError>, Failure> {
         let plan = download.plan();
         self.tell(Stage::Finishing, plan.bytes, plan.bytes, None);
         let download = download.clone();
-        let finished = tokio::task::spawn_blocking(move || download.finish().map_err(finish_failure))
+        let finished = tokio::task::spawn_blocking(move || download.finish())
             .await
-            .map_err(task_failure)??;
-        for path in &finished.kept {
+            .map_err(task_failure)?;
+        for path in finished.iter().flat_map(|finished| &finished.kept) {
             self.warn(format!(
                 "{path} is no longer in the pack; it was kept, since you changed it"
             ))

@@ -160,7 +160,7 @@ fn unix_seconds() -> u64 {
 }
 
 /// An error with its causes, as one sentence.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
