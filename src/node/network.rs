@@ -112,6 +112,32 @@ pub(super) fn classify(addr: &Multiaddr) -> AddressClass {
     }
 }
 
+/// How far away `addr` can be reached from; the widest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reach {
+    /// From the internet, or by a name or relay.
+    Internet,
+    /// From the same LAN.
+    Lan,
+    /// From this machine.
+    Machine,
+    /// From nowhere without more to say: a link-local IPv6 address means nothing without its interface.
+    Nowhere,
+}
+
+/// The reach of `addr`.
+pub(super) fn reach(addr: &Multiaddr) -> Reach {
+    match addr.iter().next() {
+        Some(Protocol::Ip4(ip)) if ip.is_loopback() => Reach::Machine,
+        Some(Protocol::Ip4(ip)) if ip.is_private() || ip.is_link_local() => Reach::Lan,
+        Some(Protocol::Ip4(ip)) if ip.is_unspecified() => Reach::Nowhere,
+        Some(Protocol::Ip6(ip)) if ip.is_loopback() => Reach::Machine,
+        Some(Protocol::Ip6(ip)) if ip.is_unique_local() => Reach::Lan,
+        Some(Protocol::Ip6(ip)) if ip.is_unicast_link_local() || ip.is_unspecified() => Reach::Nowhere,
+        _ => Reach::Internet,
+    }
+}
+
 /// The transport of `addr`, as `peers` names it.
 pub(super) fn transport_name(addr: &Multiaddr) -> &'static str {
     let mut name = "tcp";
@@ -136,6 +162,14 @@ mod tests {
         assert!(class("/ip4/192.168.1.2/tcp/1") < class("/ip4/192.168.1.2/udp/1/quic-v1"));
         assert!(class("/ip4/203.0.113.1/udp/1/quic-v1") < class("/ip4/203.0.113.1/tcp/1"));
         assert_eq!(class(relayed), AddressClass::Relayed);
+    }
+
+    #[test]
+    fn the_widest_reach_comes_first_and_bare_link_local_addresses_reach_nowhere() {
+        let reach = |text: &str| reach(&text.parse().unwrap());
+        assert!(reach("/ip4/203.0.113.1/tcp/1") < reach("/ip4/10.0.0.1/tcp/1"));
+        assert!(reach("/ip4/10.0.0.1/tcp/1") < reach("/ip4/127.0.0.1/tcp/1"));
+        assert_eq!(reach("/ip6/fe80::1/udp/1/quic-v1"), Reach::Nowhere);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{Actor, Input, Live, MAX_MET, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
-        network::{AddressClass, classify},
+        network::{AddressClass, Reach, classify, reach},
         peers::Dial,
         session::{ControlStream, Session, SessionError, read_kind},
         swap::{self, InboundStream, OpenError},
@@ -429,7 +429,8 @@ impl Actor {
                 addrs.push(addr.clone());
             }
         }
-        addrs.sort_by_key(|addr| (!is_public(addr), classify(addr)));
+        addrs.retain(|addr| reach(addr) != Reach::Nowhere);
+        addrs.sort_by_key(|addr| (reach(addr), classify(addr)));
         addrs.into_iter().filter_map(|addr| addr.with_p2p(local).ok()).collect()
     }
 }

@@ -67,10 +67,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
         .complete(&drive, before, &skeleton, &download, finished.path)
         .await?;
     if !request.seed {
-        node.send(Command::Forget {
-            content: skeleton.content.cid(),
-        })
-        .await?;
+        job.stop_seeding(skeleton.content.cid()).await?;
     }
     Ok(complete)
 }
@@ -396,6 +393,18 @@ impl Job {
             .await;
         }
         Ok(finished)
+    }
+
+    /// Serves the content no longer, unless another place of this home has it too.
+    async fn stop_seeding(&self, content: modswarm_protocol::Cid) -> Result<(), Failure> {
+        let store = self.node.store.clone();
+        let places = tokio::task::spawn_blocking(move || store.packs_of(&content).map_err(index_failure))
+            .await
+            .map_err(task_failure)??;
+        if places.len() > 1 {
+            return Ok(());
+        }
+        self.node.send(Command::Forget { content }).await
     }
 
     async fn complete(

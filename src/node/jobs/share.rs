@@ -16,7 +16,12 @@ use super::{
 };
 use crate::{
     api::{Failure, FailureKind, ShareEvent, ShareRequest, Shared, Stage},
-    node::{Inner, actor::Command, actor::Register},
+    node::{
+        Inner,
+        actor::Command,
+        actor::Register,
+        network::{Reach, reach},
+    },
 };
 
 /// Addresses in a link: enough to get in, few enough for a chat message and a QR code.
@@ -135,7 +140,13 @@ pub(in crate::node) fn link_of(
     addrs: &[libp2p::Multiaddr],
     expires: Option<u64>,
 ) -> String {
-    let addrs = addrs.iter().take(LINK_ADDRS).cloned().collect();
+    // Friends are on other machines: an address of this one alone is passed on only if there is no other.
+    let far = addrs.iter().filter(|addr| reach(addr) < Reach::Machine).count();
+    let addrs = addrs
+        .iter()
+        .take(if far > 0 { far.min(LINK_ADDRS) } else { LINK_ADDRS })
+        .cloned()
+        .collect();
     Link {
         pack,
         content: Some(content),
