@@ -109,6 +109,11 @@ fn ctrl_c_says_how_far_it_was_and_the_next_get_goes_on() {
 
     let again = b.run(&get).last_json();
     assert_eq!(again["bytes_fetched"], 0, "{again}");
+    // To another folder: the plan says before anything is written that nothing need be fetched.
+    let copied = b.start(&[&get[..], &["-o", "copy"]].concat());
+    let plan = copied.until_event("plan");
+    assert_eq!(plan["bytes_here"], plan["bytes"], "{plan}");
+    assert_eq!(copied.until_event("complete")["bytes_fetched"], 0);
 }
 
 #[test]

@@ -52,7 +52,7 @@ Examples:
   modswarm get 'modswarm:b…' -o ~/mods           writes ~/mods/<name>/
   modswarm get 'modswarm:b…' -o ~/mods/MyPack    updates an installed pack
   modswarm get b… --only '*.pak' --no-seed       only some files; ends when done
-  modswarm get ipfs://b…                         a plain IPFS folder works too
+  modswarm get ipfs://b…                         a CID in any spelling works too
   modswarm get b… --peer /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW…
 
 Put the link in quotes: the shell reads & and ? itself. Stopped or cut off, the same command goes on where it was.";

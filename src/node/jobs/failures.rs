@@ -20,7 +20,11 @@ fn disk_full(message: String) -> Failure {
 
 pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
     match error {
-        IndexError::DiskFull => disk_full(error.to_string()),
+        IndexError::DiskFull => Failure::new(
+            FailureKind::DiskFull,
+            error.to_string(),
+            format!("make room on the disk of the home (`modswarm status` names it), {GOES_ON}"),
+        ),
         IndexError::Busy | IndexError::Newer { .. } => Failure {
             kind: FailureKind::Failed,
             message: error.to_string(),

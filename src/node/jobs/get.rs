@@ -271,7 +271,9 @@ impl Job {
         let (name, path) = (spec.name.as_str().to_owned(), spec.destination.clone());
         let (download, plan) = tokio::task::spawn_blocking(move || {
             let download = store.begin_download(&spec, &reports).map_err(begin_failure)?;
-            let plan = download.plan();
+            let mut plan = download.plan();
+            let elsewhere = download.local_bytes().map_err(index_failure)?;
+            plan.bytes_here = plan.bytes.min(plan.bytes_here + elsewhere);
             Ok((download, plan))
         })
         .await

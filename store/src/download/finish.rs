@@ -32,10 +32,7 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
     // Those that could not be placed before get another chance.
     drop(state.stuck());
     state.tell()?;
-    state.inner.index.writer.flush().map_err(|e| match e {
-        IndexError::DiskFull => FinishError::DiskFull(state.destination.clone()),
-        other => FinishError::Index(other),
-    })?;
+    state.inner.index.writer.flush()?;
     complain(state)?;
     lost_meanwhile(state)?;
     make_all_folders(state)?;

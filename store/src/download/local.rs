@@ -7,16 +7,51 @@ use rayon::prelude::*;
 
 use super::state::{State, write_piece};
 use crate::{
-    error::{BeginError, ReadLeafError, WriteError},
+    error::{BeginError, IndexError, ReadLeafError, WriteError},
+    index::rows,
     observer::{Meter, Observer, Stage},
     read::read_leaf,
 };
 
+/// What [`adopt`] will bring if all is as the index says, in bytes of files.
+pub(crate) fn expected_bytes(state: &State) -> Result<u64, IndexError> {
+    if state.inner.holds_no_leaf()? {
+        return Ok(0);
+    }
+    let map = state.content.map();
+    let mut leaves: Vec<(i64, u32, u64)> = absent(state)
+        .map(|piece| {
+            let leaf = map.leaf(piece);
+            (
+                leaf.cid.prefix() as i64,
+                leaf.len,
+                state.layout.places(piece).count() as u64,
+            )
+        })
+        .collect();
+    leaves.sort_unstable();
+    let conn = state.inner.index.reader()?;
+    let mut bytes = 0;
+    for (prefix, len, places) in leaves {
+        if rows::is_anywhere(&conn, prefix, len)? {
+            bytes += u64::from(len) * places;
+        }
+    }
+    Ok(bytes)
+}
+
+fn absent(state: &State) -> impl Iterator<Item = PieceIndex> {
+    let absent: PieceSet = state.layout.wanted() & !state.have();
+    let map = state.content.map();
+    (0..absent.len())
+        .filter(move |at| absent[*at])
+        .filter_map(|at| map.index(at as u32))
+}
+
 pub(crate) fn adopt(state: &Arc<State>, observer: &dyn Observer) -> Result<PieceSet, BeginError> {
     let meter = Meter::new(observer);
     let map = state.content.map();
-    let absent = state.layout.wanted() & !state.have();
-    let mut pieces: Vec<PieceIndex> = absent.iter_ones().filter_map(|at| map.index(at as u32)).collect();
+    let mut pieces: Vec<PieceIndex> = absent(state).collect();
     let added = Mutex::new(map.none());
     if pieces.is_empty() || state.inner.holds_no_leaf()? {
         return Ok(map.none());

@@ -30,7 +30,7 @@ pub(crate) use self::{
     state::State,
 };
 use crate::{
-    error::{BeginError, FinishError, WriteError},
+    error::{BeginError, FinishError, IndexError, WriteError},
     fs,
     observer::Observer,
     packs::{NetworkId, PackId},
@@ -150,6 +150,14 @@ impl Download {
     /// Where it stands now.
     pub fn plan(&self) -> Plan {
         self.state.plan()
+    }
+
+    /// Bytes of the wanted files that [`Download::adopt_local`] will bring, if other files of this home are as the index says.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn local_bytes(&self) -> Result<u64, IndexError> {
+        local::expected_bytes(&self.state)
     }
 
     /// Finds wanted leaves in files of this home and copies them; returns which pieces it added. Call it before fetching: what it finds need not be
