@@ -99,11 +99,11 @@ impl Actor {
             BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
                 self.handle_query(id, result, step.last);
             }
-            BehaviourEvent::Kad(kad::Event::RoutingUpdated { is_new_peer: true, .. }) => {
-                // Whoever joins late learns what was announced before.
-                if self.network.trusts_listen_addresses() {
-                    self.discovery.announce_again(Instant::now());
-                }
+            // Whoever joins late learns what was announced before.
+            BehaviourEvent::Kad(kad::Event::RoutingUpdated { is_new_peer: true, .. })
+                if self.network.trusts_listen_addresses() =>
+            {
+                self.discovery.announce_again(Instant::now());
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
                 for (peer, addr) in found {

@@ -100,13 +100,11 @@ async fn walk(
             () = at(give_up) => return Ok(None),
         };
         match event {
-            TransferEvent::Node { cid, bytes } => {
-                if awaited.remove(&cid).is_some() {
-                    any = true;
-                    reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))?;
-                    unkept.push((cid, bytes));
-                    step(Step::Block);
-                }
+            TransferEvent::Node { cid, bytes } if awaited.remove(&cid).is_some() => {
+                any = true;
+                reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))?;
+                unkept.push((cid, bytes));
+                step(Step::Block);
             }
             TransferEvent::Notice(notice) => step(Step::Notice(notice)),
             _ => {}

@@ -141,10 +141,10 @@ impl ConnectionHandler for Handler {
                 };
                 self.push(FromHandler::OpenFailed(kind, error));
             }
-            ConnectionEvent::RemoteProtocolsChange(ProtocolsChange::Added(mut added)) => {
-                if added.any(|protocol| *protocol == PROTOCOL) {
-                    self.push(FromHandler::Supported);
-                }
+            ConnectionEvent::RemoteProtocolsChange(ProtocolsChange::Added(added))
+                if added.clone().any(|protocol| *protocol == PROTOCOL) =>
+            {
+                self.push(FromHandler::Supported);
             }
             _ => {}
         }
