@@ -19,7 +19,7 @@ use modswarm_protocol::{
     Cid, Timestamp,
     engine::{ConnId, Engine, Expected, PeerKey, TransferId, Verdict, Violation},
     format::SharedPieceMap,
-    wire::{BulkHeader, Message, StreamKind},
+    wire::BulkHeader,
 };
 use modswarm_store::{Download, WriteError};
 use tokio::{sync::mpsc, sync::oneshot, time::MissedTickBehavior};
@@ -27,11 +27,11 @@ use tokio::{sync::mpsc, sync::oneshot, time::MissedTickBehavior};
 pub(super) use commands::{Command, Fetch, Overview, Register, TransferView};
 
 use super::{
-    blocks::{BlockPool, Wanted},
+    blocks::BlockPool,
     discovery::Discovery,
+    facts::{HeaderReply, Input, SessionError, Wanted},
     peers::PeerBook,
-    session::{Served, Session, SessionError},
-    swap::InboundStream,
+    session::Session,
     swarm::Behaviour,
 };
 use crate::api::NetworkKind;
@@ -46,53 +46,6 @@ const TICK: Duration = Duration::from_secs(1);
 const MAX_MET: usize = 16 * 1024;
 /// Facts that are taken in a row before the engine's answers are carried out.
 const INPUT_BATCH: usize = 64;
-
-/// A fact from a session or the block pool.
-#[derive(Debug)]
-pub(super) enum Input {
-    /// A control message came.
-    Message { conn: ConnId, message: Message },
-    /// A task of a session ended, and with it the session.
-    SessionEnded { conn: ConnId, error: SessionError },
-    /// A block is about to arrive.
-    BlockHeader {
-        conn: ConnId,
-        header: BulkHeader,
-        /// Bytes of its payload that are here already.
-        arrived: u32,
-        reply: oneshot::Sender<HeaderReply>,
-    },
-    /// More of the payload behind the last header arrived.
-    Progress { conn: ConnId, bytes: u32 },
-    /// A block arrived and was looked at.
-    Verdict {
-        expected: Expected,
-        verdict: Verdict,
-        node: Option<Bytes>,
-        problem: Option<WriteError>,
-    },
-    /// Blocks were sent, or could not be read.
-    Served { blocks: Vec<Served> },
-    /// The first byte of a stream that a peer opened was read.
-    Inbound {
-        peer: PeerId,
-        connection: ConnectionId,
-        addr: Multiaddr,
-        stream: InboundStream,
-        kind: Result<StreamKind, SessionError>,
-    },
-}
-
-/// What to do with a block whose header came.
-#[derive(Debug)]
-pub(super) enum HeaderReply {
-    /// Verify and keep it.
-    Take(Wanted),
-    /// Read over it.
-    Skip,
-    /// End the session.
-    Stop,
-}
 
 /// What the job behind a transfer hears.
 #[derive(Debug)]

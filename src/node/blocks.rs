@@ -7,12 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    engine::{Expected, Verdict},
+    engine::Verdict,
 };
-use modswarm_store::{Download, NetworkId, ReadLeafError, Store, WriteError};
+use modswarm_store::{NetworkId, ReadLeafError, Store, WriteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::actor::Input;
+use super::facts::{Input, Wanted};
 
 /// Payload bytes that may wait to be verified and written.
 const ROOM_BYTES: usize = 64 * 1024 * 1024;
@@ -28,14 +28,6 @@ pub(super) enum Source {
     AnyLeaf,
     /// A node or pack.json, in the index.
     Node,
-}
-
-/// A block that is wanted, and where its bytes go.
-#[derive(Debug)]
-pub(super) struct Wanted {
-    pub(super) expected: Expected,
-    /// The download that a piece belongs to; none for a node, whose bytes go back to the one who asked.
-    pub(super) download: Option<Download>,
 }
 
 /// See the module. Cheap to clone.

@@ -7,6 +7,7 @@
 mod actor;
 mod blocks;
 mod discovery;
+mod facts;
 mod identity;
 mod jobs;
 mod network;

@@ -13,13 +13,14 @@ use modswarm_protocol::{
     wire::StreamKind,
 };
 
-use super::{Actor, Input, Live, MAX_MET, TransferEvent};
+use super::{Actor, Live, MAX_MET, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
+        facts::{Input, SessionError},
         network::{AddressClass, Reach, classify, reach},
         peers::Dial,
-        session::{ControlStream, Session, SessionError, read_kind},
+        session::{ControlStream, Session, read_kind},
         swap::{self, InboundStream, OpenError},
         swarm::BehaviourEvent,
     },

@@ -11,10 +11,9 @@ use modswarm_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::SessionError;
 use crate::node::{
-    actor::{HeaderReply, Input},
     blocks::{BlockPool, Source},
+    facts::{HeaderReply, Input, Served, SessionError},
     swap::InboundStream,
 };
 
@@ -43,9 +42,6 @@ struct Reading {
     job: ServeJob,
     bytes: oneshot::Receiver<Option<Bytes>>,
 }
-
-/// What became of a block to serve, for the engine.
-pub(in crate::node) type Served = (ServeJob, Result<u32, ServeFailure>);
 
 /// Reads and sends the blocks of `queue`, in order.
 pub(super) async fn write(

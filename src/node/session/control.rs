@@ -11,8 +11,8 @@ use modswarm_protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::{ControlStream, SessionError};
-use crate::node::actor::Input;
+use super::ControlStream;
+use crate::node::facts::{Input, SessionError};
 
 /// Bytes asked of the socket at once.
 const READ_CHUNK: usize = 16 * 1024;

@@ -11,36 +11,22 @@ use std::time::Duration;
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use modswarm_protocol::{
     engine::ConnId,
-    wire::{DecodeError, Message, StreamKind},
+    wire::{Message, StreamKind},
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{actor::Input, blocks::BlockPool, swap::InboundStream};
-pub(super) use bulk::{Serve, Served};
+pub(super) use bulk::Serve;
+
+use super::{
+    blocks::BlockPool,
+    facts::{Input, SessionError},
+    swap::InboundStream,
+};
 
 /// Control messages that wait for a peer to read; beyond, the peer is too slow to talk to.
 const CONTROL_QUEUE: usize = 1024;
 /// How long a peer may take for the first byte of a stream.
 const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why a session's tasks ended.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SessionError {
-    #[error("the stream ended")]
-    Ended,
-    #[error("the stream failed: {0}")]
-    Io(#[from] std::io::Error),
-    #[error("the peer broke the protocol: {0}")]
-    Protocol(#[from] DecodeError),
-    #[error("the peer opened a stream of unknown kind {0}")]
-    StreamKind(u8),
-    #[error("the peer sent a block that was not asked for")]
-    Unsolicited,
-    #[error("the peer did not move on in time")]
-    TimedOut,
-    #[error("the node ended")]
-    NodeEnded,
-}
 
 /// A session's ends of its tasks' channels. Dropping it ends the tasks.
 #[derive(Debug)]

@@ -1,0 +1,89 @@
+//! What sockets and the block pool tell the actor. They know these types and not the actor.
+
+use bytes::Bytes;
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use modswarm_protocol::{
+    engine::{ConnId, Expected, ServeFailure, ServeJob, Verdict},
+    wire::{BulkHeader, DecodeError, Message, StreamKind},
+};
+use modswarm_store::{Download, WriteError};
+use tokio::sync::oneshot;
+
+use super::swap::InboundStream;
+
+/// A fact from a session or the block pool.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// A control message came.
+    Message { conn: ConnId, message: Message },
+    /// A task of a session ended, and with it the session.
+    SessionEnded { conn: ConnId, error: SessionError },
+    /// A block is about to arrive.
+    BlockHeader {
+        conn: ConnId,
+        header: BulkHeader,
+        /// Bytes of its payload that are here already.
+        arrived: u32,
+        reply: oneshot::Sender<HeaderReply>,
+    },
+    /// More of the payload behind the last header arrived.
+    Progress { conn: ConnId, bytes: u32 },
+    /// A block arrived and was looked at.
+    Verdict {
+        expected: Expected,
+        verdict: Verdict,
+        node: Option<Bytes>,
+        problem: Option<WriteError>,
+    },
+    /// Blocks were sent, or could not be read.
+    Served { blocks: Vec<Served> },
+    /// The first byte of a stream that a peer opened was read.
+    Inbound {
+        peer: PeerId,
+        connection: ConnectionId,
+        addr: Multiaddr,
+        stream: InboundStream,
+        kind: Result<StreamKind, SessionError>,
+    },
+}
+
+/// What to do with a block whose header came.
+#[derive(Debug)]
+pub(super) enum HeaderReply {
+    /// Verify and keep it.
+    Take(Wanted),
+    /// Read over it.
+    Skip,
+    /// End the session.
+    Stop,
+}
+
+/// A block that is wanted, and where its bytes go.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) expected: Expected,
+    /// The download that a piece belongs to; none for a node, whose bytes go back to the one who asked.
+    pub(super) download: Option<Download>,
+}
+
+/// What became of a block to serve, for the engine.
+pub(super) type Served = (ServeJob, Result<u32, ServeFailure>);
+
+/// Why a session's tasks ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("the stream ended")]
+    Ended,
+    #[error("the stream failed: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the peer broke the protocol: {0}")]
+    Protocol(#[from] DecodeError),
+    #[error("the peer opened a stream of unknown kind {0}")]
+    StreamKind(u8),
+    #[error("the peer sent a block that was not asked for")]
+    Unsolicited,
+    #[error("the peer did not move on in time")]
+    TimedOut,
+    #[error("the node ended")]
+    NodeEnded,
+}
