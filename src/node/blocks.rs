@@ -5,10 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use modswarm_protocol::{
-    Cid,
-    engine::Verdict,
-};
+use modswarm_protocol::{Cid, engine::Verdict};
 use modswarm_store::{NetworkId, ReadLeafError, Store, WriteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 

@@ -20,7 +20,7 @@ use crate::node::{
 /// Blocks that wait to be read and sent to one peer.
 pub(in crate::node) const SERVE_QUEUE: usize = 4096;
 /// Blocks that are read from disk ahead of the one being sent.
-const READ_AHEAD: usize = 4;
+const READ_AHEAD: usize = 16;
 /// Frames are gathered up to this many bytes before they are written.
 const WRITE_BATCH: usize = 256 * 1024;
 /// Served blocks that are reported together.
