@@ -58,8 +58,14 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     let (target, peers) = parse_target(&request.target, &request.peers)?;
     let only = globs(&request.only)?;
     let mut drive = job.begin(&target, peers).await?;
-    let before = drive.view().await?.map(|view| view.stats);
+    let mut before = drive.view().await?.map(|view| view.stats);
     let skeleton = job.skeleton(&mut drive, &target).await?;
+    // Another name of a content that is known already: the two become one, and what that one fetched before is not this job's.
+    if let Some((stats, _)) = node.overview().await?.transfers.get(&skeleton.content.cid())
+        && stats.transfer != drive.transfer
+    {
+        before = Some(stats.clone());
+    }
     let spec = job.spec(&request, &target, &skeleton, only.as_ref()).await?;
     let download = job.open(spec, &skeleton).await?;
     let finished = job.fetch_and_finish(&mut drive, &skeleton, &download).await?;
@@ -438,8 +444,14 @@ impl Job {
             }
         }
         peers.sort_by_key(|peer| std::cmp::Reverse(peer.bytes));
-        let bytes_fetched = view.stats.bytes_fetched - before.as_ref().map_or(0, |stats| stats.bytes_fetched);
-        let bytes_skeleton = view.stats.bytes_skeleton - before.as_ref().map_or(0, |stats| stats.bytes_skeleton);
+        let bytes_fetched = view
+            .stats
+            .bytes_fetched
+            .saturating_sub(before.as_ref().map_or(0, |stats| stats.bytes_fetched));
+        let bytes_skeleton = view
+            .stats
+            .bytes_skeleton
+            .saturating_sub(before.as_ref().map_or(0, |stats| stats.bytes_skeleton));
         Ok(Complete {
             pack: skeleton.pack.as_ref().map(|_| skeleton.root),
             content: skeleton.content.cid(),
