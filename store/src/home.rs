@@ -9,7 +9,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -17,6 +17,7 @@ use modswarm_protocol::{Cid, format::Manifest};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    backend::Backend,
     error::HomeError,
     fs,
     packs::{Origin, PackId, PackRecord},
@@ -71,18 +72,23 @@ impl HomeLock {
 }
 
 /// Writes a small file so that a crash leaves the old one or the new one. Durable.
-pub(crate) fn write_plain(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+pub(crate) fn write_plain(backend: &dyn Backend, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if backend.read(path).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    std::fs::create_dir_all(dir)?;
+    let made = !backend.exists(dir);
+    backend.create_dirs(dir)?;
     let staged = path.with_extension("new");
-    let mut file = File::create(&staged)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&staged, path)?;
-    fs::sync_dir(dir)
+    let file = backend.create(&staged)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync()?;
+    backend.replace(&staged, path)?;
+    backend.sync_dir(dir)?;
+    match dir.parent().filter(|_| made) {
+        Some(parent) => backend.sync_dir(parent),
+        None => Ok(()),
+    }
 }
 
 /// Whether the files at a place are all there.
@@ -146,36 +152,37 @@ impl PlaceFile {
 
 impl HomeLock {
     /// pack.json of `pack`, parsed and as it stands; `None` if it is not there or is not what the home put there.
-    pub(crate) fn read_manifest(&self, pack: &Cid) -> Option<(Manifest, Vec<u8>)> {
-        let bytes = std::fs::read(self.pack_dir(pack).join("pack.json")).ok()?;
+    pub(crate) fn read_manifest(&self, backend: &dyn Backend, pack: &Cid) -> Option<(Manifest, Vec<u8>)> {
+        let bytes = backend.read(&self.pack_dir(pack).join("pack.json")).ok()?;
         Some((Manifest::from_bytes(&bytes).ok()?, bytes))
     }
 
     /// Remembers where a pack lies. Durable.
-    pub(crate) fn write_place(&self, file: &PlaceFile) -> io::Result<()> {
+    pub(crate) fn write_place(&self, backend: &dyn Backend, file: &PlaceFile) -> io::Result<()> {
         let path = self.place_path(&file.pack.unwrap_or(file.content), file.number);
         let bytes = serde_json::to_vec_pretty(file).map_err(io::Error::other)?;
-        write_plain(&path, &bytes)
+        write_plain(backend, &path, &bytes)
     }
 
     /// Forgets where a pack lies, and the pack's plain files with its last place.
-    pub(crate) fn forget_place(&self, record: &PackRecord) -> io::Result<()> {
+    pub(crate) fn forget_place(&self, backend: &dyn Backend, record: &PackRecord) -> io::Result<()> {
         let cid = record.pack.unwrap_or(record.content);
         let path = self.place_path(&cid, record.id.0);
-        match std::fs::remove_file(&path) {
+        match backend.remove_file(&path) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(e),
         }
         let dir = self.pack_dir(&cid);
-        let others = std::fs::read_dir(&dir)?
-            .flatten()
-            .any(|entry| entry.file_name().to_string_lossy().starts_with("place-"));
+        let others = backend
+            .read_dir(&dir)?
+            .iter()
+            .any(|(name, _)| name.to_string_lossy().starts_with("place-"));
         if !others {
             for name in ["pack.json", "pack.sig"] {
-                let _ = std::fs::remove_file(dir.join(name));
+                let _ = backend.remove_file(&dir.join(name));
             }
-            let _ = std::fs::remove_dir(&dir);
+            let _ = backend.remove_dir(&dir);
         }
         Ok(())
     }

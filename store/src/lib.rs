@@ -14,8 +14,9 @@
 //!
 //! # Where to read next
 //! [`Store`] for the calls, `share` for how a folder becomes a pack, `download` for how a pack becomes a folder, `index` for the tables
-//! and the one writer, `fs` for every call to the operating system.
+//! and the one writer, [`backend`] for the seam to the disk and `fs` for the operating system behind it.
 
+pub mod backend;
 mod download;
 mod error;
 mod fs;

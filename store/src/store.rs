@@ -14,6 +14,7 @@ use modswarm_protocol::{
 };
 
 use crate::{
+    backend::{Backend, SystemBackend},
     download::{self, Download, DownloadSpec},
     error::{BeginError, IndexError, OpenError, ReadLeafError, RemoveError, ShareError, SkeletonReadError},
     home::HomeLock,
@@ -32,6 +33,8 @@ pub struct StoreOptions {
     pub hash_threads: usize,
     /// Files of users kept open for reading and for writing, each.
     pub open_files_max: usize,
+    /// The disk.
+    pub backend: Arc<dyn Backend>,
 }
 
 impl Default for StoreOptions {
@@ -39,6 +42,7 @@ impl Default for StoreOptions {
         Self {
             hash_threads: 0,
             open_files_max: 64,
+            backend: Arc::new(SystemBackend),
         }
     }
 }
@@ -71,6 +75,7 @@ const NODES_WANTED: usize = 1024;
 pub(crate) struct Inner {
     // Ended in this order: the index is closed before the lock is given back.
     pub(crate) index: Index,
+    pub(crate) backend: Arc<dyn Backend>,
     pub(crate) pool: rayon::ThreadPool,
     pub(crate) files: FileCache,
     pub(crate) options: StoreOptions,
@@ -200,7 +205,8 @@ impl Store {
     /// # Errors
     /// See [`OpenError`].
     pub fn open(lock: HomeLock, options: StoreOptions) -> Result<Self, OpenError> {
-        let index = Index::open(&lock.index_path())?;
+        let backend = Arc::clone(&options.backend);
+        let index = Index::open(&lock.index_path(), Arc::clone(&backend))?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.hash_threads)
             .thread_name(|n| format!("modswarm-hash-{n}"))
@@ -208,6 +214,7 @@ impl Store {
             .map_err(|e| OpenError::Thread(std::io::Error::other(e)))?;
         let inner = Arc::new(Inner {
             index,
+            backend,
             pool,
             files: FileCache::new(options.open_files_max),
             options,

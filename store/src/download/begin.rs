@@ -23,8 +23,9 @@ use super::{
     state::{Start, State},
 };
 use crate::{
+    backend::{Backend, Identity},
     error::{BeginError, Blockage, IndexError},
-    fs::{self, Dir, Identity},
+    fs,
     home::{Place, PlaceFile},
     index::rows::{self, FileRow, FileState, PackRow},
     observer::{Meter, Observer, Warning},
@@ -101,8 +102,8 @@ pub(crate) fn begin(
     let decided = decide(spec, &content, &known, &numbers, there)?;
     let whole_content = selected.all();
     let layout = Layout::new(&content, |number| selected[number]);
-    let present = present(&content, &layout, &known, &decided);
-    check_room(&content, &layout, &known, &decided, &present)?;
+    let present = present(inner, &content, &layout, &known, &decided);
+    check_room(inner, &content, &layout, &known, &decided, &present)?;
 
     let make = |path: &Path| {
         let path = path.to_owned();
@@ -115,8 +116,8 @@ pub(crate) fn begin(
             false => BeginError::Io { path, source },
         }
     };
-    std::fs::create_dir_all(&known.stage).map_err(make(&known.stage))?;
-    let stage_dir = Dir::open(&known.stage).map_err(make(&known.stage))?;
+    inner.backend.create_dirs(&known.stage).map_err(make(&known.stage))?;
+    let stage_dir = inner.backend.open_dir(&known.stage).map_err(make(&known.stage))?;
     let record = PackRecord {
         id: PackId(0),
         pack: spec.pack,
@@ -137,7 +138,7 @@ pub(crate) fn begin(
     };
     if let (Some(pack), Some((_, bytes))) = (&spec.pack, &manifest) {
         let plain = inner.lock.pack_dir(pack).join("pack.json");
-        crate::home::write_plain(&plain, bytes).map_err(make(&plain))?;
+        crate::home::write_plain(&*inner.backend, &plain, bytes).map_err(make(&plain))?;
     }
     let selection: Option<Vec<u8>> = (!whole_content).then(|| {
         let set = selected.iter().by_vals().collect();
@@ -145,7 +146,10 @@ pub(crate) fn begin(
     });
     let (id, slots) = put_rows(inner, spec, &content, &known, &record, selection, decided, profile)?;
     let place = PlaceFile::new(id, &record, Place::Downloading);
-    inner.lock.write_place(&place).map_err(make(inner.lock.home()))?;
+    inner
+        .lock
+        .write_place(&*inner.backend, &place)
+        .map_err(make(inner.lock.home()))?;
 
     let state = Arc::new(State::new(
         inner,
@@ -171,7 +175,7 @@ type Loaded = (Arc<Content>, Option<(Manifest, Vec<u8>)>);
 /// The content, and pack.json where the nodes of the pack are here.
 fn load(inner: &Inner, spec: &DownloadSpec) -> Result<Loaded, BeginError> {
     let manifest = match &spec.pack {
-        Some(pack) => match inner.lock.read_manifest(pack) {
+        Some(pack) => match inner.lock.read_manifest(&*inner.backend, pack) {
             Some(manifest) => Some(manifest),
             None => inner
                 .skeleton(pack, None)?
@@ -187,18 +191,18 @@ fn load(inner: &Inner, spec: &DownloadSpec) -> Result<Loaded, BeginError> {
 }
 
 /// `path` without symlinks and `..`, as far as it exists.
-fn resolve(path: &Path) -> Result<PathBuf, BeginError> {
+fn resolve(backend: &dyn Backend, path: &Path) -> Result<PathBuf, BeginError> {
     let io = |source| BeginError::Io {
         path: path.to_owned(),
         source,
     };
     let absolute = std::path::absolute(path).map_err(io)?;
-    let existing = fs::existing_ancestor(&absolute);
+    let existing = backend.existing_ancestor(&absolute);
     let rest = absolute.strip_prefix(&existing).unwrap_or(Path::new(""));
     if rest.components().any(|c| !matches!(c, std::path::Component::Normal(_))) {
         return Err(io(io::ErrorKind::InvalidInput.into()));
     }
-    let existing = existing.canonicalize().map_err(io)?;
+    let existing = backend.resolve(&existing).map_err(io)?;
     // Joining nothing would add a separator.
     Ok(if rest.as_os_str().is_empty() {
         existing
@@ -208,7 +212,7 @@ fn resolve(path: &Path) -> Result<PathBuf, BeginError> {
 }
 
 fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
-    let destination = resolve(&spec.destination)?;
+    let destination = resolve(&*inner.backend, &spec.destination)?;
     let conn = inner.index.reader()?;
     let at_place = rows::packs_at(&conn, fs::path_bytes(&destination))?;
     if at_place.iter().any(|row| inner.open_download(row.record.id).is_some()) {
@@ -238,7 +242,7 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
     };
     let stage = match record.as_ref().and_then(|row| row.stage.clone()) {
         Some(stage) => fs::path_from(stage),
-        None => stage_for(&spec.content, &destination),
+        None => stage_for(&*inner.backend, &spec.content, &destination),
     };
     Ok(Known {
         destination,
@@ -251,10 +255,12 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
 }
 
 /// Next to the destination; in it, if it is the root of a file system of its own.
-fn stage_for(content: &Cid, destination: &Path) -> PathBuf {
+fn stage_for(backend: &dyn Backend, content: &Cid, destination: &Path) -> PathBuf {
     let name = staging_name(content, destination);
     match destination.parent() {
-        Some(parent) if !destination.exists() || fs::device(parent).ok() == fs::device(destination).ok() => {
+        Some(parent)
+            if !backend.exists(destination) || backend.device(parent).ok() == backend.device(destination).ok() =>
+        {
             parent.join(name)
         }
         _ => destination.join(name),
@@ -367,22 +373,21 @@ fn decide(
     }
 }
 
-/// The staged file of `row`, if it is there as it should be.
-fn staged(known: &Known, content: &Content, number: usize, row: &FileRow) -> Option<std::fs::File> {
-    let file = fs::open_read(&known.stage.join(row.id.to_string())).ok()?;
-    let size = fs::identity(&file).ok()?.size;
-    (size == content.files()[number].size).then_some(file)
+/// Whether the staged file of `row` is there as it should be.
+fn staged(inner: &Inner, known: &Known, content: &Content, number: usize, row: &FileRow) -> bool {
+    let there = inner.backend.identity_at(&known.stage.join(row.id.to_string()));
+    matches!(there, Ok(Some(identity)) if identity.size == content.files()[number].size)
 }
 
 /// Which places are filled: all of adopted files, and those of staged files whose pieces are committed.
-fn present(content: &Content, layout: &Layout, known: &Known, decided: &[Decided]) -> BitVec {
+fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, decided: &[Decided]) -> BitVec {
     let mut trusted = vec![false; content.files().len()];
     let mut adopted = vec![false; content.files().len()];
     for file in decided {
         match &file.what {
             What::Adopt { .. } => adopted[file.number] = true,
             What::Stage { row: Some(row), .. } => {
-                trusted[file.number] = staged(known, content, file.number, row).is_some();
+                trusted[file.number] = staged(inner, known, content, file.number, row);
             }
             What::Stage { row: None, .. } => {}
         }
@@ -405,6 +410,7 @@ fn present(content: &Content, layout: &Layout, known: &Known, decided: &[Decided
 
 /// Refuses what does not fit. Bytes of staged files that take room already are not needed again.
 fn check_room(
+    inner: &Inner,
     content: &Content,
     layout: &Layout,
     known: &Known,
@@ -430,8 +436,8 @@ fn check_room(
             Part::Piece(_) => None,
         })
         .sum::<u64>();
-    let path = fs::existing_ancestor(&known.stage);
-    match fs::free_space(&path) {
+    let path = inner.backend.existing_ancestor(&known.stage);
+    match inner.backend.free_space(&path) {
         Some(free) if free < needed => Err(BeginError::DiskFull {
             path: known.destination.clone(),
             needed,

@@ -44,7 +44,7 @@ impl Pending for State {
         let mut names: BTreeSet<String> = dirty.iter().map(|(_, target)| target.row.to_string()).collect();
         names.extend(whole.iter().map(|(_, target)| target.row.to_string()));
         let names: Vec<String> = names.into_iter().collect();
-        fs::sync_files(&self.stage_dir, &names).map_err(|e| sync_error(&e))?;
+        self.stage_dir.sync_files(&names).map_err(|e| sync_error(&e))?;
 
         let numbers = whole.iter().map(|(number, _)| *number).collect();
         self.close_staged(&numbers);

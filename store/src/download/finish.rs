@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::{FinishError, IndexError},
-    fs::{self, Dir},
+    fs,
     home::{Place, PlaceFile},
     index::rows::{self, FileRow, PackRow},
     packs::{Origin, PackState},
@@ -45,7 +45,7 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
         kept: Vec::new(),
     };
     remove_former(state, &ended, &mut finished);
-    let _ = std::fs::remove_dir_all(&state.stage);
+    let _ = state.inner.backend.remove_tree(&state.stage);
     state.end();
     Ok(finished)
 }
@@ -98,15 +98,15 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
         .values()
         .map(|row| row.identity.mtime.max(row.identity.ctime))
         .max();
-    fs::wait_out_tick(newest.unwrap_or(0));
+    state.inner.backend.wait_out_tick(newest.unwrap_or(0));
     let mut gone = Vec::new();
     let mut fresh = Vec::new();
     for (number, row) in placed {
         let path = state
             .destination
             .join(state.content.files()[number as usize].path.as_str());
-        let seen = fs::now_ns();
-        match fs::identity_at(&path) {
+        let seen = state.inner.backend.now_ns();
+        match state.inner.backend.identity_at(&path) {
             Ok(Some(now)) => {
                 if let Some(known) = rows.get(&row)
                     && known.identity == now
@@ -149,12 +149,12 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
             source,
         },
     };
-    std::fs::create_dir_all(&state.destination).map_err(io)?;
-    let root = Dir::open(&state.destination).map_err(io)?;
+    state.inner.backend.create_dirs(&state.destination).map_err(io)?;
+    let root = state.inner.backend.open_dir(&state.destination).map_err(io)?;
     let mut folders: Vec<&str> = Vec::new();
     if state.whole_content {
         for path in state.content.dirs() {
-            match make_folders(&root, &state.destination, path) {
+            match make_folders(&*root, &state.destination, path) {
                 Ok(_) => folders.push(path.as_str()),
                 Err(PlaceError::Blocked(blockage)) => return Err(FinishError::Blocked(vec![blockage])),
                 Err(PlaceError::Io(path, source)) => return Err(FinishError::Io { path, source }),
@@ -162,9 +162,9 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
             }
         }
     }
-    fs::sync_folders(&root, &folders).map_err(io)?;
+    root.sync_folders(&folders).map_err(io)?;
     if let Some(parent) = state.destination.parent() {
-        fs::sync_dir(parent).map_err(io)?;
+        state.inner.backend.sync_dir(parent).map_err(io)?;
     }
     Ok(())
 }
@@ -209,14 +209,18 @@ fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
         rows::pack(tx, id)
     })?;
     for row in others.iter().filter(|row| superseded.contains(&(row.record.id, 0))) {
-        let _ = state.inner.lock.forget_place(&row.record);
+        let _ = state.inner.lock.forget_place(&*state.inner.backend, &row.record);
     }
     if let Some(row) = record {
         let place = PlaceFile::new(id, &row.record, Place::Whole);
-        state.inner.lock.write_place(&place).map_err(|source| FinishError::Io {
-            path: state.inner.lock.home().to_owned(),
-            source,
-        })?;
+        state
+            .inner
+            .lock
+            .write_place(&*state.inner.backend, &place)
+            .map_err(|source| FinishError::Io {
+                path: state.inner.lock.home().to_owned(),
+                source,
+            })?;
     }
     state.inner.forget_withdrawn(&state.content.cid());
     Ok(former)
@@ -238,8 +242,8 @@ fn remove_former(state: &State, former: &[Former], finished: &mut Finished) {
         let place = fs::path_from(file.path.clone());
         let path = state.destination.join(&place);
         let named = place.to_str().and_then(|text| PackPath::new(text).ok());
-        match fs::identity_at(&path) {
-            Ok(Some(now)) if file.identity.same_bytes(&now) && std::fs::remove_file(&path).is_ok() => {
+        match state.inner.backend.identity_at(&path) {
+            Ok(Some(now)) if file.identity.same_bytes(&now) && state.inner.backend.remove_file(&path).is_ok() => {
                 finished.removed.extend(named);
                 rows_gone.push(file.id);
                 let between = place.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
@@ -251,7 +255,7 @@ fn remove_former(state: &State, former: &[Former], finished: &mut Finished) {
     }
     for dir in parents.iter().rev() {
         if !dir.to_str().is_some_and(|dir| own_dirs.contains(dir)) {
-            let _ = std::fs::remove_dir(state.destination.join(dir));
+            let _ = state.inner.backend.remove_dir(&state.destination.join(dir));
         }
     }
     if !rows_gone.is_empty() {

@@ -6,8 +6,8 @@ use modswarm_protocol::format::{Content, PackPath, Part};
 use rayon::prelude::*;
 
 use crate::{
+    backend::{BackendDir, BackendFile, Entry, Identity},
     error::{BeginError, Blockage},
-    fs::{self, Dir, Entry, Identity},
     index::rows::FileRow,
     observer::{Meter, Stage},
     store::Inner,
@@ -29,13 +29,13 @@ pub(crate) enum There {
 
 /// A step from folder to folder that keeps the folders on the way open.
 struct Walker<'a> {
-    root: &'a Dir,
-    open: Vec<(String, Option<Dir>)>,
+    root: &'a dyn BackendDir,
+    open: Vec<(String, Option<Box<dyn BackendDir>>)>,
 }
 
 impl Walker<'_> {
     /// The folder that `path` lies in; `None` if there is none.
-    fn parent_of(&mut self, path: &PackPath) -> Result<Option<&Dir>, (usize, io::Error)> {
+    fn parent_of(&mut self, path: &PackPath) -> Result<Option<&dyn BackendDir>, (usize, io::Error)> {
         let names: Vec<&str> = path.names().collect();
         let folders = &names[..names.len() - 1];
         let same = self
@@ -48,19 +48,23 @@ impl Walker<'_> {
         for (depth, name) in folders.iter().enumerate().skip(same) {
             let next = match self.open.last() {
                 Some((_, None)) => None,
-                Some((_, Some(dir))) => open_folder(dir, name, depth)?,
+                Some((_, Some(dir))) => open_folder(&**dir, name, depth)?,
                 None => open_folder(self.root, name, depth)?,
             };
             self.open.push(((*name).to_owned(), next));
         }
         Ok(match self.open.last() {
-            Some((_, dir)) => dir.as_ref(),
+            Some((_, dir)) => dir.as_deref(),
             None => Some(self.root),
         })
     }
 }
 
-fn open_folder(dir: &Dir, name: &str, depth: usize) -> Result<Option<Dir>, (usize, io::Error)> {
+fn open_folder(
+    dir: &dyn BackendDir,
+    name: &str,
+    depth: usize,
+) -> Result<Option<Box<dyn BackendDir>>, (usize, io::Error)> {
     match dir.folder(name) {
         Ok(dir) => Ok(Some(dir)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -78,12 +82,12 @@ pub(crate) fn inspect(
     profile: Option<&str>,
     meter: &Meter<'_>,
 ) -> Result<Vec<There>, BeginError> {
-    let Some(root) = open_root(destination)? else {
+    let Some(root) = open_root(inner, destination)? else {
         return Ok(numbers.iter().map(|_| There::Nothing).collect());
     };
     let mut blocked = Vec::new();
     let mut walker = Walker {
-        root: &root,
+        root: &*root,
         open: Vec::new(),
     };
     let mut there = Vec::with_capacity(numbers.len());
@@ -96,7 +100,7 @@ pub(crate) fn inspect(
             Ok(parent) => parent,
             Err((depth, e)) => {
                 let at: std::path::PathBuf = file.path.names().take(depth + 1).collect();
-                blocked.push(blockage(&destination.join(at), e)?);
+                blocked.push(blockage(inner, &destination.join(at), e)?);
                 there.push(There::Nothing);
                 continue;
             }
@@ -152,7 +156,7 @@ pub(crate) fn inspect(
     meter.stage(Stage::Checking, bytes, doubtful.len() as u64);
     let look = |&at: &usize| -> Result<(usize, Option<There>), BeginError> {
         let file = &content.files()[numbers[at]];
-        let same = read_and_compare(inner, content, file, &root, meter).map_err(|e| match e {
+        let same = read_and_compare(inner, content, file, &*root, meter).map_err(|e| match e {
             Unread::Cancelled => BeginError::Cancelled,
             Unread::Io(source) => BeginError::Io {
                 path: destination.join(file.path.as_str()),
@@ -176,8 +180,8 @@ pub(crate) fn inspect(
     Ok(there)
 }
 
-fn open_root(destination: &Path) -> Result<Option<Dir>, BeginError> {
-    match Dir::open(destination) {
+fn open_root(inner: &Inner, destination: &Path) -> Result<Option<Box<dyn BackendDir>>, BeginError> {
+    match inner.backend.open_dir(destination) {
         Ok(dir) => Ok(Some(dir)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(BeginError::Blocked(vec![Blockage::FileForFolder(
@@ -191,11 +195,10 @@ fn open_root(destination: &Path) -> Result<Option<Dir>, BeginError> {
 }
 
 /// What keeps a folder from being opened at `path`.
-fn blockage(path: &Path, e: io::Error) -> Result<Blockage, BeginError> {
-    let kind = std::fs::symlink_metadata(path).map(|m| m.file_type());
-    match kind {
-        Ok(kind) if kind.is_symlink() => Ok(Blockage::Symlink(path.to_owned())),
-        Ok(kind) if !kind.is_dir() => Ok(Blockage::FileForFolder(path.to_owned())),
+fn blockage(inner: &Inner, path: &Path, e: io::Error) -> Result<Blockage, BeginError> {
+    match inner.backend.entry(path) {
+        Ok(Entry::Symlink) => Ok(Blockage::Symlink(path.to_owned())),
+        Ok(Entry::File(_) | Entry::Special) => Ok(Blockage::FileForFolder(path.to_owned())),
         _ => Err(BeginError::Io {
             path: path.to_owned(),
             source: e,
@@ -215,13 +218,13 @@ impl From<io::Error> for Unread {
 }
 
 /// Opens the file at `path` below `root`, following no symlink.
-fn open_below(root: &Dir, path: &PackPath) -> io::Result<std::fs::File> {
-    let mut dir: Option<Dir> = None;
+fn open_below(root: &dyn BackendDir, path: &PackPath) -> io::Result<Box<dyn BackendFile>> {
+    let mut dir: Option<Box<dyn BackendDir>> = None;
     let names: Vec<&str> = path.names().collect();
     for name in &names[..names.len() - 1] {
-        dir = Some(dir.as_ref().unwrap_or(root).folder(name)?);
+        dir = Some(dir.as_deref().unwrap_or(root).folder(name)?);
     }
-    dir.as_ref().unwrap_or(root).open_file(path.file_name())
+    dir.as_deref().unwrap_or(root).open_file(path.file_name())
 }
 
 /// Whether the file below `root` is `file`, hashed as the content is cut; the file must not change meanwhile.
@@ -229,18 +232,18 @@ fn read_and_compare(
     inner: &Inner,
     content: &Content,
     file: &modswarm_protocol::format::File,
-    root: &Dir,
+    root: &dyn BackendDir,
     meter: &Meter<'_>,
 ) -> Result<Option<There>, Unread> {
     let opened = open_below(root, &file.path)?;
-    let before = fs::identity(&opened)?;
+    let before = opened.identity()?;
     let mut buf = Vec::new();
     for span in content.spans(file) {
         if meter.cancelled() {
             return Err(Unread::Cancelled);
         }
         buf.resize(span.len as usize, 0);
-        match fs::read_exact_at(&opened, &mut buf, span.offset) {
+        match opened.read_exact_at(&mut buf, span.offset) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
             Err(e) => return Err(e.into()),
@@ -254,8 +257,8 @@ fn read_and_compare(
             return Ok(None);
         }
     }
-    let seen = fs::now_ns();
-    let identity = fs::identity(&opened)?;
+    let seen = inner.backend.now_ns();
+    let identity = opened.identity()?;
     let same = identity == before && identity.size == file.size;
     Ok(same.then_some(There::Same {
         identity,

@@ -86,7 +86,7 @@ pub(crate) fn adopt(state: &Arc<State>, observer: &dyn Observer) -> Result<Piece
 fn begin_error(state: &State, e: WriteError) -> BeginError {
     match e {
         WriteError::DiskFull(path) => BeginError::DiskFull {
-            free: crate::fs::free_space(&path).unwrap_or(0),
+            free: state.inner.backend.free_space(&path).unwrap_or(0),
             path,
             needed: 0,
         },

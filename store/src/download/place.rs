@@ -6,8 +6,8 @@ use modswarm_protocol::format::PackPath;
 
 use super::state::State;
 use crate::{
+    backend::{BackendDir, Entry, Identity, Onto},
     error::Blockage,
-    fs::{self, Dir, Entry, Identity, Onto},
 };
 
 /// Where a staged file is going.
@@ -61,7 +61,10 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     if whole.is_empty() {
         return outcome;
     }
-    let root = std::fs::create_dir_all(&state.destination).and_then(|()| Dir::open(&state.destination));
+    let backend = &state.inner.backend;
+    let root = backend
+        .create_dirs(&state.destination)
+        .and_then(|()| backend.open_dir(&state.destination));
     let root = match root {
         Ok(root) => root,
         Err(e) => {
@@ -75,14 +78,14 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     let mut folders: BTreeSet<PackPath> = BTreeSet::new();
     for (number, target) in whole {
         let path = &state.content.files()[number as usize].path;
-        match place_file(state, &root, path, &target) {
+        match place_file(state, &*root, path, &target) {
             Ok((identity, replaced)) => {
                 folders.extend(path.parent());
                 outcome.placed.push(Placed {
                     number,
                     row: target.row,
                     identity,
-                    seen: fs::now_ns(),
+                    seen: backend.now_ns(),
                     replaced,
                 });
             }
@@ -94,7 +97,7 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
         with_parents.extend(std::iter::successors(folder.parent(), PackPath::parent));
     }
     let folders: Vec<&str> = with_parents.iter().map(PackPath::as_str).collect();
-    if let Err(e) = fs::sync_folders(&root, &folders).and_then(|()| state.stage_dir.sync()) {
+    if let Err(e) = root.sync_folders(&folders).and_then(|()| state.stage_dir.sync()) {
         tracing::warn!("names in {:?} are not durable yet: {e}", state.destination);
     }
     outcome
@@ -106,12 +109,16 @@ fn copy_of(e: &io::Error) -> io::Error {
 }
 
 /// The folder at `path` below `root`, made where there is none.
-pub(crate) fn make_folders(root: &Dir, shown: &std::path::Path, path: &PackPath) -> Result<Dir, PlaceError> {
-    let mut dir: Option<Dir> = None;
+pub(crate) fn make_folders(
+    root: &dyn BackendDir,
+    shown: &std::path::Path,
+    path: &PackPath,
+) -> Result<Box<dyn BackendDir>, PlaceError> {
+    let mut dir: Option<Box<dyn BackendDir>> = None;
     let mut at = shown.to_owned();
     for name in path.names() {
         at.push(name);
-        let parent = dir.as_ref().unwrap_or(root);
+        let parent = dir.as_deref().unwrap_or(root);
         match parent.make_folder(name) {
             Ok((folder, _)) => dir = Some(folder),
             Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
@@ -128,7 +135,7 @@ pub(crate) fn make_folders(root: &Dir, shown: &std::path::Path, path: &PackPath)
 
 fn place_file(
     state: &State,
-    root: &Dir,
+    root: &dyn BackendDir,
     path: &PackPath,
     target: &Target,
 ) -> Result<(Identity, Option<i64>), PlaceError> {
@@ -138,13 +145,13 @@ fn place_file(
         Some(parent) => Some(make_folders(root, &state.destination, &parent)?),
         None => None,
     };
-    let dir = parent.as_ref().unwrap_or(root);
+    let dir = parent.as_deref().unwrap_or(root);
     let (name, staged) = (path.file_name(), target.row.to_string());
 
     let there = dir.entry(name).map_err(io)?;
     let mut replaced = None;
     match there {
-        None => match dir.rename_from(&state.stage_dir, &staged, name, Onto::Nothing) {
+        None => match dir.rename_from(&*state.stage_dir, &staged, name, Onto::Nothing) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(PlaceError::Differs),
             Err(e) => return Err(io(e)),
@@ -161,14 +168,14 @@ fn place_file(
                 return Err(PlaceError::Differs);
             }
             let swapped = dir
-                .rename_from(&state.stage_dir, &staged, name, Onto::Exchange)
+                .rename_from(&*state.stage_dir, &staged, name, Onto::Exchange)
                 .map_err(io)?;
             if swapped {
                 // What came out is looked at again: it may have been replaced since the first look, and then goes back.
                 match state.stage_dir.entry(&staged).map_err(io)? {
                     Some(out) if expected(&out) => state.stage_dir.remove_file(&staged).map_err(io)?,
                     _ => {
-                        dir.rename_from(&state.stage_dir, &staged, name, Onto::Exchange)
+                        dir.rename_from(&*state.stage_dir, &staged, name, Onto::Exchange)
                             .map_err(io)?;
                         return Err(PlaceError::Differs);
                     }

@@ -13,8 +13,9 @@ use super::{
     state::Slot,
 };
 use crate::{
+    backend::Identity,
     error::{BeginError, IndexError},
-    fs::{self, Identity},
+    fs,
     index::rows::{self, FileState, LeafRow, NewFile, PackRow},
     packs::{PackId, PackRecord},
     store::Inner,

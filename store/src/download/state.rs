@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    fs::File,
     io,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -21,8 +20,9 @@ use super::{
     place::{PlaceError, Placed, Target},
 };
 use crate::{
+    backend::{BackendDir, BackendFile},
     error::{Blockage, IndexError, WriteError},
-    fs::{self, Dir},
+    fs,
     index::rows,
     packs::PackId,
     store::Inner,
@@ -49,12 +49,12 @@ pub(crate) struct State {
     pub(crate) content: Arc<Content>,
     pub(crate) destination: PathBuf,
     pub(crate) stage: PathBuf,
-    pub(crate) stage_dir: Dir,
+    pub(crate) stage_dir: Box<dyn BackendDir>,
     pub(crate) whole_content: bool,
     pub(crate) layout: Layout,
     pub(crate) moving: Mutex<Moving>,
     /// Staged files kept open for writing, oldest first.
-    open: Mutex<VecDeque<(u32, Arc<File>)>>,
+    open: Mutex<VecDeque<(u32, Arc<dyn BackendFile>)>>,
 }
 
 /// What changes.
@@ -113,7 +113,7 @@ pub(crate) struct Start {
     pub(crate) content: Arc<Content>,
     pub(crate) destination: PathBuf,
     pub(crate) stage: PathBuf,
-    pub(crate) stage_dir: Dir,
+    pub(crate) stage_dir: Box<dyn BackendDir>,
     pub(crate) whole_content: bool,
     pub(crate) layout: Layout,
     pub(crate) slots: Vec<Slot>,
@@ -232,7 +232,7 @@ impl State {
             pieces_here: moving.have.count_ones() as u64,
             piece_bytes,
             piece_bytes_here: moving.piece_bytes_here,
-            disk_free: fs::free_space(&self.stage),
+            disk_free: self.inner.backend.free_space(&self.stage),
         }
     }
 
@@ -251,19 +251,19 @@ impl State {
         let file = match slot {
             // It may get its final name at this very moment.
             Slot::Staged(target) => {
-                let staged = fs::open_read(&self.stage.join(target.row.to_string()));
-                staged.or_else(|_| fs::open_read(&path))
+                let staged = self.inner.backend.open(&self.stage.join(target.row.to_string()));
+                staged.or_else(|_| self.inner.backend.open(&path))
             }
-            Slot::Placed(_) => fs::open_read(&path),
+            Slot::Placed(_) => self.inner.backend.open(&path),
             Slot::Out => return None,
         };
         let mut bytes = vec![0; len as usize];
-        fs::read_exact_at(&file.ok()?, &mut bytes, place.offset).ok()?;
+        file.ok()?.read_exact_at(&mut bytes, place.offset).ok()?;
         cid.verifies(&bytes).then(|| bytes.into())
     }
 
     /// The staged file `number`, made (sparse, with what nodes carry) where there is none.
-    pub(crate) fn staged_file(&self, number: u32, row: i64) -> io::Result<Arc<File>> {
+    pub(crate) fn staged_file(&self, number: u32, row: i64) -> io::Result<Arc<dyn BackendFile>> {
         let mut open = crate::lock(&self.open);
         if let Some((_, file)) = open.iter().find(|(n, _)| *n == number) {
             return Ok(file.clone());
@@ -274,7 +274,7 @@ impl State {
             Ok(file) => {
                 let made = file
                     .set_len(described.size)
-                    .and_then(|()| self.write_carried(number, &file));
+                    .and_then(|()| self.write_carried(number, &*file));
                 if let Err(e) = made {
                     let _ = self.stage_dir.remove_file(&name);
                     return Err(e);
@@ -284,7 +284,7 @@ impl State {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.stage_dir.open_file_rw(&name)?,
             Err(e) => return Err(e),
         };
-        let file = Arc::new(file);
+        let file: Arc<dyn BackendFile> = Arc::from(file);
         while open.len() >= self.inner.options.open_files_max.max(1) {
             open.pop_front();
         }
@@ -292,11 +292,11 @@ impl State {
         Ok(file)
     }
 
-    fn write_carried(&self, number: u32, file: &File) -> io::Result<()> {
+    fn write_carried(&self, number: u32, file: &dyn BackendFile) -> io::Result<()> {
         for span in self.content.spans(&self.content.files()[number as usize]) {
             if let Part::Node { cid, .. } = span.part {
                 let bytes = self.inner.carried(&cid).map_err(io::Error::other)?;
-                fs::write_all_at(file, &bytes, span.offset)?;
+                file.write_all_at(&bytes, span.offset)?;
             }
         }
         Ok(())
@@ -360,7 +360,7 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
             if zeros {
                 Ok(())
             } else {
-                fs::write_all_at(&file, bytes, place.offset)
+                file.write_all_at(bytes, place.offset)
             }
         });
         match wrote {

@@ -1,6 +1,9 @@
 use std::{fs, os::unix::fs::symlink};
 
-use super::*;
+use super::{
+    sys::{Dir, open_read},
+    *,
+};
 
 #[test]
 fn a_folder_never_follows_a_planted_symlink() {

@@ -55,12 +55,6 @@ pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     Ok(identity_of(&file.metadata()?))
 }
 
-/// The identity of the regular file at `path`, which is not followed if it is a symlink; `None` for anything else that stands there.
-pub(crate) fn identity_at(path: &Path) -> io::Result<Option<Identity>> {
-    let metadata = fs::symlink_metadata(path)?;
-    Ok(metadata.is_file().then(|| identity_of(&metadata)))
-}
-
 /// Opens a regular file for reading; a symlink, pipe or device gives `NotFound`, and none of them makes it wait.
 pub(crate) fn open_read(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;

@@ -71,16 +71,6 @@ pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     })
 }
 
-/// The identity of the regular file at `path`, which is not followed if it is a symlink; `None` for anything else that stands there.
-pub(crate) fn identity_at(path: &Path) -> io::Result<Option<Identity>> {
-    let file = open_with(path, 0)?;
-    if file.metadata()?.is_file() {
-        Ok(Some(identity(&file)?))
-    } else {
-        Ok(None)
-    }
-}
-
 fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() {
         Ok(file)

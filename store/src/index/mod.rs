@@ -9,14 +9,17 @@ pub(crate) mod writer;
 use std::{
     ops::Deref,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use rusqlite::{Connection, OpenFlags};
 
 pub(crate) use self::writer::{Pending, Writer};
-use crate::error::{IndexError, OpenError};
+use crate::{
+    backend::Backend,
+    error::{IndexError, OpenError},
+};
 
 /// Idle reading connections kept.
 const READERS_MAX: usize = 8;
@@ -32,12 +35,12 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path, backend: Arc<dyn Backend>) -> Result<Self, OpenError> {
         let conn = open_writing(path)?;
         Ok(Self {
             path: path.to_owned(),
             readers: Mutex::default(),
-            writer: Writer::start(conn).map_err(OpenError::Thread)?,
+            writer: Writer::start(conn, backend).map_err(OpenError::Thread)?,
         })
     }
 

@@ -5,8 +5,9 @@ use modswarm_protocol::{Cid, format::PieceSet};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{
+    backend::Identity,
     error::IndexError,
-    fs::{Identity, path_from},
+    fs::path_from,
     packs::{Origin, PackId, PackRecord, PackState},
 };
 

@@ -15,14 +15,14 @@ use std::{
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use crate::error::IndexError;
+use crate::{backend::Backend, error::IndexError};
 
 /// Between the first unsynced write and its commit.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Jobs that wait; a caller beyond waits to hand its job over.
 const QUEUE: usize = 64;
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+type Job = Box<dyn FnOnce(&mut Connection, &dyn Backend) + Send>;
 
 /// Something whose writes are committed in batches.
 pub(crate) trait Pending: Send + Sync {
@@ -54,11 +54,11 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    pub(crate) fn start(conn: Connection) -> std::io::Result<Self> {
+    pub(crate) fn start(conn: Connection, backend: Arc<dyn Backend>) -> std::io::Result<Self> {
         let (ops, queue) = mpsc::sync_channel(QUEUE);
         let thread = thread::Builder::new()
             .name("modswarm-index".to_owned())
-            .spawn(move || run(conn, &queue))?;
+            .spawn(move || run(conn, &*backend, &queue))?;
         Ok(Self {
             ops,
             thread: Mutex::new(Some(thread)),
@@ -71,13 +71,13 @@ impl Writer {
         job: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let (reply, result) = mpsc::sync_channel(1);
-        let job: Job = Box::new(move |conn| {
+        let job: Job = Box::new(move |conn, backend| {
             let outcome = conn
                 .transaction_with_behavior(TransactionBehavior::Immediate)
                 .map_err(|e| E::from(IndexError::from(e)))
                 .and_then(|tx| {
                     let value = job(&tx)?;
-                    tx.commit().map_err(IndexError::from)?;
+                    commit_tx(tx, backend)?;
                     Ok(value)
                 });
             let _ = reply.send(outcome);
@@ -136,7 +136,7 @@ impl Drop for Writer {
     }
 }
 
-fn run(mut conn: Connection, queue: &Receiver<Op>) {
+fn run(mut conn: Connection, backend: &dyn Backend, queue: &Receiver<Op>) {
     let mut pending: Vec<Arc<dyn Pending>> = Vec::new();
     let mut due = Instant::now();
     loop {
@@ -146,7 +146,7 @@ fn run(mut conn: Connection, queue: &Receiver<Op>) {
             queue.recv_timeout(due.saturating_duration_since(Instant::now()))
         };
         match op {
-            Ok(Op::Job(job)) => job(&mut conn),
+            Ok(Op::Job(job)) => job(&mut conn, backend),
             Ok(Op::Pending(p)) => {
                 if pending.is_empty() {
                     due = Instant::now() + INTERVAL;
@@ -154,16 +154,16 @@ fn run(mut conn: Connection, queue: &Receiver<Op>) {
                 pending.push(p);
             }
             Ok(Op::Flush(reply)) => {
-                let _ = reply.send(commit(&mut conn, &mut pending));
+                let _ = reply.send(commit(&mut conn, backend, &mut pending));
             }
             Err(RecvTimeoutError::Timeout) => {
-                if let Err(e) = commit(&mut conn, &mut pending) {
+                if let Err(e) = commit(&mut conn, backend, &mut pending) {
                     tracing::warn!("the index could not be written, trying again: {e}");
                     due = Instant::now() + INTERVAL;
                 }
             }
             Ok(Op::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                if let Err(e) = commit(&mut conn, &mut pending) {
+                if let Err(e) = commit(&mut conn, backend, &mut pending) {
                     tracing::warn!("the index could not be written at the end: {e}");
                 }
                 return;
@@ -171,14 +171,14 @@ fn run(mut conn: Connection, queue: &Receiver<Op>) {
         }
         // Under a stream of jobs the time-out would never fire.
         if !pending.is_empty() && Instant::now() >= due {
-            let _ = commit(&mut conn, &mut pending);
+            let _ = commit(&mut conn, backend, &mut pending);
             due = Instant::now() + INTERVAL;
         }
     }
 }
 
 /// Commits all pending together. On failure they stay pending.
-fn commit(conn: &mut Connection, pending: &mut Vec<Arc<dyn Pending>>) -> Result<(), IndexError> {
+fn commit(conn: &mut Connection, backend: &dyn Backend, pending: &mut Vec<Arc<dyn Pending>>) -> Result<(), IndexError> {
     if pending.is_empty() {
         return Ok(());
     }
@@ -190,7 +190,7 @@ fn commit(conn: &mut Connection, pending: &mut Vec<Arc<dyn Pending>>) -> Result<
             for p in pending.iter() {
                 p.apply(&tx)?;
             }
-            Ok(tx.commit()?)
+            commit_tx(tx, backend)
         });
     for p in pending.iter() {
         p.committed(&result);
@@ -199,4 +199,11 @@ fn commit(conn: &mut Connection, pending: &mut Vec<Arc<dyn Pending>>) -> Result<
         pending.clear();
     }
     result
+}
+
+fn commit_tx(tx: Transaction<'_>, backend: &dyn Backend) -> Result<(), IndexError> {
+    backend
+        .before_index_commit()
+        .map_err(|e| IndexError::Other(format!("the index cannot be written: {e}")))?;
+    Ok(tx.commit()?)
 }

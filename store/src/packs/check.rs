@@ -10,6 +10,7 @@ use modswarm_protocol::format::{Content, Part};
 
 use super::{Check, PackId, PackState};
 use crate::{
+    backend::{Backend, Entry},
     error::IndexError,
     fs,
     index::rows::{self, FileRow, FileState},
@@ -68,7 +69,7 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
     let mut changed = Vec::new();
     let mut missing: Vec<(u32, FileRow)> = Vec::new();
     for (number, file) in files.into_iter().filter(|(_, file)| file.stage.is_none()) {
-        match fs::identity_at(&root.join(fs::path_from(file.path.clone()))) {
+        match inner.backend.identity_at(&root.join(fs::path_from(file.path.clone()))) {
             Ok(Some(now)) if file.identity.same_bytes(&now) => {
                 if file.state == FileState::Gone {
                     changes.push((number, file.id, Change::There(None)));
@@ -81,7 +82,7 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
         }
     }
     if !missing.is_empty() {
-        let moved = find_moved(&pack.record.path, &root, &missing);
+        let moved = find_moved(&*inner.backend, &pack.record.path, &root, &missing);
         let mut still = Vec::new();
         for (number, file) in missing {
             match moved.get(&file.id) {
@@ -184,32 +185,31 @@ fn apply(
 }
 
 /// Where missing files are now, below the pack's folder: a mod that was disabled was only renamed.
-fn find_moved(folder: &Path, root: &Path, missing: &[(u32, FileRow)]) -> HashMap<i64, PathBuf> {
+fn find_moved(backend: &dyn Backend, folder: &Path, root: &Path, missing: &[(u32, FileRow)]) -> HashMap<i64, PathBuf> {
     let by_file: HashMap<(u64, u64), &FileRow> = missing
         .iter()
         .map(|(_, file)| ((file.identity.dev, file.identity.file), file))
         .collect();
     let mut moved = HashMap::new();
-    let walk = ignore::WalkBuilder::new(folder)
-        .standard_filters(false)
-        .follow_links(false)
-        .build();
-    for entry in walk.flatten() {
-        if moved.len() == by_file.len() {
-            break;
-        }
-        if !entry.file_type().is_some_and(|kind| kind.is_file()) {
-            continue;
-        }
-        let Ok(metadata) = entry.metadata() else { continue };
-        let Ok(now) = fs::identity_from(entry.path(), &metadata) else {
-            continue;
-        };
-        if let Some(file) = by_file.get(&(now.dev, now.file))
-            && file.identity.same_bytes(&now)
-            && let Ok(place) = entry.path().strip_prefix(root)
-        {
-            moved.insert(file.id, place.to_owned());
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for (name, entry) in backend.read_dir(&folder).unwrap_or_default() {
+            let path = folder.join(name);
+            match entry {
+                Entry::Folder => folders.push(path),
+                Entry::File(now) => {
+                    if let Some(file) = by_file.get(&(now.dev, now.file))
+                        && file.identity.same_bytes(&now)
+                        && let Ok(place) = path.strip_prefix(root)
+                    {
+                        moved.insert(file.id, place.to_owned());
+                    }
+                }
+                Entry::Symlink | Entry::Special => {}
+            }
+            if moved.len() == by_file.len() {
+                return moved;
+            }
         }
     }
     moved

@@ -7,6 +7,7 @@ use std::{
 
 use super::{PackId, PackState, Removed};
 use crate::{
+    backend::Backend,
     error::{IndexError, RemoveError},
     fs,
     index::rows::{self, FileRow, PackRow},
@@ -29,7 +30,7 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
     let own = forget(inner, &pack, &files)?;
     inner
         .lock
-        .forget_place(&pack.record)
+        .forget_place(&*inner.backend, &pack.record)
         .map_err(|source| RemoveError::Io {
             path: inner.lock.home().join("packs"),
             source,
@@ -41,14 +42,22 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
     };
     if let Some(stage) = &pack.stage {
         // Staged files are ours alone.
-        let _ = std::fs::remove_dir_all(fs::path_from(stage.clone()));
+        let _ = inner.backend.remove_tree(&fs::path_from(stage.clone()));
     }
     if delete_data && pack.record.state != PackState::Superseded {
         // Folders that were empty from the start.
         let content = inner.content(&pack.record).ok().flatten();
         let dirs = content.iter().flat_map(|content| content.dirs());
         let dirs = dirs.map(|dir| pack.record.path.join(dir.as_str())).collect();
-        delete_files(&root, &pack.record.path, &files, &own, dirs, &mut removed);
+        delete_files(
+            &*inner.backend,
+            &root,
+            &pack.record.path,
+            &files,
+            &own,
+            dirs,
+            &mut removed,
+        );
     }
     Ok(removed)
 }
@@ -75,6 +84,7 @@ fn forget(inner: &Inner, pack: &PackRow, files: &[(u32, FileRow)]) -> Result<BTr
 
 /// Deletes the files that are as the index knows them, and the folders that are empty then.
 fn delete_files(
+    backend: &dyn Backend,
     root: &Path,
     folder: &Path,
     files: &[(u32, FileRow)],
@@ -84,9 +94,9 @@ fn delete_files(
 ) {
     for (_, file) in files.iter().filter(|(_, file)| file.stage.is_none()) {
         let path = root.join(fs::path_from(file.path.clone()));
-        match fs::identity_at(&path) {
+        match backend.identity_at(&path) {
             Ok(Some(now)) if own.contains(&file.id) && file.identity.same_bytes(&now) => {
-                match std::fs::remove_file(&path) {
+                match backend.remove_file(&path) {
                     Ok(()) => removed.files_deleted += 1,
                     Err(_) => removed.files_kept.push(path.clone()),
                 }
@@ -99,6 +109,6 @@ fn delete_files(
     }
     // Deepest first; one that is not empty stays.
     for dir in parents.iter().rev() {
-        let _ = std::fs::remove_dir(dir);
+        let _ = backend.remove_dir(dir);
     }
 }

@@ -2,18 +2,19 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
     io,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
+
+use crate::backend::BackendFile;
 
 /// After this time a file is opened by its path again, so that what the user deleted or replaced is noticed and its room is given back.
 const FRESH: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 struct Entry {
-    file: Arc<File>,
+    file: Arc<dyn BackendFile>,
     opened: Instant,
     used: Instant,
 }
@@ -34,7 +35,11 @@ impl FileCache {
     }
 
     /// The file of this number, opened by `open` if it is not open or has been for long.
-    pub(crate) fn open(&self, number: i64, open: impl FnOnce() -> io::Result<File>) -> io::Result<Arc<File>> {
+    pub(crate) fn open(
+        &self,
+        number: i64,
+        open: impl FnOnce() -> io::Result<Box<dyn BackendFile>>,
+    ) -> io::Result<Arc<dyn BackendFile>> {
         let now = Instant::now();
         if let Some(entry) = crate::lock(&self.entries).get_mut(&number)
             && now - entry.opened < FRESH
@@ -46,7 +51,7 @@ impl FileCache {
         let mut entries = crate::lock(&self.entries);
         entries.remove(&number);
         entries.retain(|_, entry| now.saturating_duration_since(entry.opened) < FRESH);
-        let file = Arc::new(opened?);
+        let file: Arc<dyn BackendFile> = Arc::from(opened?);
         while entries.len() >= self.max {
             let oldest = entries.iter().min_by_key(|(_, e)| e.used).map(|(number, _)| *number);
             oldest.and_then(|number| entries.remove(&number));

@@ -146,11 +146,11 @@ fn look(inner: &Inner, spot: &Spot, cid: &Cid) -> Look {
     let Some(path) = &spot.path else { return Look::Other };
     // A file that is being put in its place is under one of the two names.
     let file = inner.files.open(spot.row.file, || match &spot.staged {
-        Some(staged) => match fs::open_read(staged) {
-            Err(e) if fs::is_gone(&e) => fs::open_read(path),
+        Some(staged) => match inner.backend.open(staged) {
+            Err(e) if fs::is_gone(&e) => inner.backend.open(path),
             other => other,
         },
-        None => fs::open_read(path),
+        None => inner.backend.open(path),
     });
     let file = match file {
         Ok(file) => file,
@@ -158,7 +158,7 @@ fn look(inner: &Inner, spot: &Spot, cid: &Cid) -> Look {
         Err(e) => return Look::Failed(path.clone(), e),
     };
     let mut bytes = vec![0; spot.row.len as usize];
-    match fs::read_exact_at(&file, &mut bytes, spot.row.offset) {
+    match file.read_exact_at(&mut bytes, spot.row.offset) {
         Ok(()) if cid.verifies(&bytes) => Look::Leaf(bytes.into()),
         Ok(()) => Look::Other,
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Look::Other,

@@ -14,8 +14,9 @@ use rusqlite::Transaction;
 
 use super::{FileChange, SharedPack, scan::Scan};
 use crate::{
+    backend::Identity,
     error::{IndexError, ShareError},
-    fs::{self, Identity},
+    fs,
     home::{Place, PlaceFile},
     index::rows::{self, FileState, LeafRow, NewFile, PackRow},
     observer::Meter,
@@ -70,7 +71,8 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
     let ids = put_files(inner, &scan, files, &profile, meter)?;
 
     let plain = inner.lock.pack_dir(&shared.pack).join("pack.json");
-    crate::home::write_plain(&plain, &manifest_bytes).map_err(|source| ShareError::Io { path: plain, source })?;
+    crate::home::write_plain(&*inner.backend, &plain, &manifest_bytes)
+        .map_err(|source| ShareError::Io { path: plain, source })?;
 
     let by_path: HashMap<&PackPath, usize> = scan.files.iter().enumerate().map(|(at, f)| (&f.path, at)).collect();
     let numbered: Vec<i64> = built
@@ -115,7 +117,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
     inner.forget_withdrawn(&shared.content);
     inner
         .lock
-        .write_place(&PlaceFile::new(id, &place, Place::Whole))
+        .write_place(&*inner.backend, &PlaceFile::new(id, &place, Place::Whole))
         .map_err(|source| ShareError::Io {
             path: inner.lock.pack_dir(&shared.pack),
             source,

@@ -4,7 +4,6 @@
 //! each other), and whole segments of cut leaves are hashed by whichever worker is idle, or by the task itself when none is.
 
 use std::{
-    fs::File,
     io,
     path::Path,
     sync::{
@@ -21,8 +20,8 @@ use modswarm_protocol::{
 };
 
 use crate::{
+    backend::{Backend, BackendFile, Identity},
     error::ShareError,
-    fs::{self, Identity},
     observer::Meter,
 };
 
@@ -53,23 +52,28 @@ pub(crate) struct Hashed {
 }
 
 /// Reads, cuts and hashes the file at `path`, again if it changes meanwhile.
-pub(crate) fn hash_file(path: &Path, recipe: Recipe, meter: &Meter<'_>) -> Result<Hashed, ShareError> {
+pub(crate) fn hash_file(
+    backend: &dyn Backend,
+    path: &Path,
+    recipe: Recipe,
+    meter: &Meter<'_>,
+) -> Result<Hashed, ShareError> {
     let io = |source: io::Error| ShareError::Io {
         path: path.to_owned(),
         source,
     };
     for _ in 0..ATTEMPTS {
-        let file = fs::open_read(path).map_err(io)?;
-        let before = fs::identity(&file).map_err(io)?;
-        let leaves = match leaves_of(&file, before.size, recipe, meter) {
+        let file = backend.open(path).map_err(io)?;
+        let before = file.identity().map_err(io)?;
+        let leaves = match leaves_of(&*file, before.size, recipe, meter) {
             Ok(leaves) => leaves,
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => continue,
             Err(e) if e.kind() == io::ErrorKind::Interrupted && meter.cancelled() => return Err(ShareError::Cancelled),
             Err(e) => return Err(io(e)),
         };
-        let seen = fs::now_ns();
-        let after = fs::identity(&file).map_err(io)?;
-        let there = fs::identity_at(path).map_err(io)?;
+        let seen = backend.now_ns();
+        let after = file.identity().map_err(io)?;
+        let there = backend.identity_at(path).map_err(io)?;
         if before == after && there == Some(after) {
             return Ok(Hashed {
                 identity: after,
@@ -82,18 +86,18 @@ pub(crate) fn hash_file(path: &Path, recipe: Recipe, meter: &Meter<'_>) -> Resul
 }
 
 /// The leaves of the first `size` bytes of `file`; `UnexpectedEof` if it has fewer, `Interrupted` if cancelled.
-fn leaves_of(file: &File, size: u64, recipe: Recipe, meter: &Meter<'_>) -> io::Result<Vec<Leaf>> {
+fn leaves_of(file: &dyn BackendFile, size: u64, recipe: Recipe, meter: &Meter<'_>) -> io::Result<Vec<Leaf>> {
     let head = recipe.profile.max_len();
     if size <= SEGMENT as u64 {
         return with_buffer(size as usize, |buf| {
-            fs::read_exact_at(file, buf, 0)?;
+            file.read_exact_at(buf, 0)?;
             let mut leaves = Vec::with_capacity(buf.len() / (head / 4).max(1) + 1);
             hash_run(buf, &cuts(buf, true, recipe).0, recipe, &mut leaves);
             meter.add_bytes(size, size);
             Ok(leaves)
         });
     }
-    fs::advise_sequential(file);
+    file.advise_sequential();
     let cutter = Cutter {
         recipe,
         meter,
@@ -135,10 +139,10 @@ fn leaves_of(file: &File, size: u64, recipe: Recipe, meter: &Meter<'_>) -> io::R
 }
 
 /// Reads the segment at `at` into a buffer that leaves `head` bytes of room before it, for what the cutter has left over.
-fn read_segment(file: &File, at: u64, size: u64, head: usize, mut buf: Vec<u8>) -> io::Result<Vec<u8>> {
+fn read_segment(file: &dyn BackendFile, at: u64, size: u64, head: usize, mut buf: Vec<u8>) -> io::Result<Vec<u8>> {
     let len = (size - at).min(SEGMENT as u64) as usize;
     buf.resize(head + len, 0);
-    fs::read_exact_at(file, &mut buf[head..], at)?;
+    file.read_exact_at(&mut buf[head..], at)?;
     Ok(buf)
 }
 
@@ -241,6 +245,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::backend::SystemBackend;
 
     /// Bytes that look random and are not.
     fn noise(len: usize) -> Vec<u8> {
@@ -280,7 +285,9 @@ mod tests {
                 let data = &all[..len];
                 let mut file = tempfile::NamedTempFile::new().unwrap();
                 file.write_all(data).unwrap();
-                let given = hash_file(file.path(), recipe, &Meter::new(&())).unwrap().leaves;
+                let given = hash_file(&SystemBackend, file.path(), recipe, &Meter::new(&()))
+                    .unwrap()
+                    .leaves;
                 let slow: Vec<Leaf> = profile
                     .chunks(data)
                     .map(|chunk| Leaf {

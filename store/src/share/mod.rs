@@ -169,7 +169,7 @@ impl Before {
             .find(|row| row.record.state == PackState::Whole);
         let manifest = pack
             .as_ref()
-            .and_then(|row| inner.lock.read_manifest(&row.record.pack?))
+            .and_then(|row| inner.lock.read_manifest(&*inner.backend, &row.record.pack?))
             .filter(|(manifest, _)| pack.as_ref().is_some_and(|row| row.record.content == manifest.content));
         let recipe = Recipe {
             hash: spec
@@ -272,7 +272,12 @@ fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>)
                 drop(conn);
                 match elsewhere {
                     Some(row) => Known::Elsewhere(row),
-                    None => Known::Read(hash_file(&scan.root.join(&found.place), before.recipe, meter)?),
+                    None => Known::Read(hash_file(
+                        &*inner.backend,
+                        &scan.root.join(&found.place),
+                        before.recipe,
+                        meter,
+                    )?),
                 }
             }
         };

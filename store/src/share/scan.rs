@@ -10,8 +10,9 @@ use ignore::WalkBuilder;
 use modswarm_protocol::format::{Name, PackPath, path::case_key};
 
 use crate::{
+    backend::Identity,
     error::ShareError,
-    fs::{self, Identity},
+    fs,
     observer::{Meter, Warning},
 };
 
