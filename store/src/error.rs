@@ -299,6 +299,124 @@ pub enum FinishError {
     Index(#[from] IndexError),
 }
 
+/// A pack cannot be verified.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// There is no such pack.
+    #[error("there is no such pack in this home")]
+    Unknown,
+    /// It is being written now.
+    #[error("it is being downloaded now; wait until that has ended")]
+    InUse,
+    /// Its list of files is not here, or damaged: getting the pack again brings it back.
+    #[error("the pack's list of files is missing or damaged; get the pack again")]
+    SkeletonMissing,
+    /// Its nodes make no sense.
+    #[error(transparent)]
+    Skeleton(#[from] SkeletonError),
+    /// The index refused.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The observer said so.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<SkeletonReadError> for VerifyError {
+    fn from(e: SkeletonReadError) -> Self {
+        match e {
+            SkeletonReadError::Skeleton(e) => Self::Skeleton(e),
+            SkeletonReadError::Index(e) => Self::Index(e),
+        }
+    }
+}
+
+/// The home cannot be cleared up. What was done stays done; it can be run again.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GcError {
+    /// The index refused.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The observer said so.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl From<rusqlite::Error> for GcError {
+    fn from(e: rusqlite::Error) -> Self {
+        Self::Index(e.into())
+    }
+}
+
+/// A pack cannot be moved. It is whole where it was.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MoveError {
+    /// There is no such pack.
+    #[error("there is no such pack in this home")]
+    Unknown,
+    /// A download to its folder has not ended.
+    #[error("a download to its folder is not finished; finish or remove it first")]
+    Unfinished,
+    /// The target has no name that a folder could have.
+    #[error("{0:?} is no name for a folder")]
+    NoName(PathBuf),
+    /// It is there already.
+    #[error("it is at {0:?} already")]
+    SamePlace(PathBuf),
+    /// One of the two folders lies in the other.
+    #[error("{to:?} and {from:?} lie one in the other; choose a folder outside")]
+    Nested {
+        /// Where it is.
+        from: PathBuf,
+        /// Where it was to go.
+        to: PathBuf,
+    },
+    /// Another pack lies in its folder.
+    #[error("the pack at {0:?} lies in its folder; move or remove that first")]
+    Holds(PathBuf),
+    /// Something is at the target.
+    #[error("there is something at {0:?}; name a folder that does not exist yet")]
+    Occupied(PathBuf),
+    /// It is at neither of the two.
+    #[error("it is not at {from:?} any more, and not at {to:?} either; name the folder where it is now")]
+    Nowhere {
+        /// Where it was.
+        from: PathBuf,
+        /// What was named.
+        to: PathBuf,
+    },
+    /// Not enough room.
+    #[error("not enough room for {path:?}: {needed} bytes are needed and {free} are free")]
+    DiskFull {
+        /// The target.
+        path: PathBuf,
+        /// Bytes to copy.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// A file or folder cannot be used.
+    #[error("{path:?} cannot be used")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was moved and could not be verified there.
+    #[error("it was moved, and could not be verified there")]
+    Verify(#[from] VerifyError),
+    /// The index refused.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The observer said so.
+    #[error("cancelled")]
+    Cancelled,
+}
+
 /// A pack cannot be forgotten.
 #[derive(Debug, Error)]
 #[non_exhaustive]

@@ -30,12 +30,14 @@ mod store;
 
 pub use download::{Download, DownloadSpec, Finished, Plan};
 pub use error::{
-    BeginError, Blockage, FinishError, HomeError, IndexError, OpenError, ReadLeafError, RemoveError, ShareError,
-    SkeletonReadError, WriteError,
+    BeginError, Blockage, FinishError, GcError, HomeError, IndexError, MoveError, OpenError, ReadLeafError,
+    RemoveError, ShareError, SkeletonReadError, VerifyError, WriteError,
 };
 pub use home::HomeLock;
 pub use observer::{Observer, Progress, Stage, Warning};
-pub use packs::{Check, NetworkId, Origin, PackId, PackRecord, PackState, Removed};
+pub use packs::{
+    BadFile, Check, Collected, Fault, Moved, NetworkId, Origin, PackId, PackRecord, PackState, Removed, Verified,
+};
 pub use read::Withdrawn;
 pub use share::{ShareSpec, SharedPack};
 pub use store::{Store, StoreOptions};

@@ -1,7 +1,10 @@
 //! The packs of a home: their records, whether their files are still there, and forgetting them.
 
 mod check;
+mod gc;
+mod relocate;
 mod remove;
+mod verify;
 
 use std::{
     path::PathBuf,
@@ -12,7 +15,15 @@ use modswarm_protocol::{Cid, format::PackPath};
 
 pub(crate) use self::{
     check::{check_pack, check_packs_of_file},
+    gc::collect,
+    relocate::{move_pack, recover},
     remove::remove_pack,
+    verify::verify_pack,
+};
+pub use self::{
+    gc::Collected,
+    relocate::Moved,
+    verify::{BadFile, Fault, Verified},
 };
 
 /// The 32 bytes that name a network on the wire. A pack is announced and served only in its own.
@@ -77,6 +88,10 @@ pub struct PackRecord {
     pub partial: bool,
     /// When the record was made, in seconds since 1970.
     pub created: u64,
+    /// Whether no clearing up may forget it: see [`crate::Store::set_pinned`].
+    pub pinned: bool,
+    /// When it was fetched or served last, in seconds since 1970; the last hour counts as one moment.
+    pub used: u64,
 }
 
 /// What [`crate::Store::check_pack`] found.

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     path::Path,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex, RwLock, Weak},
     time::Instant,
 };
 
@@ -16,11 +16,14 @@ use modswarm_protocol::{
 use crate::{
     backend::{Backend, SystemBackend},
     download::{self, Download, DownloadSpec},
-    error::{BeginError, IndexError, OpenError, ReadLeafError, RemoveError, ShareError, SkeletonReadError},
+    error::{
+        BeginError, GcError, IndexError, MoveError, OpenError, ReadLeafError, RemoveError, ShareError,
+        SkeletonReadError, VerifyError,
+    },
     home::HomeLock,
     index::{Index, rows},
     observer::Observer,
-    packs::{self, Check, NetworkId, PackId, PackRecord, Removed},
+    packs::{self, Check, Collected, Moved, NetworkId, PackId, PackRecord, Removed, Verified},
     read::{self, FileCache, Withdrawn},
     share::{self, ShareSpec, SharedPack},
 };
@@ -85,6 +88,8 @@ pub(crate) struct Inner {
     withdrawn: Mutex<HashMap<Cid, PieceSet>>,
     /// When packs were last looked at on behalf of readers.
     pub(crate) checked: Mutex<HashMap<PackId, Instant>>,
+    /// Held for reading by what writes rows in several steps, for writing by what deletes rows that nothing needs.
+    pub(crate) upkeep: RwLock<()>,
     pub(crate) lock: HomeLock,
 }
 
@@ -222,8 +227,10 @@ impl Store {
             downloads: Mutex::default(),
             withdrawn: Mutex::default(),
             checked: Mutex::default(),
+            upkeep: RwLock::default(),
             lock,
         });
+        packs::recover(&inner)?;
         let closer = Arc::new(Closer(inner.clone()));
         Ok(Self { inner, closer })
     }
@@ -303,6 +310,40 @@ impl Store {
     /// See [`RemoveError`].
     pub fn remove_pack(&self, id: PackId, delete_data: bool) -> Result<Removed, RemoveError> {
         packs::remove_pack(&self.inner, id, delete_data)
+    }
+
+    /// Reads every byte of a pack and compares it with its CIDs. What is wrong is withdrawn, what was believed lost and is right is had again.
+    /// Durable.
+    ///
+    /// # Errors
+    /// See [`VerifyError`].
+    pub fn verify_pack(&self, id: PackId, observer: &dyn Observer) -> Result<Verified, VerifyError> {
+        packs::verify_pack(&self.inner, id, observer)
+    }
+
+    /// Moves a pack to the folder (or, for a single file, the file) `target`, which does not exist yet or is an empty folder; with it go all records of the
+    /// same place. If the user has moved it there already, its records follow, and it is verified. Durable.
+    ///
+    /// # Errors
+    /// See [`MoveError`].
+    pub fn move_pack(&self, id: PackId, target: &Path, observer: &dyn Observer) -> Result<Moved, MoveError> {
+        packs::move_pack(&self.inner, id, target, observer)
+    }
+
+    /// Says whether clearing up must keep a pack. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn set_pinned(&self, id: PackId, pinned: bool) -> Result<(), IndexError> {
+        self.inner.index.writer.run(move |tx| rows::set_pinned(tx, id, pinned))
+    }
+
+    /// Deletes what the home keeps and no pack needs any more; users' files are never touched. It may run beside anything else.
+    ///
+    /// # Errors
+    /// See [`GcError`].
+    pub fn collect_garbage(&self, observer: &dyn Observer) -> Result<Collected, GcError> {
+        packs::collect(&self.inner, observer)
     }
 
     // Nodes.

@@ -78,6 +78,7 @@ pub(crate) fn begin(
     observer: &dyn Observer,
 ) -> Result<Arc<State>, BeginError> {
     let meter = Meter::new(observer);
+    let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (content, manifest) = load(inner, spec)?;
     // What a dropped download of the same place has written is to be in the rows that are read next.
     let _ = inner.index.writer.flush();
@@ -135,6 +136,8 @@ pub(crate) fn begin(
         piece_bytes_here: 0,
         partial: !whole_content,
         created: crate::packs::now_secs(),
+        pinned: false,
+        used: crate::packs::now_secs(),
     };
     if let (Some(pack), Some((_, bytes))) = (&spec.pack, &manifest) {
         let plain = inner.lock.pack_dir(pack).join("pack.json");

@@ -45,7 +45,10 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
         kept: Vec::new(),
     };
     remove_former(state, &ended, &mut finished);
-    let _ = state.inner.backend.remove_tree(&state.stage);
+    if state.inner.backend.remove_tree(&state.stage).is_ok() {
+        let stage = fs::path_bytes(&state.stage).to_owned();
+        let _ = state.inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage));
+    }
     state.end();
     Ok(finished)
 }

@@ -192,7 +192,7 @@ impl Download {
 }
 
 /// The staging folder's name for `content` at `destination`.
-fn staging_name(content: &Cid, destination: &std::path::Path) -> String {
+pub(crate) fn staging_name(content: &Cid, destination: &std::path::Path) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&content.to_bytes()).update(fs::path_bytes(destination));
     let text = content.to_string();

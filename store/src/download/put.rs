@@ -82,6 +82,9 @@ pub(super) fn put_rows(
     let (id, made) = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
         let root = rows::root_id(tx, &root)?;
         let row = PackRow { root, ..row };
+        if let Some(stage) = &row.stage {
+            rows::remember_stage(tx, stage)?;
+        }
         let id = match same {
             Some(id) => {
                 rows::renew_pack(tx, id, &row)?;

@@ -266,9 +266,12 @@ pub(crate) fn set_setting(conn: &Connection, key: &str, value: &str) -> Result<(
 }
 
 pub(crate) fn put_nodes<'a>(conn: &Connection, nodes: impl IntoIterator<Item = &'a (Cid, Bytes)>) -> Result<()> {
-    let mut statement = conn.prepare_cached("INSERT OR IGNORE INTO nodes (cid, bytes) VALUES (?1, ?2)")?;
+    let mut statement = conn.prepare_cached(
+        "INSERT INTO nodes (cid, bytes, seen) VALUES (?1, ?2, ?3) ON CONFLICT (cid) DO UPDATE SET seen = ?3 WHERE seen < ?3",
+    )?;
+    let seen = crate::packs::now_secs() / 3600;
     for (cid, bytes) in nodes {
-        statement.execute(params![cid.to_bytes(), bytes.as_ref()])?;
+        statement.execute(params![cid.to_bytes(), bytes.as_ref(), seen as i64])?;
     }
     Ok(())
 }
@@ -296,7 +299,7 @@ pub(crate) struct PackRow {
 }
 
 const PACK_COLUMNS: &str = "id, pack, content, name, network, root, place, origin, state, created, files, bytes, pieces, pieces_here, \
-                            piece_bytes, piece_bytes_here, have, selection, stage, overwrite";
+                            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used";
 
 fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
     let pack: Option<Vec<u8>> = row.get(1)?;
@@ -328,6 +331,8 @@ fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
             piece_bytes: row.get::<_, i64>(14)? as u64,
             piece_bytes_here: row.get::<_, i64>(15)? as u64,
             partial: selection.is_some(),
+            pinned: row.get(20)?,
+            used: row.get::<_, i64>(21)? as u64,
         },
         root: row.get(5)?,
         have: row.get(16)?,
@@ -350,8 +355,8 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
     let r = &row.record;
     conn.prepare_cached(
         "INSERT INTO packs (pack, content, name, network, root, place, origin, state, created, files, bytes, pieces, pieces_here,
-            piece_bytes, piece_bytes_here, have, selection, stage, overwrite)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
     )?
     .execute(params![
         r.pack.map(|cid| cid.to_bytes()),
@@ -375,7 +380,9 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
         row.have,
         row.selection,
         row.stage,
-        row.overwrite
+        row.overwrite,
+        r.pinned,
+        r.used as i64
     ])?;
     Ok(PackId(conn.last_insert_rowid()))
 }
@@ -496,6 +503,25 @@ pub(crate) fn set_pack_state(conn: &Connection, id: PackId, state: PackState) ->
 pub(crate) fn delete_pack(conn: &Connection, id: PackId) -> Result<()> {
     conn.execute("DELETE FROM packs WHERE id = ?1", [id.0])?;
     conn.execute("DELETE FROM pack_files WHERE pack = ?1", [id.0])?;
+    Ok(())
+}
+
+/// Remembers a staging folder, so that it is cleared up if nobody comes back to it.
+pub(crate) fn remember_stage(conn: &Connection, path: &[u8]) -> Result<()> {
+    conn.prepare_cached("INSERT OR IGNORE INTO stages (path) VALUES (?1)")?
+        .execute([path])?;
+    Ok(())
+}
+
+/// The staging folder is no more.
+pub(crate) fn forget_stage(conn: &Connection, path: &[u8]) -> Result<()> {
+    conn.prepare_cached("DELETE FROM stages WHERE path = ?1")?
+        .execute([path])?;
+    Ok(())
+}
+
+pub(crate) fn set_pinned(conn: &Connection, id: PackId, pinned: bool) -> Result<()> {
+    conn.execute("UPDATE packs SET pinned = ?2 WHERE id = ?1", params![id.0, pinned])?;
     Ok(())
 }
 

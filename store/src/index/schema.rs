@@ -51,6 +51,15 @@ const LADDER: &[&str] = &["
         prefix INTEGER NOT NULL, file INTEGER NOT NULL, offset INTEGER NOT NULL, len INTEGER NOT NULL,
         PRIMARY KEY (prefix, file, offset)
     ) WITHOUT ROWID;
+",
+    // `nodes.seen`: hours since 1970 when it was put last; `packs.used`: seconds since 1970 when it was fetched or served last. `stages` has every
+    // staging folder from before it is made until after it is gone; `moves` a pack's move from its first step to its last.
+    "
+    ALTER TABLE nodes ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE packs ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE packs ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE stages (path BLOB PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE moves (pack INTEGER PRIMARY KEY, source BLOB NOT NULL, target BLOB NOT NULL, copied INTEGER NOT NULL);
 "];
 
 /// The version that this program writes.

@@ -86,6 +86,18 @@ impl Writer {
         result.recv().map_err(|_| IndexError::Closed)?
     }
 
+    /// Runs `job` between transactions and waits: for statements that cannot run inside one.
+    pub(crate) fn outside_transactions(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<(), IndexError> + Send + 'static,
+    ) -> Result<(), IndexError> {
+        let (reply, result) = mpsc::sync_channel(1);
+        self.send(Op::Job(Box::new(move |conn, _| {
+            let _ = reply.send(job(conn));
+        })))?;
+        result.recv().map_err(|_| IndexError::Closed)?
+    }
+
     /// Says that `pending` has gathered something. To be called once until its next [`Pending::sync`].
     pub(crate) fn pending(&self, pending: Arc<dyn Pending>) -> Result<(), IndexError> {
         self.send(Op::Pending(pending))

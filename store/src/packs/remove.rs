@@ -42,7 +42,11 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
     };
     if let Some(stage) = &pack.stage {
         // Staged files are ours alone.
-        let _ = inner.backend.remove_tree(&fs::path_from(stage.clone()));
+        let path = fs::path_from(stage.clone());
+        if inner.backend.remove_tree(&path).is_ok() {
+            let stage = stage.clone();
+            inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage))?;
+        }
     }
     if delete_data && pack.record.state != PackState::Superseded {
         // Folders that were empty from the start.

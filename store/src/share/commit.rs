@@ -67,6 +67,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         pack_blocks,
         manifest_bytes,
     } = job;
+    let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
     put_nodes(inner, built.nodes)?;
     let ids = put_files(inner, &scan, files, &profile, meter)?;
 
@@ -105,6 +106,8 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         piece_bytes_here: map.bytes(),
         partial: false,
         created: crate::packs::now_secs(),
+        pinned: false,
+        used: crate::packs::now_secs(),
     };
     let place = record.clone();
     let root = fs::path_bytes(&scan.root).to_owned();
