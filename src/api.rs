@@ -92,6 +92,8 @@ pub enum Stage {
     FetchingSkeleton,
     /// Looking for what is here already.
     Checking,
+    /// Reading packs whole.
+    Verifying,
     /// Blocks are arriving.
     Downloading,
     /// Connected, but nobody sends.
@@ -311,6 +313,9 @@ pub struct PackStatus {
     pub peers: u64,
     /// What is wrong and how to mend it.
     pub problem: Option<String>,
+    /// Whether `gc --keep` and `rm` leave it alone.
+    #[serde(default)]
+    pub pinned: bool,
     /// What to pass on.
     pub link: String,
 }
@@ -373,7 +378,7 @@ pub struct RemoveRequest {
 }
 
 /// What `rm` did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// The pack's name.
     pub name: String,
@@ -385,6 +390,167 @@ pub struct Removed {
     pub data_deleted: bool,
     /// Files that were to be deleted and were kept, since they changed or another pack has them.
     pub files_kept: u64,
+}
+
+/// `verify [PACK]`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// A link, CID, name or path of a pack of the home; none: all packs.
+    pub target: Option<String>,
+    /// Fetch again what is missing or rotten.
+    pub repair: bool,
+    /// As in [`GetRequest::peers`].
+    #[serde(default)]
+    pub peers: Vec<String>,
+    /// As in [`GetRequest::timeout`].
+    #[serde(default)]
+    pub timeout: Option<u64>,
+}
+
+/// What `verify` reports; the last is [`VerifyEvent::Complete`] or [`VerifyEvent::Failed`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum VerifyEvent {
+    /// How far it is with a pack; a few a second.
+    Progress {
+        /// The pack's name.
+        pack: String,
+        /// Whether what is wrong is being fetched again.
+        repairing: bool,
+        /// Bytes read.
+        bytes_done: u64,
+        /// Bytes of all its files.
+        bytes_total: u64,
+        /// Files done.
+        files_done: u64,
+        /// All files.
+        files_total: u64,
+    },
+    /// Something that the user should know and that does not stop it.
+    Warning {
+        /// One sentence.
+        message: String,
+    },
+    /// One pack was verified.
+    Pack(PackVerified),
+    /// All were.
+    Complete,
+    /// It ended before that.
+    Failed(Failure),
+}
+
+/// What was found of one pack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackVerified {
+    /// Pack CID, where the content came as a pack.
+    pub pack: Option<Cid>,
+    /// Content CID.
+    pub content: Cid,
+    /// The pack's name.
+    pub name: String,
+    /// Where its files are.
+    pub path: PathBuf,
+    /// Files looked at.
+    pub files: u64,
+    /// Bytes that were read and are right.
+    pub bytes: u64,
+    /// Files that are not as the pack has them, before any repair.
+    pub bad: Vec<BadFile>,
+    /// Blocks that were believed lost and are here.
+    pub restored: u64,
+    /// Blocks that were believed here and are lost.
+    pub lost: u64,
+    /// Whether what was wrong is right again; none if nothing was to be repaired.
+    pub repaired: Option<bool>,
+}
+
+/// A file that is not as its pack has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadFile {
+    /// Path inside the pack, `/` between names.
+    pub path: String,
+    /// What is wrong with it.
+    pub fault: FileFault,
+    /// Its bytes that are not as they should be.
+    pub bytes: u64,
+}
+
+/// What is wrong with a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileFault {
+    /// It is not there.
+    Missing,
+    /// It was changed after it was shared or fetched.
+    Changed,
+    /// Its bytes changed, and its time stamps did not: the disk fails, or a program hides what it does.
+    Rotten,
+    /// The system does not let it be read.
+    Unreadable,
+}
+
+/// `move PACK DIR`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MoveRequest {
+    /// A link, CID, name or path of a pack of the home.
+    pub target: String,
+    /// Absolute path: the folder that the pack is to be, or an existing one under which its folder appears.
+    pub to: PathBuf,
+}
+
+/// What `move` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The pack's name.
+    pub name: String,
+    /// Content CID.
+    pub content: Cid,
+    /// Where its files were.
+    pub from: PathBuf,
+    /// Where they are.
+    pub to: PathBuf,
+    /// Bytes copied to another disk; 0 where a rename was enough.
+    pub bytes_copied: u64,
+    /// Files of the pack that stayed behind as well, since their copies are not as the pack has them.
+    pub left: Vec<PathBuf>,
+}
+
+/// `pin PACK` and `unpin PACK`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PinRequest {
+    /// A link, CID, name or path of a pack of the home.
+    pub target: String,
+    /// Whether it is to be kept.
+    pub pinned: bool,
+}
+
+/// `gc`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GcRequest {
+    /// Remove downloaded packs with their files, the least recently used first, until those that are left take at most so many bytes; pinned ones
+    /// and ones that the user shared stay. None: no pack is removed.
+    pub keep: Option<u64>,
+}
+
+/// What `gc` did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collected {
+    /// Packs that were removed.
+    pub packs: Vec<Removed>,
+    /// Bytes of the files of those packs.
+    pub pack_bytes: u64,
+    /// Nodes of packs that are not here any more.
+    pub nodes: u64,
+    /// Their bytes.
+    pub node_bytes: u64,
+    /// Entries of the index that meant nothing any more.
+    pub rows: u64,
+    /// Staging folders that were left over.
+    pub stages: Vec<PathBuf>,
+    /// Bytes of the index before.
+    pub index_bytes_before: u64,
+    /// Bytes of the index after.
+    pub index_bytes_after: u64,
 }
 
 /// The kinds of failure that a caller can tell apart; each has an exit code.

@@ -57,6 +57,14 @@ Examples:
 
 Put the link in quotes: the shell reads & and ? itself. Stopped or cut off, the same command goes on where it was.";
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  modswarm verify                        all packs of this machine
+  modswarm verify ~/mods/MyPack --repair fetch again what is missing or rotten
+
+Files that you changed are told from rotten ones by their time stamps; they are reported and never replaced. It ends with code 5 if \
+something is wrong and was not repaired.";
+
 /// Share modpacks peer to peer: fast, verified, without a server.
 ///
 /// modswarm shares a folder of mods in place, and downloads packs from everyone who has them at once.
@@ -146,6 +154,12 @@ struct GlobalArgs {
         hide_env_values = true
     )]
     download_limit: Option<Rate>,
+    /// Let the files of all downloads take at most this much, as in 200GB [default: unlimited].
+    #[arg(long, global = true, value_name = "SIZE", env = "MODSWARM_QUOTA", hide_env_values = true, value_parser = config::parse_size)]
+    quota: Option<u64>,
+    /// Leave at least this much free on every disk [default: 100MB].
+    #[arg(long, global = true, value_name = "SIZE", env = "MODSWARM_MIN_FREE", hide_env_values = true, value_parser = config::parse_size)]
+    min_free: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -192,6 +206,25 @@ pub(crate) enum Command {
         after_help = "The files stay where they are, unless --data is given. To stop seeding for now, end the process instead."
     )]
     Rm(RemoveArgs),
+    /// Read packs whole and compare every byte with what was shared.
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
+    /// Move a pack to another folder or disk, and go on seeding it from there.
+    #[command(
+        after_help = "Like mv: into DIR if it is a folder, to the new name DIR otherwise. If you have moved the pack's folder yourself, name \
+                      the folder where it is now: it is verified there and goes on being seeded."
+    )]
+    Move(MoveArgs),
+    /// Keep a pack: `rm` refuses it and `gc --keep` passes it over.
+    Pin(InfoArgs),
+    /// Take a pin back.
+    Unpin(InfoArgs),
+    /// Delete what modswarm keeps for packs that are no longer here.
+    #[command(
+        after_help = "Without --keep it never touches a file of a pack: it clears the index and left-over staging folders.\n\nExamples:\n  \
+                      modswarm gc\n  modswarm gc --keep 500GB    remove downloaded packs, the least recently used first"
+    )]
+    Gc(GcArgs),
     /// Print the completions of a shell.
     #[command(
         after_help = "Examples:\n  modswarm completions bash > ~/.local/share/bash-completion/completions/modswarm\n  \
@@ -317,6 +350,40 @@ pub(crate) struct RemoveArgs {
     pub(crate) data: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A link, CID, name or folder of a pack of this machine [default: all packs].
+    #[arg(value_name = "PACK")]
+    pub(crate) target: Option<String>,
+    /// Fetch again what is missing or rotten.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Ask this peer too; may be given several times.
+    #[arg(long = "peer", value_name = "MULTIADDR", value_parser = config::parse_peer, requires = "repair")]
+    pub(crate) peers: Vec<Multiaddr>,
+    /// Give up a repair after this many seconds without a new verified block [default: keep trying].
+    #[arg(long, value_name = "S", value_parser = config::parse_seconds, requires = "repair")]
+    pub(crate) timeout: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MoveArgs {
+    /// A link, CID, name or folder of a pack of this machine.
+    #[arg(value_name = "PACK")]
+    pub(crate) target: String,
+    /// Where to.
+    #[arg(value_name = "DIR")]
+    pub(crate) to: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Remove downloaded packs with their files, the least recently used first, until the rest takes at most this much, as in 500GB. Pinned packs
+    /// and packs that were shared from here stay.
+    #[arg(long, value_name = "SIZE", value_parser = config::parse_size)]
+    pub(crate) keep: Option<u64>,
+}
+
 /// Reads a command line, its first word the program's name.
 ///
 /// # Errors
@@ -359,6 +426,8 @@ fn options(global: GlobalArgs, matches: &ArgMatches) -> Options {
         log: global.log,
         upload_limit: global.upload_limit,
         download_limit: global.download_limit,
+        quota: global.quota,
+        min_free: global.min_free,
     }
 }
 

@@ -149,7 +149,7 @@ pub(crate) async fn remove(context: &Context, args: RemoveArgs) -> Result<(), Fa
 }
 
 /// Asks a node; when the holder goes away meanwhile, asks whoever comes after it.
-async fn ask<T>(
+pub(crate) async fn ask<T>(
     context: &Context,
     need: Need,
     question: impl AsyncFn(&Session) -> Result<T, CallError>,
@@ -200,7 +200,7 @@ async fn waiting(ui: &Ui, meter: &mut Meter) {
 }
 
 /// What names a pack of this machine. Paths become absolute, because the holder is in another folder.
-fn own_target(target: &str) -> Result<String, Failure> {
+pub(crate) fn own_target(target: &str) -> Result<String, Failure> {
     let target = target.trim();
     if target.is_empty() {
         return Err(Failure::new(
@@ -221,7 +221,7 @@ fn own_target(target: &str) -> Result<String, Failure> {
     Ok(target.to_owned())
 }
 
-fn nothing_here(target: &str) -> Failure {
+pub(crate) fn nothing_here(target: &str) -> Failure {
     Failure::new(
         FailureKind::Failed,
         format!("there is no pack `{target}` here: nothing was shared or downloaded in this home yet"),
@@ -287,6 +287,7 @@ fn details(pack: &PackStatus, running: bool) -> String {
             ),
         ),
         ("network", network_name(pack.network).to_owned()),
+        ("pinned", if pack.pinned { "yes" } else { "no" }.to_owned()),
         ("peers", pack.peers.to_string()),
         ("sent", text::bytes(pack.bytes_uploaded)),
         ("content", pack.content.to_string()),

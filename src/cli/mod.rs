@@ -16,6 +16,7 @@ mod share;
 mod signals;
 mod target;
 mod text;
+mod upkeep;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -95,6 +96,11 @@ fn run(settings: Settings, ui: Ui, command: Command) -> Result<(), Failure> {
             Command::Status => local::status(&context).await,
             Command::Peers => local::peers(&context).await,
             Command::Rm(args) => local::remove(&context, args).await,
+            Command::Verify(args) => upkeep::verify(&context, args).await,
+            Command::Move(args) => upkeep::relocate(&context, args).await,
+            Command::Pin(args) => upkeep::pin(&context, args, true).await,
+            Command::Unpin(args) => upkeep::pin(&context, args, false).await,
+            Command::Gc(args) => upkeep::collect(&context, args).await,
             Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no node and were done above"),
         }
     });

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
-use modswarm::api::{GetEvent, ShareEvent, Stage};
+use modswarm::api::{GetEvent, ShareEvent, Stage, VerifyEvent};
 use serde::Serialize;
 
 use super::{
@@ -57,6 +57,33 @@ impl Snapshot {
                 bytes_done,
                 bytes_total,
                 files: Some((files_done, files_total)),
+                rate: None,
+                eta: None,
+                peers: None,
+            }),
+            _ => None,
+        }
+    }
+
+    /// Of a verification's progress; none for other events.
+    pub(crate) fn of_verify(event: &VerifyEvent) -> Option<Self> {
+        match *event {
+            VerifyEvent::Progress {
+                repairing,
+                bytes_done,
+                bytes_total,
+                files_done,
+                files_total,
+                ..
+            } => Some(Self {
+                stage: if repairing {
+                    Stage::Downloading
+                } else {
+                    Stage::Verifying
+                },
+                bytes_done,
+                bytes_total,
+                files: (!repairing).then_some((files_done, files_total)),
                 rate: None,
                 eta: None,
                 peers: None,
@@ -258,6 +285,7 @@ fn stage_text(stage: Stage) -> &'static str {
         Stage::Connecting => "connecting",
         Stage::FetchingSkeleton => "fetching the list of files",
         Stage::Checking => "checking what is here already",
+        Stage::Verifying => "verifying",
         Stage::Downloading => "downloading",
         Stage::Waiting => "waiting for peers",
         Stage::Finishing => "moving files into place",

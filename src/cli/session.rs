@@ -4,8 +4,9 @@ use std::{fs::OpenOptions, future, io::ErrorKind, time::Duration};
 
 use modswarm::{
     api::{
-        Failure, FailureKind, GetEvent, GetRequest, ListRequest, Listing, PackStatus, PeerStatus, RemoveRequest,
-        Removed, ShareEvent, ShareRequest, Status,
+        Collected, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved,
+        PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent,
+        VerifyRequest,
     },
     config::{Rate, Settings},
     control::{self, API_VERSION, CallError, Client, Holder, HolderInfo, Joined, Transport},
@@ -118,6 +119,8 @@ impl Context {
             network: self.settings.network(),
             upload_limit: self.settings.upload_limit().bytes_per_second(),
             download_limit: self.settings.download_limit().bytes_per_second(),
+            quota: self.settings.quota(),
+            min_free: self.settings.min_free(),
             offline: need != Need::Network,
         };
         let info = HolderInfo {
@@ -311,6 +314,34 @@ impl Session {
         match self {
             Self::Holder(holder) => Ok(holder.backend().remove(request.clone()).await?),
             Self::Client(client) => client.remove(request).await,
+        }
+    }
+
+    pub(crate) async fn verify(&self, request: &VerifyRequest) -> Result<mpsc::Receiver<VerifyEvent>, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().verify(request.clone())),
+            Self::Client(client) => client.verify(request).await,
+        }
+    }
+
+    pub(crate) async fn relocate(&self, request: &MoveRequest) -> Result<Moved, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().relocate(request.clone()).await?),
+            Self::Client(client) => client.relocate(request).await,
+        }
+    }
+
+    pub(crate) async fn pin(&self, request: &PinRequest) -> Result<PackStatus, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().pin(request.clone()).await?),
+            Self::Client(client) => client.pin(request).await,
+        }
+    }
+
+    pub(crate) async fn collect(&self, request: &GcRequest) -> Result<Collected, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().collect(request.clone()).await?),
+            Self::Client(client) => client.collect(request).await,
         }
     }
 

@@ -10,13 +10,13 @@ use toml::Value;
 
 use super::{
     Options, Rate,
-    words::{parse_bootstrap, parse_listen, parse_network},
+    words::{parse_bootstrap, parse_listen, parse_network, parse_size},
 };
 
 /// The longest config file that is read, in bytes.
 pub const MAX_CONFIG_LEN: u64 = 256 * 1024;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "home",
     "listen",
     "bootstrap",
@@ -27,6 +27,8 @@ const KEYS: [&str; 10] = [
     "log",
     "upload-limit",
     "download-limit",
+    "quota",
+    "min-free",
 ];
 
 /// Why there are no settings.
@@ -165,6 +167,8 @@ impl Options {
             "log" => self.log = Some(text(value)?.to_owned()),
             "upload-limit" => self.upload_limit = Some(rate(value)?),
             "download-limit" => self.download_limit = Some(rate(value)?),
+            "quota" => self.quota = Some(size(value)?),
+            "min-free" => self.min_free = Some(size(value)?),
             _ => unreachable!("every key of KEYS has an arm"),
         }
         Ok(())
@@ -189,6 +193,10 @@ fn list<T>(value: &Value, parse: impl Fn(&str) -> Result<T, String>) -> Result<V
         Value::String(item) => Ok(vec![parse(item)?]),
         other => Err(format!("it is {}, not a list of texts in quotes", kind(other))),
     }
+}
+
+fn size(value: &Value) -> Result<u64, String> {
+    parse_size(text(value)?).map_err(|error| error.to_string())
 }
 
 fn rate(value: &Value) -> Result<Rate, String> {

@@ -15,4 +15,4 @@ pub use file::{ConfigError, MAX_CONFIG_LEN};
 pub use places::Places;
 pub use rate::{Rate, RateError};
 pub use settings::{Options, ProgressMode, Settings};
-pub use words::{WordError, parse_bootstrap, parse_listen, parse_network, parse_peer, parse_seconds};
+pub use words::{WordError, parse_bootstrap, parse_listen, parse_network, parse_peer, parse_seconds, parse_size};

@@ -73,6 +73,10 @@ pub struct Options {
     pub upload_limit: Option<Rate>,
     /// Limit of all downloads together.
     pub download_limit: Option<Rate>,
+    /// Bytes that the files of all downloads may take.
+    pub quota: Option<u64>,
+    /// Bytes that downloads leave free on every disk.
+    pub min_free: Option<u64>,
 }
 
 impl Options {
@@ -93,9 +97,14 @@ impl Options {
             log: self.log.or(lower.log),
             upload_limit: self.upload_limit.or(lower.upload_limit),
             download_limit: self.download_limit.or(lower.download_limit),
+            quota: self.quota.or(lower.quota),
+            min_free: self.min_free.or(lower.min_free),
         }
     }
 }
+
+/// What downloads leave free if nothing is said: systems behave badly on a disk without room.
+const DEFAULT_MIN_FREE: u64 = 100_000_000;
 
 /// All layers together: what counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,6 +139,16 @@ impl Settings {
     /// Limit of all uploads together.
     pub fn upload_limit(&self) -> Rate {
         self.options.upload_limit.unwrap_or_default()
+    }
+
+    /// Bytes that the files of all downloads may take; none: as many as there is room for.
+    pub fn quota(&self) -> Option<u64> {
+        self.options.quota.filter(|quota| *quota > 0)
+    }
+
+    /// Bytes that downloads leave free on every disk.
+    pub fn min_free(&self) -> u64 {
+        self.options.min_free.unwrap_or(DEFAULT_MIN_FREE)
     }
 
     /// Limit of all downloads together.

@@ -11,6 +11,41 @@ use crate::api::NetworkKind;
 #[error("{0}")]
 pub struct WordError(String);
 
+/// Reads a number of bytes, as in `200GB`, `512MiB` or `1.5 TB`; `0` is zero.
+///
+/// # Errors
+/// When it is no number with a unit of bytes.
+pub fn parse_size(text: &str) -> Result<u64, WordError> {
+    let usage = || WordError(format!("`{text}` is no size; write it like 200GB or 512MiB"));
+    let trimmed = text.trim();
+    let digits = trimmed
+        .bytes()
+        .take_while(|byte| byte.is_ascii_digit() || *byte == b'.')
+        .count();
+    let (number, unit) = trimmed.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| usage())?;
+    let unit = unit.trim().to_ascii_lowercase();
+    let unit = match unit.strip_suffix('b').unwrap_or(&unit) {
+        "" if unit.is_empty() && number > 0.0 => return Err(usage()),
+        "" => 1.0,
+        "k" => 1e3,
+        "m" => 1e6,
+        "g" => 1e9,
+        "t" => 1e12,
+        "ki" => 1024.0,
+        "mi" => 1024.0 * 1024.0,
+        "gi" => 1024.0 * 1024.0 * 1024.0,
+        "ti" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return Err(usage()),
+    };
+    let bytes = number * unit;
+    // Well below 2^63, so that sums of a few of them do not overflow.
+    if bytes > 1e18 {
+        return Err(WordError(format!("`{text}` is more than any disk has")));
+    }
+    Ok(bytes as u64)
+}
+
 /// The longest time that is accepted, in seconds: a hundred years.
 const MAX_SECONDS: u64 = 100 * 365 * 24 * 3600;
 
@@ -133,6 +168,18 @@ mod tests {
     use super::*;
 
     const PEER: &str = "/ip4/192.0.2.7/tcp/4001/p2p/12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        assert_eq!(parse_size("200GB"), Ok(200_000_000_000));
+        assert_eq!(parse_size("512 MiB"), Ok(512 << 20));
+        assert_eq!(parse_size("1.5tb"), Ok(1_500_000_000_000));
+        assert_eq!(parse_size("0"), Ok(0));
+        assert_eq!(parse_size("7B"), Ok(7));
+        for text in ["", "5", "-1GB", "5Gbit", "5GB/s", "GB", "1e99TB", "99999999999999TB"] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_socket_address_is_answered_with_its_multiaddr() {

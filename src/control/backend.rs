@@ -6,8 +6,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     api::{
-        Failure, GetEvent, GetRequest, ListRequest, Listing, PackStatus, PeerStatus, RemoveRequest, Removed,
-        ShareEvent, ShareRequest, Status,
+        Collected, Failure, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved, PackStatus,
+        PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
     },
     node::Node,
 };
@@ -28,6 +28,14 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn info(&self, target: String) -> impl Future<Output = Result<PackStatus, Failure>> + Send;
     /// See [`Node::remove`].
     fn remove(&self, request: RemoveRequest) -> impl Future<Output = Result<Removed, Failure>> + Send;
+    /// See [`Node::verify`].
+    fn verify(&self, request: VerifyRequest) -> mpsc::Receiver<VerifyEvent>;
+    /// See [`Node::relocate`].
+    fn relocate(&self, request: MoveRequest) -> impl Future<Output = Result<Moved, Failure>> + Send;
+    /// See [`Node::pin`].
+    fn pin(&self, request: PinRequest) -> impl Future<Output = Result<PackStatus, Failure>> + Send;
+    /// See [`Node::collect`].
+    fn collect(&self, request: GcRequest) -> impl Future<Output = Result<Collected, Failure>> + Send;
     /// See [`Node::shutdown`].
     fn shutdown(&self) -> impl Future<Output = ()> + Send;
 }
@@ -59,6 +67,22 @@ impl Backend for Node {
 
     fn remove(&self, request: RemoveRequest) -> impl Future<Output = Result<Removed, Failure>> + Send {
         Self::remove(self, request)
+    }
+
+    fn verify(&self, request: VerifyRequest) -> mpsc::Receiver<VerifyEvent> {
+        Self::verify(self, request)
+    }
+
+    fn relocate(&self, request: MoveRequest) -> impl Future<Output = Result<Moved, Failure>> + Send {
+        Self::relocate(self, request)
+    }
+
+    fn pin(&self, request: PinRequest) -> impl Future<Output = Result<PackStatus, Failure>> + Send {
+        Self::pin(self, request)
+    }
+
+    fn collect(&self, request: GcRequest) -> impl Future<Output = Result<Collected, Failure>> + Send {
+        Self::collect(self, request)
     }
 
     fn shutdown(&self) -> impl Future<Output = ()> + Send {

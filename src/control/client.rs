@@ -15,8 +15,9 @@ use super::{
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_ANSWER_LEN, MAX_LINE_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    Failure, FailureKind, GetEvent, GetRequest, ListRequest, Listing, PackStatus, PeerStatus, RemoveRequest, Removed,
-    ShareEvent, ShareRequest, Status,
+    Collected, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved,
+    PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent,
+    VerifyRequest,
 };
 
 /// How many events may wait to be read; then the holder waits.
@@ -131,6 +132,38 @@ impl Client {
     /// When there is none such, or the holder is gone.
     pub async fn remove(&self, request: &RemoveRequest) -> Result<Removed, CallError> {
         self.ask(Method::POST, "/v1/rm", Some(request)).await
+    }
+
+    /// Asks the holder to verify packs. Dropping the receiver stops it; a channel that closes without a last event means that the holder is gone.
+    ///
+    /// # Errors
+    /// When the holder refuses or is gone.
+    pub async fn verify(&self, request: &VerifyRequest) -> Result<mpsc::Receiver<VerifyEvent>, CallError> {
+        self.events("/v1/verify", request).await
+    }
+
+    /// Moves a pack.
+    ///
+    /// # Errors
+    /// When it cannot be moved, or the holder is gone.
+    pub async fn relocate(&self, request: &MoveRequest) -> Result<Moved, CallError> {
+        self.ask(Method::POST, "/v1/move", Some(request)).await
+    }
+
+    /// Pins or unpins a pack.
+    ///
+    /// # Errors
+    /// When there is none such, or the holder is gone.
+    pub async fn pin(&self, request: &PinRequest) -> Result<PackStatus, CallError> {
+        self.ask(Method::POST, "/v1/pin", Some(request)).await
+    }
+
+    /// Clears up.
+    ///
+    /// # Errors
+    /// When the index refuses, or the holder is gone.
+    pub async fn collect(&self, request: &GcRequest) -> Result<Collected, CallError> {
+        self.ask(Method::POST, "/v1/gc", Some(request)).await
     }
 
     async fn ask<T: DeserializeOwned>(

@@ -29,7 +29,10 @@ use super::{
     endpoint::{Endpoint, Listener, Transport},
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_CONNECTIONS, MAX_REQUEST_LEN, VERSION_HEADER},
 };
-use crate::api::{Failure, FailureKind, GetEvent, GetRequest, ListRequest, RemoveRequest, ShareEvent, ShareRequest};
+use crate::api::{
+    Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, MoveRequest, PinRequest, RemoveRequest,
+    ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
+};
 
 /// How long a connection may take to send the head of a request.
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
@@ -156,6 +159,10 @@ fn router<B: Backend>(app: App<B>) -> Router {
         .route("/v1/peers", get(peers::<B>))
         .route("/v1/info", post(info::<B>))
         .route("/v1/rm", post(remove::<B>))
+        .route("/v1/verify", post(verify::<B>))
+        .route("/v1/move", post(relocate::<B>))
+        .route("/v1/pin", post(pin::<B>))
+        .route("/v1/gc", post(collect::<B>))
         .fallback(async || {
             Refused(
                 StatusCode::NOT_FOUND,
@@ -253,6 +260,26 @@ async fn info<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<InfoR
 
 async fn remove<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<RemoveRequest>) -> Response {
     answer(app.backend.remove(request).await)
+}
+
+async fn verify<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<VerifyRequest>) -> Response {
+    let events = app.backend.verify(request);
+    stream_response(lines(events, app.stop, |event| match event {
+        VerifyEvent::Progress { .. } | VerifyEvent::Warning { .. } | VerifyEvent::Pack(_) => After::More,
+        VerifyEvent::Complete | VerifyEvent::Failed(_) => After::End,
+    }))
+}
+
+async fn relocate<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<MoveRequest>) -> Response {
+    answer(app.backend.relocate(request).await)
+}
+
+async fn pin<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<PinRequest>) -> Response {
+    answer(app.backend.pin(request).await)
+}
+
+async fn collect<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<GcRequest>) -> Response {
+    answer(app.backend.collect(request).await)
 }
 
 /// What follows an event.

@@ -33,8 +33,9 @@ use self::{
     jobs::{index_failure, node_ended, open_failure, remove_failure, task_failure},
 };
 use crate::api::{
-    Failure, FailureKind, GetEvent, GetRequest, ListRequest, Listing, NetworkKind, PackStatus, PeerStatus,
-    RemoveRequest, Removed, ShareEvent, ShareRequest, Status,
+    Collected, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved,
+    NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status,
+    VerifyEvent, VerifyRequest,
 };
 
 /// Events of one job that wait for their reader.
@@ -55,6 +56,10 @@ pub struct NodeConfig {
     pub upload_limit: Option<u64>,
     /// Bytes a second; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Bytes that the files of all downloads may take; none: as many as there is room for.
+    pub quota: Option<u64>,
+    /// Bytes that downloads leave free on every disk.
+    pub min_free: u64,
     /// Neither listen nor dial: only look at the home.
     pub offline: bool,
 }
@@ -95,11 +100,14 @@ impl Node {
     /// # Errors
     /// When the home cannot be used, or nothing can be listened on.
     pub async fn start(lock: HomeLock, config: NodeConfig) -> Result<Self, Failure> {
+        let bounds = (config.quota, config.min_free);
         let (store, key) = tokio::task::spawn_blocking(move || {
             let key = identity::load_or_create(lock.home())
                 .map_err(|error| Failure::new(FailureKind::Failed, jobs::causes(&error), error.help()))?;
             let home = lock.home().to_owned();
-            let store = Store::open(lock, StoreOptions::default()).map_err(|error| open_failure(error, &home))?;
+            let mut options = StoreOptions::default();
+            (options.quota, options.min_free) = bounds;
+            let store = Store::open(lock, options).map_err(|error| open_failure(error, &home))?;
             Ok((store, key))
         })
         .await
@@ -139,6 +147,9 @@ impl Node {
         };
         packs::serve_all(&node.inner).await?;
         tokio::spawn(packs::watch_withdrawn(Arc::downgrade(&node.inner)));
+        if !node.inner.config.offline {
+            tokio::spawn(packs::watch_used(Arc::downgrade(&node.inner)));
+        }
         if !node.inner.config.offline {
             node.await_listening().await?;
         }
@@ -222,6 +233,37 @@ impl Node {
     /// When there is no such pack, or its files cannot be deleted.
     pub async fn remove(&self, request: RemoveRequest) -> Result<Removed, Failure> {
         packs::remove(&self.inner, request).await
+    }
+
+    /// Reads packs whole and compares them with their CIDs. Dropping the receiver stops it.
+    pub fn verify(&self, request: VerifyRequest) -> mpsc::Receiver<VerifyEvent> {
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        tokio::spawn(jobs::verify(Arc::clone(&self.inner), request, events));
+        receiver
+    }
+
+    /// Moves a pack to another folder, or follows it there.
+    ///
+    /// # Errors
+    /// When there is no such pack, or it cannot be moved; it is whole where it was then.
+    pub async fn relocate(&self, request: MoveRequest) -> Result<Moved, Failure> {
+        packs::relocate(&self.inner, request).await
+    }
+
+    /// Pins or unpins a pack.
+    ///
+    /// # Errors
+    /// When there is no such pack.
+    pub async fn pin(&self, request: PinRequest) -> Result<PackStatus, Failure> {
+        packs::pin(&self.inner, request).await
+    }
+
+    /// Deletes what no pack needs any more, and packs beyond what is to be kept.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub async fn collect(&self, request: GcRequest) -> Result<Collected, Failure> {
+        packs::collect(&self.inner, request).await
     }
 
     /// Ends the node; what was verified is durable when this returns.

@@ -1,13 +1,13 @@
 //! The home's packs: serving them, and saying how they do.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
 
 use modswarm_protocol::{
     Cid,
     engine::{ContentPieces, TransferStats},
     format::{Name, PackPath, Target},
 };
-use modswarm_store::{Check, Origin, PackRecord, PackState as Kept, Store};
+use modswarm_store::{Check, GcError, MoveError, Origin, PackRecord, PackState as Kept, Store};
 
 use super::{
     Inner,
@@ -15,11 +15,14 @@ use super::{
     index_failure, jobs, network, remove_failure, task_failure,
 };
 use crate::api::{
-    Failure, FailureKind, NetworkKind, PackState, PackStatus, PeerStatus, RemoveRequest, Removed, Status,
+    Collected, Failure, FailureKind, GcRequest, MoveRequest, Moved, NetworkKind, PackState, PackStatus, PeerStatus,
+    PinRequest, RemoveRequest, Removed, Status,
 };
 
 /// How often the store is asked what can no longer be read.
 const WITHDRAW_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is written down what was served.
+const USED_INTERVAL: Duration = Duration::from_secs(600);
 
 async fn blocking<T: Send + 'static>(
     node: &Inner,
@@ -67,6 +70,33 @@ pub(super) async fn watch_withdrawn(node: std::sync::Weak<Inner>) {
             if node.send(lost).await.is_err() {
                 return;
             }
+        }
+    }
+}
+
+/// Remembers what was served, so that clearing up takes first what nobody wants. For as long as the node lives.
+pub(super) async fn watch_used(node: std::sync::Weak<Inner>) {
+    let mut tick = tokio::time::interval(USED_INTERVAL);
+    let mut served: HashMap<Cid, u64> = HashMap::new();
+    loop {
+        tick.tick().await;
+        let Some(node) = node.upgrade() else { return };
+        let Ok(overview) = node.overview().await else { return };
+        let now: HashMap<Cid, u64> = overview
+            .transfers
+            .iter()
+            .map(|(content, (stats, _))| (*content, stats.bytes_served))
+            .collect();
+        let used: Vec<Cid> = now
+            .iter()
+            .filter(|(content, bytes)| **bytes > served.get(content).copied().unwrap_or(0))
+            .map(|(content, _)| *content)
+            .collect();
+        served = now;
+        if !used.is_empty()
+            && let Err(failure) = blocking(&node, move |store| store.mark_used(&used).map_err(index_failure)).await
+        {
+            tracing::warn!(%failure, "what was served is not remembered");
         }
     }
 }
@@ -161,6 +191,13 @@ pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<
     let packs = records(node).await?;
     let chosen = choose(&packs, &request.target)?;
     let record = chosen.current.0.clone();
+    if record.pinned {
+        return Err(Failure::new(
+            FailureKind::Failed,
+            format!("{} is pinned", record.name),
+            "unpin it first (`modswarm unpin`), then remove it",
+        ));
+    }
     let overview = node.overview().await?;
     if overview.transfers.get(&record.content).is_some_and(|(_, busy)| *busy) {
         return Err(Failure::new(
@@ -196,6 +233,140 @@ pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<
         data_deleted: data && kept == 0,
         files_kept: kept,
     })
+}
+
+/// The records that `target` means; all if it is none.
+pub(super) async fn targets(node: &Arc<Inner>, target: Option<&str>) -> Result<Vec<PackRecord>, Failure> {
+    let packs = records(node).await?;
+    Ok(match target {
+        Some(target) => vec![choose(&packs, target)?.current.0.clone()],
+        None => packs.into_iter().map(|(record, _)| record).collect(),
+    })
+}
+
+/// Refuses while the content of `record` is being downloaded.
+async fn not_busy(node: &Inner, record: &PackRecord) -> Result<(), Failure> {
+    let overview = node.overview().await?;
+    if overview.transfers.get(&record.content).is_some_and(|(_, busy)| *busy) {
+        return Err(Failure::new(
+            FailureKind::Failed,
+            format!("{} is being downloaded now", record.name),
+            "end its download first (Ctrl-C in its terminal), then run this again",
+        ));
+    }
+    Ok(())
+}
+
+pub(super) async fn relocate(node: &Arc<Inner>, request: MoveRequest) -> Result<Moved, Failure> {
+    let record = targets(node, Some(&request.target)).await?.swap_remove(0);
+    not_busy(node, &record).await?;
+    // As `mv` does: into a folder that is there, or to a name that is not.
+    let gone = !record.path.exists();
+    let to = match record.path.file_name() {
+        Some(name) if request.to.is_dir() && !gone => request.to.join(name),
+        _ => request.to,
+    };
+    let moved = blocking(node, move |store| {
+        store
+            .move_pack(record.id, &to, &())
+            .map_err(move_failure)
+            .map(|moved| (record, moved))
+    })
+    .await?;
+    let (record, moved) = moved;
+    Ok(Moved {
+        name: record.name,
+        content: record.content,
+        from: moved.from,
+        to: moved.to,
+        bytes_copied: moved.bytes_copied,
+        left: moved.left,
+    })
+}
+
+fn move_failure(error: MoveError) -> Failure {
+    let help = match &error {
+        MoveError::Index(_) => {
+            let MoveError::Index(error) = error else {
+                unreachable!("just matched")
+            };
+            return index_failure(error);
+        }
+        MoveError::DiskFull { .. } => {
+            return Failure::new(
+                FailureKind::DiskFull,
+                error.to_string(),
+                "make room there or choose another disk; nothing was changed",
+            );
+        }
+        MoveError::Unfinished => "finish the download or remove it, then move the pack",
+        MoveError::Occupied(_) => "nothing was changed",
+        MoveError::Nowhere { .. } => "if you moved it, name the folder where its files are now",
+        _ => "the pack is whole where it was",
+    };
+    Failure::new(FailureKind::Failed, jobs::causes(&error), help)
+}
+
+pub(super) async fn pin(node: &Arc<Inner>, request: PinRequest) -> Result<PackStatus, Failure> {
+    let record = targets(node, Some(&request.target)).await?.swap_remove(0);
+    let (id, pinned) = (record.id, request.pinned);
+    blocking(node, move |store| store.set_pinned(id, pinned).map_err(index_failure)).await?;
+    info(node, &request.target).await
+}
+
+pub(super) async fn collect(node: &Arc<Inner>, request: GcRequest) -> Result<Collected, Failure> {
+    let mut collected = Collected::default();
+    if let Some(keep) = request.keep {
+        make_room(node, keep, &mut collected).await?;
+    }
+    let done = blocking(node, |store| {
+        store.collect_garbage(&()).map_err(|error| match error {
+            GcError::Index(error) => index_failure(error),
+            other => Failure::new(FailureKind::Interrupted, other.to_string(), "run it again: it goes on"),
+        })
+    })
+    .await?;
+    collected.nodes = done.nodes;
+    collected.node_bytes = done.node_bytes;
+    collected.rows = done.leaf_rows + done.file_rows;
+    collected.stages = done.stages;
+    collected.index_bytes_before = done.index_bytes_before;
+    collected.index_bytes_after = done.index_bytes_after;
+    Ok(collected)
+}
+
+/// Removes downloaded packs, the least recently used first, until the rest takes at most `keep` bytes.
+async fn make_room(node: &Arc<Inner>, keep: u64, collected: &mut Collected) -> Result<(), Failure> {
+    let overview = node.overview().await?;
+    let mut fetched: Vec<PackRecord> = targets(node, None)
+        .await?
+        .into_iter()
+        .filter(|record| record.origin == Origin::Fetched && record.state != Kept::Superseded)
+        .collect();
+    let mut taken: u64 = fetched.iter().map(|record| record.bytes).sum();
+    fetched.sort_by_key(|record| record.used);
+    for record in fetched {
+        if taken <= keep {
+            break;
+        }
+        let busy = overview.transfers.get(&record.content).is_some_and(|(_, busy)| *busy);
+        if record.pinned || busy {
+            continue;
+        }
+        let request = RemoveRequest {
+            target: record.path.to_string_lossy().into_owned(),
+            data: true,
+        };
+        match remove(node, request).await {
+            Ok(removed) => {
+                taken -= record.bytes;
+                collected.pack_bytes += record.bytes;
+                collected.packs.push(removed);
+            }
+            Err(failure) => tracing::warn!(pack = record.name, %failure, "it was not removed"),
+        }
+    }
+    Ok(())
 }
 
 /// All records, with what is wrong with each.
@@ -342,6 +513,7 @@ fn pack_status(record: &PackRecord, problem: Option<String>, overview: &Overview
         bytes_uploaded: live.map_or(0, |(stats, _)| stats.bytes_served),
         peers: live.map_or(0, |(stats, _)| (stats.sources + stats.leechers) as u64),
         problem,
+        pinned: record.pinned,
         link,
     }
 }

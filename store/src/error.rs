@@ -8,6 +8,8 @@ use modswarm_protocol::{
 };
 use thiserror::Error;
 
+use crate::room::Shortage;
+
 /// The home folder or its lock cannot be used.
 #[derive(Debug, Error)]
 #[error("the home folder is not usable at {path:?}")]
@@ -200,6 +202,9 @@ pub enum BeginError {
         /// Bytes free.
         free: u64,
     },
+    /// The user allows downloads less.
+    #[error(transparent)]
+    NotAllowed(#[from] Shortage),
     /// The content is not in the index: put its nodes first.
     #[error("the list of files of {0} is not here")]
     UnknownContent(Cid),
@@ -241,6 +246,9 @@ pub enum WriteError {
     /// No room left; make some and go on.
     #[error("no room left on the disk that holds {0:?}")]
     DiskFull(PathBuf),
+    /// The user wants more room left free.
+    #[error(transparent)]
+    NotAllowed(#[from] Shortage),
     /// The bytes are not as long as the piece: a defect of the caller.
     #[error("a piece of {expected} bytes was given {given}")]
     Length {

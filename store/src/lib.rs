@@ -25,6 +25,7 @@ mod index;
 mod observer;
 mod packs;
 mod read;
+mod room;
 mod share;
 mod store;
 
@@ -39,6 +40,7 @@ pub use packs::{
     BadFile, Check, Collected, Fault, Moved, NetworkId, Origin, PackId, PackRecord, PackState, Removed, Verified,
 };
 pub use read::Withdrawn;
+pub use room::Shortage;
 pub use share::{ShareSpec, SharedPack};
 pub use store::{Store, StoreOptions};
 

@@ -90,7 +90,7 @@ pub struct PackRecord {
     pub created: u64,
     /// Whether no clearing up may forget it: see [`crate::Store::set_pinned`].
     pub pinned: bool,
-    /// When it was fetched or served last, in seconds since 1970; the last hour counts as one moment.
+    /// When it was fetched or served last, in seconds since 1970: see [`crate::Store::mark_used`].
     pub used: u64,
 }
 

@@ -25,6 +25,7 @@ use crate::{
     observer::Observer,
     packs::{self, Check, Collected, Moved, NetworkId, PackId, PackRecord, Removed, Verified},
     read::{self, FileCache, Withdrawn},
+    room::Room,
     share::{self, ShareSpec, SharedPack},
 };
 
@@ -36,6 +37,10 @@ pub struct StoreOptions {
     pub hash_threads: usize,
     /// Files of users kept open for reading and for writing, each.
     pub open_files_max: usize,
+    /// Bytes that the files of all downloads of the home may take; none: as many as there is room for.
+    pub quota: Option<u64>,
+    /// Bytes that downloads leave free on every disk.
+    pub min_free: u64,
     /// The disk.
     pub backend: Arc<dyn Backend>,
 }
@@ -45,6 +50,8 @@ impl Default for StoreOptions {
         Self {
             hash_threads: 0,
             open_files_max: 64,
+            quota: None,
+            min_free: 0,
             backend: Arc::new(SystemBackend),
         }
     }
@@ -82,6 +89,7 @@ pub(crate) struct Inner {
     pub(crate) pool: rayon::ThreadPool,
     pub(crate) files: FileCache,
     pub(crate) options: StoreOptions,
+    pub(crate) room: Room,
     /// Contents that somebody holds. Idle packs cost nothing.
     contents: Mutex<HashMap<Cid, Weak<Content>>>,
     downloads: Mutex<HashMap<PackId, Weak<download::State>>>,
@@ -222,6 +230,7 @@ impl Store {
             backend,
             pool,
             files: FileCache::new(options.open_files_max),
+            room: Room::new(options.quota, options.min_free),
             options,
             contents: Mutex::default(),
             downloads: Mutex::default(),
@@ -336,6 +345,20 @@ impl Store {
     /// When the index refuses.
     pub fn set_pinned(&self, id: PackId, pinned: bool) -> Result<(), IndexError> {
         self.inner.index.writer.run(move |tx| rows::set_pinned(tx, id, pinned))
+    }
+
+    /// Says that packs with these contents were served or fetched just now: see [`PackRecord::used`]. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn mark_used(&self, contents: &[Cid]) -> Result<(), IndexError> {
+        let contents = contents.to_vec();
+        let now = packs::now_secs();
+        self.inner.index.writer.run(move |tx| {
+            contents
+                .iter()
+                .try_for_each(|content| rows::mark_used(tx, content, now))
+        })
     }
 
     /// Deletes what the home keeps and no pack needs any more; users' files are never touched. It may run beside anything else.

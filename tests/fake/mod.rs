@@ -4,8 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use modswarm::{
     api::{
-        Complete, Failure, FailureKind, GetEvent, GetRequest, ListRequest, Listing, NetworkKind, PackStatus, PeerShare,
-        PeerStatus, RemoveRequest, Removed, ShareEvent, ShareRequest, Shared, Stage, Status,
+        Collected, Complete, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest,
+        Moved, NetworkKind, PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
+        ShareRequest, Shared, Stage, Status, VerifyEvent, VerifyRequest,
     },
     control::{API_VERSION, Backend, HolderInfo},
 };
@@ -159,6 +160,24 @@ impl Backend for Fake {
     async fn remove(&self, request: RemoveRequest) -> Result<Removed, Failure> {
         self.removed.lock().unwrap().push(request);
         Err(unsupported())
+    }
+
+    fn verify(&self, _: VerifyRequest) -> mpsc::Receiver<VerifyEvent> {
+        let (sender, receiver) = mpsc::channel(4);
+        sender.try_send(VerifyEvent::Complete).unwrap();
+        receiver
+    }
+
+    async fn relocate(&self, _: MoveRequest) -> Result<Moved, Failure> {
+        Err(unsupported())
+    }
+
+    async fn pin(&self, _: PinRequest) -> Result<PackStatus, Failure> {
+        Err(unsupported())
+    }
+
+    async fn collect(&self, _: GcRequest) -> Result<Collected, Failure> {
+        Ok(Collected::default())
     }
 
     async fn shutdown(&self) {}

@@ -2,7 +2,7 @@
 
 use modswarm_protocol::format::SkeletonError;
 use modswarm_store::{
-    BeginError, FinishError, IndexError, OpenError, RemoveError, ShareError, SkeletonReadError, WriteError,
+    BeginError, FinishError, IndexError, OpenError, RemoveError, ShareError, Shortage, SkeletonReadError, WriteError,
 };
 
 use super::causes;
@@ -16,6 +16,17 @@ fn disk_full(message: String) -> Failure {
         message,
         format!("make room or choose another folder with -o, {GOES_ON}"),
     )
+}
+
+/// What the user's own bounds refuse.
+fn not_allowed(shortage: &Shortage) -> Failure {
+    let help = match shortage {
+        Shortage::Quota { .. } => {
+            format!("raise --quota, or make room with `modswarm rm --data` or `modswarm gc --keep SIZE`, {GOES_ON}")
+        }
+        _ => format!("make room, lower --min-free, or choose another folder with -o, {GOES_ON}"),
+    };
+    Failure::new(FailureKind::DiskFull, shortage.to_string(), help)
 }
 
 pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
@@ -156,6 +167,7 @@ pub(super) fn begin_failure(error: BeginError) -> Failure {
     match error {
         BeginError::WouldOverwrite { destination, files } => would_overwrite(&destination, &files),
         BeginError::DiskFull { .. } => disk_full(error.to_string()),
+        BeginError::NotAllowed(shortage) => not_allowed(&shortage),
         BeginError::Skeleton(error) => skeleton_failure(&error),
         BeginError::Index(error) => index_failure(error),
         BeginError::Blocked(blocks) => Failure::new(
@@ -190,6 +202,7 @@ pub(super) fn finish_failure(error: FinishError) -> Failure {
 pub(super) fn write_failure(error: Option<WriteError>) -> Failure {
     match error {
         Some(error @ WriteError::DiskFull(_)) => disk_full(error.to_string()),
+        Some(WriteError::NotAllowed(shortage)) => not_allowed(&shortage),
         Some(WriteError::Index(error)) => index_failure(error),
         Some(error) => Failure::new(FailureKind::Failed, causes(&error), format!("mend it, {GOES_ON}")),
         None => Failure::new(

@@ -5,6 +5,7 @@ mod get;
 mod list;
 mod share;
 mod skeleton;
+mod verify;
 
 use std::{
     sync::{
@@ -22,6 +23,7 @@ pub(super) use failures::{index_failure, open_failure, remove_failure, task_fail
 pub(super) use get::run as get;
 pub(super) use list::run as list;
 pub(super) use share::{link_of, run as share};
+pub(super) use verify::run as verify;
 
 use super::{
     Inner,

@@ -446,6 +446,6 @@ fn check_room(
             needed,
             free,
         }),
-        _ => Ok(()),
+        _ => Ok(inner.room.admit(&*inner.backend, &path, needed)?),
     }
 }

@@ -92,6 +92,7 @@ fn begin_error(state: &State, e: WriteError) -> BeginError {
         },
         WriteError::Io { path, source } => BeginError::Io { path, source },
         WriteError::Index(e) => BeginError::Index(e),
+        WriteError::NotAllowed(shortage) => BeginError::NotAllowed(shortage),
         WriteError::Ended | WriteError::Length { .. } => BeginError::InUse(state.destination.clone()),
     }
 }

@@ -79,7 +79,11 @@ pub(super) fn put_rows(
     let same = known.record.as_ref().map(|row| row.record.id);
     let root = fs::path_bytes(&known.destination).to_owned();
     let files = content.files().len();
-    let (id, made) = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+    let quota = inner.room.quota();
+    let (id, made) = inner.index.writer.run(move |tx| -> Result<_, BeginError> {
+        if let Some(shortage) = crate::room::reserve(tx, quota, fs::path_bytes(&row.record.path), row.record.bytes)? {
+            return Err(shortage.into());
+        }
         let root = rows::root_id(tx, &root)?;
         let row = PackRow { root, ..row };
         if let Some(stage) = &row.stage {

@@ -351,6 +351,11 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
             })
             .collect()
     };
+    let size = bytes.len() as u64 * places.len() as u64;
+    if let Err(shortage) = state.inner.room.write(&*state.inner.backend, &state.stage, size) {
+        crate::lock(&state.moving).writing.remove(&piece.get());
+        return Err(shortage.into());
+    }
     // A staged file is made of a hole, and nothing but its own pieces is ever written to it: zeros are there already.
     let zeros = bytes.iter().all(|byte| *byte == 0);
     let mut written = Vec::with_capacity(places.len());

@@ -350,6 +350,13 @@ pub(crate) const fn state_code(state: PackState) -> i64 {
     }
 }
 
+pub(crate) const fn origin_code(origin: Origin) -> i64 {
+    match origin {
+        Origin::Shared => 0,
+        Origin::Fetched => 1,
+    }
+}
+
 /// Inserts a record; its `id` is ignored and the new one returned.
 pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
     let r = &row.record;
@@ -365,10 +372,7 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
         r.network,
         row.root,
         crate::fs::path_bytes(&r.path),
-        match r.origin {
-            Origin::Shared => 0,
-            Origin::Fetched => 1,
-        },
+        origin_code(r.origin),
         state_code(r.state),
         r.created as i64,
         r.files as i64,
@@ -517,6 +521,12 @@ pub(crate) fn remember_stage(conn: &Connection, path: &[u8]) -> Result<()> {
 pub(crate) fn forget_stage(conn: &Connection, path: &[u8]) -> Result<()> {
     conn.prepare_cached("DELETE FROM stages WHERE path = ?1")?
         .execute([path])?;
+    Ok(())
+}
+
+pub(crate) fn mark_used(conn: &Connection, content: &Cid, now: u64) -> Result<()> {
+    conn.prepare_cached("UPDATE packs SET used = ?2 WHERE content = ?1")?
+        .execute(params![content.to_bytes(), now as i64])?;
     Ok(())
 }
 

@@ -1,0 +1,121 @@
+//! `verify`, `move`, `pin`, `gc` and the bounds on room, over real processes.
+
+#![cfg(unix)]
+
+mod support;
+
+use std::{fs, os::unix::fs::FileExt as _, path::Path};
+
+use support::{Machine, Seed, assert_same_tree, noise, share, write};
+
+/// A pack shared by `a` and downloaded by `b` to `Pack`.
+fn downloaded(a: &Machine, b: &Machine) -> Seed {
+    let pack = a.path("Pack");
+    write(&pack.join("big.pak"), &noise(1, 2_000_000));
+    write(&pack.join("sub/small.pak"), &noise(2, 40_000));
+    let seed = share(a, &pack, &[]);
+    let got = b.run(&["get", &seed.link, "--json", "--no-seed"]);
+    assert_eq!(got.code(), 0, "{}", got.said);
+    seed
+}
+
+/// Flips a bit, and puts the file's time stamp back.
+fn rot(path: &Path) {
+    let before = fs::metadata(path).expect("it is there").modified().expect("a time");
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .read(true)
+        .open(path)
+        .expect("it opens");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 1_000_000).expect("it is long enough");
+    file.write_all_at(&[byte[0] ^ 1], 1_000_000).expect("it is writable");
+    file.set_modified(before).expect("a time can be set");
+}
+
+#[test]
+fn rot_is_found_and_repaired_and_an_edit_is_kept() {
+    let [a, b] = ["from", "to"].map(Machine::new);
+    let seed = downloaded(&a, &b);
+    let fine = b.run(&["verify", "--json"]);
+    assert_eq!(fine.code(), 0, "{}", fine.said);
+    assert_eq!(fine.last_json()["bad"].as_array().map(Vec::len), Some(0));
+
+    rot(&b.path("Pack/big.pak"));
+    let found = b.run(&["verify"]);
+    assert_eq!(found.code(), 5, "{}", found.said);
+    assert!(found.stdout.join("\n").contains("big.pak: "), "{:?}", found.stdout);
+    assert!(found.said.contains("--repair"), "{}", found.said);
+
+    let addr = seed.ready["addrs"][0].as_str().expect("an address");
+    let repaired = b.run(&["verify", "Pack", "--repair", "--json", "--peer", addr]);
+    assert_eq!(repaired.code(), 0, "{}", repaired.said);
+    assert_eq!(repaired.last_json()["repaired"], true);
+    assert_same_tree(&a.path("Pack"), &b.path("Pack"));
+
+    write(&b.path("Pack/sub/small.pak"), b"mine");
+    let kept = b.run(&["verify", "Pack", "--repair", "--peer", addr]);
+    assert_eq!(kept.code(), 5, "{}", kept.said);
+    assert_eq!(fs::read(b.path("Pack/sub/small.pak")).expect("it is there"), b"mine");
+}
+
+#[test]
+fn a_pack_is_moved_and_goes_on_being_served() {
+    let [a, b, c] = ["from", "to", "third"].map(Machine::new);
+    let seed = downloaded(&a, &b);
+    fs::create_dir(b.path("mods")).expect("a folder");
+    let to = b.path("mods");
+    let moved = b.run(&["move", "Pack", to.to_str().expect("text"), "--json"]);
+    assert_eq!(moved.code(), 0, "{}", moved.said);
+    assert!(!b.path("Pack").exists());
+    assert_same_tree(&a.path("Pack"), &b.path("mods/Pack"));
+    seed.process.kill();
+
+    let served = share(&b, &b.path("mods/Pack"), &[]);
+    assert_eq!(served.content, seed.content);
+    let got = c.run(&["get", &served.link, "--json", "--no-seed"]);
+    assert_eq!(got.code(), 0, "{}", got.said);
+    assert_same_tree(&a.path("Pack"), &c.path("Pack"));
+
+    let nowhere = b.run(&["move", "Other", "x"]);
+    assert_eq!(nowhere.code(), 1);
+    assert!(nowhere.said.contains("no pack"), "{}", nowhere.said);
+}
+
+#[test]
+fn a_pinned_pack_is_kept_and_an_unpinned_one_makes_room() {
+    let [a, b] = ["from", "to"].map(Machine::new);
+    let _seed = downloaded(&a, &b);
+    assert_eq!(b.run(&["pin", "Pack"]).code(), 0);
+    let refused = b.run(&["rm", "Pack", "--data"]);
+    assert_eq!(refused.code(), 1);
+    assert!(refused.said.contains("unpin"), "{}", refused.said);
+    let passed = b.run(&["gc", "--keep", "1MB", "--json"]);
+    assert_eq!(passed.code(), 0, "{}", passed.said);
+    assert!(b.path("Pack/big.pak").exists());
+
+    assert_eq!(b.run(&["unpin", "Pack"]).code(), 0);
+    let cleared = b.run(&["gc", "--keep", "1MB", "--json"]);
+    assert_eq!(cleared.code(), 0, "{}", cleared.said);
+    assert_eq!(cleared.last_json()["packs"].as_array().map(Vec::len), Some(1));
+    assert!(!b.path("Pack").exists());
+    // What the user shared is never deleted.
+    assert_eq!(a.run(&["gc", "--keep", "0", "--json"]).code(), 0);
+    assert!(a.path("Pack/big.pak").exists());
+}
+
+#[test]
+fn a_download_beyond_the_quota_or_below_the_floor_is_refused_before_it_begins() {
+    let [a, b] = ["from", "to"].map(Machine::new);
+    write(&a.path("Pack/big.pak"), &noise(1, 2_000_000));
+    let seed = share(&a, &a.path("Pack"), &[]);
+    let over = b.run(&["get", &seed.link, "--no-seed", "--quota", "1MB"]);
+    assert_eq!(over.code(), 9, "{}", over.said);
+    assert!(over.said.contains("--quota"), "{}", over.said);
+    let floor = b.run(&["get", &seed.link, "--no-seed", "--min-free", "900000TB"]);
+    assert_eq!(floor.code(), 9, "{}", floor.said);
+    assert!(floor.said.contains("--min-free"), "{}", floor.said);
+    assert!(!b.path("Pack").exists());
+    let fits = b.run(&["get", &seed.link, "--no-seed", "--quota", "3MB", "--min-free", "0"]);
+    assert_eq!(fits.code(), 0, "{}", fits.said);
+}
