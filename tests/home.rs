@@ -100,12 +100,15 @@ fn a_home_that_is_no_home_says_so_and_is_left_alone() {
     assert!(refused.said.contains("is a file"), "{}", refused.said);
     fs::remove_file(a.path("home")).expect("removed");
 
-    for (file, word) in [("index.sqlite", "index"), ("identity.key", "key file")] {
+    for (file, word, remedy) in [
+        ("index.sqlite", "index", "rebuild"),
+        ("identity.key", "key file", "move"),
+    ] {
         fs::create_dir(a.path("home")).expect("a folder");
         fs::write(a.home().join(file), noise(1, 10_000)).expect("written");
         let refused = a.run(&["status"]);
         assert_eq!(refused.code(), 1, "{}", refused.said);
-        for word in [word, "damaged", "help: ", "move"] {
+        for word in [word, "damaged", "help: ", remedy] {
             assert!(refused.said.contains(word), "{word} is missing in {}", refused.said);
         }
         assert_eq!(fs::read(a.home().join(file)).expect("still there"), noise(1, 10_000));

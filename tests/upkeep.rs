@@ -83,6 +83,20 @@ fn a_pack_is_moved_and_goes_on_being_served() {
 }
 
 #[test]
+fn a_damaged_index_is_made_anew_by_the_command_that_its_error_names() {
+    let [a, b] = ["from", "to"].map(Machine::new);
+    let _seed = downloaded(&a, &b);
+    fs::write(b.home().join("index.sqlite"), noise(5, 40_000)).expect("it is writable");
+    let refused = b.run(&["status"]);
+    assert_eq!(refused.code(), 1);
+    assert!(refused.said.contains("modswarm store rebuild"), "{}", refused.said);
+    let rebuilt = b.run(&["store", "rebuild", "--json"]);
+    assert_eq!(rebuilt.code(), 0, "{}", rebuilt.said);
+    assert_eq!(rebuilt.last_json()["restored"].as_array().map(Vec::len), Some(1));
+    assert_eq!(b.run(&["verify"]).code(), 0);
+}
+
+#[test]
 fn a_pinned_pack_is_kept_and_an_unpinned_one_makes_room() {
     let [a, b] = ["from", "to"].map(Machine::new);
     let _seed = downloaded(&a, &b);

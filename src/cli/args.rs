@@ -225,6 +225,11 @@ pub(crate) enum Command {
                       modswarm gc\n  modswarm gc --keep 500GB    remove downloaded packs, the least recently used first"
     )]
     Gc(GcArgs),
+    /// Mend the home itself.
+    Store {
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
     /// Print the completions of a shell.
     #[command(
         after_help = "Examples:\n  modswarm completions bash > ~/.local/share/bash-completion/completions/modswarm\n  \
@@ -240,6 +245,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+}
+
+/// What to do with the home.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Make the index anew from the home's plain files and the packs' own, when it is lost or damaged.
+    #[command(
+        after_help = "Files of packs are only read. The old index is put aside. What cannot be restored from this machine alone (a download that \
+                      was not finished, a pack cut by another program) is named, with the command that goes on with it."
+    )]
+    Rebuild,
 }
 
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ mod manual;
 mod output;
 mod progress;
 mod qr;
+mod rebuild;
 mod session;
 mod share;
 mod signals;
@@ -20,7 +21,7 @@ mod upkeep;
 
 use std::{process::ExitCode, time::Duration};
 
-use args::Command;
+use args::{Command, StoreCommand};
 use modswarm::{
     api::{Failure, FailureKind},
     config::Settings,
@@ -100,6 +101,9 @@ fn run(settings: Settings, ui: Ui, command: Command) -> Result<(), Failure> {
             Command::Move(args) => upkeep::relocate(&context, args).await,
             Command::Pin(args) => upkeep::pin(&context, args, true).await,
             Command::Unpin(args) => upkeep::pin(&context, args, false).await,
+            Command::Store {
+                command: StoreCommand::Rebuild,
+            } => rebuild::run(&context).await,
             Command::Gc(args) => upkeep::collect(&context, args).await,
             Command::Completions { .. } | Command::Man { .. } => unreachable!("they need no node and were done above"),
         }

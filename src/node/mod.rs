@@ -27,6 +27,7 @@ use modswarm_protocol::{
 use modswarm_store::{HomeLock, Store, StoreOptions};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::jobs::rebuild_failure;
 use self::{
     actor::{Actor, Command, Overview},
     blocks::BlockPool,

@@ -77,6 +77,29 @@ pub enum OpenError {
     Thread(#[source] io::Error),
 }
 
+/// The index cannot be made anew. The old one is where it was put, and all files of packs are as they were.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RebuildError {
+    /// The new one cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The new one refuses.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// A file of the home cannot be moved.
+    #[error("{path:?} cannot be moved aside")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The observer said so.
+    #[error("cancelled")]
+    Cancelled,
+}
+
 /// A folder cannot be shared.
 #[derive(Debug, Error)]
 #[non_exhaustive]

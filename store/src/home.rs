@@ -20,7 +20,7 @@ use crate::{
     backend::Backend,
     error::HomeError,
     fs,
-    packs::{Origin, PackId, PackRecord},
+    packs::{NetworkId, Origin, PackId, PackRecord},
 };
 
 /// The right to use a home. One process at a time has it; it ends with the value, or with the process however that ends.
@@ -104,16 +104,16 @@ pub(crate) enum Place {
 pub(crate) struct PlaceFile {
     #[serde(skip)]
     number: i64,
-    pack: Option<Cid>,
-    content: Cid,
-    name: String,
+    pub(crate) pack: Option<Cid>,
+    pub(crate) content: Cid,
+    pub(crate) name: String,
     /// The path as text where it is UTF-8, and its bytes in hexadecimal otherwise.
     path: PathText,
     /// Hexadecimal.
     network: String,
-    shared: bool,
-    place: Place,
-    created: u64,
+    pub(crate) shared: bool,
+    pub(crate) place: Place,
+    pub(crate) created: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -147,6 +147,44 @@ impl PlaceFile {
             place,
             created: record.created,
         }
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+        return None;
+    }
+    (0..text.len() / 2)
+        .map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).ok())
+        .collect()
+}
+
+impl PlaceFile {
+    /// Reads the file at `path`, which is called `place-<number>.json`; `None` if it makes no sense.
+    pub(crate) fn read(backend: &dyn Backend, path: &Path, number: i64) -> Option<Self> {
+        let file: Self = serde_json::from_slice(&backend.read(path).ok()?).ok()?;
+        (number > 0).then_some(Self { number, ..file })
+    }
+
+    pub(crate) fn number(&self) -> i64 {
+        self.number
+    }
+
+    /// Where the pack lies; `None` if that is no absolute path.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        let path = match &self.path {
+            PathText::Text(text) => PathBuf::from(text),
+            PathText::Hex(text) => fs::path_from(unhex(text)?),
+        };
+        path.is_absolute().then_some(path)
+    }
+
+    pub(crate) fn network(&self) -> Option<NetworkId> {
+        unhex(&self.network)?.try_into().ok()
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        if self.shared { Origin::Shared } else { Origin::Fetched }
     }
 }
 

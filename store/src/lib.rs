@@ -25,6 +25,7 @@ mod index;
 mod observer;
 mod packs;
 mod read;
+mod rebuild;
 mod room;
 mod share;
 mod store;
@@ -32,7 +33,7 @@ mod store;
 pub use download::{Download, DownloadSpec, Finished, Plan};
 pub use error::{
     BeginError, Blockage, FinishError, GcError, HomeError, IndexError, MoveError, OpenError, ReadLeafError,
-    RemoveError, ShareError, SkeletonReadError, VerifyError, WriteError,
+    RebuildError, RemoveError, ShareError, SkeletonReadError, VerifyError, WriteError,
 };
 pub use home::HomeLock;
 pub use observer::{Observer, Progress, Stage, Warning};
@@ -40,6 +41,7 @@ pub use packs::{
     BadFile, Check, Collected, Fault, Moved, NetworkId, Origin, PackId, PackRecord, PackState, Removed, Verified,
 };
 pub use read::Withdrawn;
+pub use rebuild::{Left, Rebuilt};
 pub use room::Shortage;
 pub use share::{ShareSpec, SharedPack};
 pub use store::{Store, StoreOptions};

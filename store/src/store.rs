@@ -17,7 +17,7 @@ use crate::{
     backend::{Backend, SystemBackend},
     download::{self, Download, DownloadSpec},
     error::{
-        BeginError, GcError, IndexError, MoveError, OpenError, ReadLeafError, RemoveError, ShareError,
+        BeginError, GcError, IndexError, MoveError, OpenError, ReadLeafError, RebuildError, RemoveError, ShareError,
         SkeletonReadError, VerifyError,
     },
     home::HomeLock,
@@ -25,6 +25,7 @@ use crate::{
     observer::Observer,
     packs::{self, Check, Collected, Moved, NetworkId, PackId, PackRecord, Removed, Verified},
     read::{self, FileCache, Withdrawn},
+    rebuild::{self, Rebuilt},
     room::Room,
     share::{self, ShareSpec, SharedPack},
 };
@@ -242,6 +243,22 @@ impl Store {
         packs::recover(&inner)?;
         let closer = Arc::new(Closer(inner.clone()));
         Ok(Self { inner, closer })
+    }
+
+    /// Makes the index of a home anew from its plain files and the packs' own, for when it is lost or damaged; the old one is put aside.
+    ///
+    /// # Errors
+    /// See [`RebuildError`]; it can be run again.
+    pub fn rebuild(
+        lock: HomeLock,
+        options: StoreOptions,
+        observer: &dyn Observer,
+    ) -> Result<(Self, Rebuilt), RebuildError> {
+        rebuild::rebuild(lock, options, observer)
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
     }
 
     /// The home.

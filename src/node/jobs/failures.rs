@@ -2,7 +2,8 @@
 
 use modswarm_protocol::format::SkeletonError;
 use modswarm_store::{
-    BeginError, FinishError, IndexError, OpenError, RemoveError, ShareError, Shortage, SkeletonReadError, WriteError,
+    BeginError, FinishError, IndexError, OpenError, RebuildError, RemoveError, ShareError, Shortage, SkeletonReadError,
+    WriteError,
 };
 
 use super::causes;
@@ -44,7 +45,7 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
         IndexError::Corrupt => Failure::new(
             FailureKind::Failed,
             "the index of this home (its file index.sqlite) is damaged",
-            "end all modswarm processes and run this again: it says what to do",
+            "end all modswarm processes and run `modswarm store rebuild`: it makes a new one from your packs' files",
         ),
         IndexError::ReadOnly => Failure::new(
             FailureKind::Failed,
@@ -64,9 +65,7 @@ pub(in crate::node) fn open_failure(error: OpenError, home: &std::path::Path) ->
         OpenError::Index(IndexError::Corrupt) => Failure::new(
             FailureKind::Failed,
             format!("the index {} is damaged", home.join("index.sqlite").display()),
-            "move it away, with the files beside it whose names begin with its own, and run this again: a new index is made; then \
-             share your folders again, and get your packs again into the folders where they are: what is there is checked and \
-             not fetched again",
+            "run `modswarm store rebuild`: it makes a new one from your packs' files, and puts this one aside",
         ),
         OpenError::Index(error) => index_failure(error),
         other => Failure::new(
@@ -74,6 +73,16 @@ pub(in crate::node) fn open_failure(error: OpenError, home: &std::path::Path) ->
             causes(&other),
             "close other programs and try again",
         ),
+    }
+}
+
+/// Why there is no new index, for programs that rebuild one.
+pub fn rebuild_failure(error: RebuildError, home: &std::path::Path) -> Failure {
+    match error {
+        RebuildError::Open(error) => open_failure(error, home),
+        RebuildError::Index(error) => index_failure(error),
+        RebuildError::Cancelled => interrupted(),
+        other => Failure::new(FailureKind::Failed, causes(&other), "mend it and run this again"),
     }
 }
 

@@ -19,6 +19,7 @@ use libp2p::{Multiaddr, PeerId};
 use modswarm_protocol::format::{Skeleton, Target};
 use tokio::sync::{mpsc, oneshot};
 
+pub use failures::rebuild_failure;
 pub(super) use failures::{index_failure, open_failure, remove_failure, task_failure};
 pub(super) use get::run as get;
 pub(super) use list::run as list;

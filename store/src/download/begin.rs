@@ -79,7 +79,7 @@ pub(crate) fn begin(
 ) -> Result<Arc<State>, BeginError> {
     let meter = Meter::new(observer);
     let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (content, manifest) = load(inner, spec)?;
+    let (content, manifest, sig) = load(inner, spec)?;
     // What a dropped download of the same place has written is to be in the rows that are read next.
     let _ = inner.index.writer.flush();
     let known = look_up(inner, spec)?;
@@ -140,8 +140,14 @@ pub(crate) fn begin(
         used: crate::packs::now_secs(),
     };
     if let (Some(pack), Some((_, bytes))) = (&spec.pack, &manifest) {
-        let plain = inner.lock.pack_dir(pack).join("pack.json");
-        crate::home::write_plain(&*inner.backend, &plain, bytes).map_err(make(&plain))?;
+        let dir = inner.lock.pack_dir(pack);
+        // The signature first: with pack.json there, nobody looks for it again.
+        for (name, bytes) in [("pack.sig", sig.as_deref()), ("pack.json", Some(bytes.as_slice()))] {
+            if let Some(bytes) = bytes {
+                let plain = dir.join(name);
+                crate::home::write_plain(&*inner.backend, &plain, bytes).map_err(make(&plain))?;
+            }
+        }
     }
     let selection: Option<Vec<u8>> = (!whole_content).then(|| {
         let set = selected.iter().by_vals().collect();
@@ -173,24 +179,29 @@ pub(crate) fn begin(
     Ok(state)
 }
 
-type Loaded = (Arc<Content>, Option<(Manifest, Vec<u8>)>);
+/// The content, pack.json parsed and as it stands, and pack.sig if it is not in the home yet.
+type Loaded = (Arc<Content>, Option<(Manifest, Vec<u8>)>, Option<Vec<u8>>);
 
 /// The content, and pack.json where the nodes of the pack are here.
 fn load(inner: &Inner, spec: &DownloadSpec) -> Result<Loaded, BeginError> {
+    let mut sig = None;
     let manifest = match &spec.pack {
         Some(pack) => match inner.lock.read_manifest(&*inner.backend, pack) {
             Some(manifest) => Some(manifest),
             None => inner
                 .skeleton(pack, None)?
                 .and_then(|skeleton| skeleton.pack)
-                .map(|head| (head.manifest, head.manifest_bytes.to_vec())),
+                .map(|head| {
+                    sig = head.sig.map(|(_, bytes)| bytes.to_vec());
+                    (head.manifest, head.manifest_bytes.to_vec())
+                }),
         },
         None => None,
     };
     let content = inner
         .content_named(&spec.content, Some(&spec.name))?
         .ok_or(BeginError::UnknownContent(spec.content))?;
-    Ok((content, manifest))
+    Ok((content, manifest, sig))
 }
 
 /// `path` without symlinks and `..`, as far as it exists.

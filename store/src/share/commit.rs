@@ -40,6 +40,9 @@ pub(super) struct Commit {
     pub(super) built: BuiltContent,
     pub(super) pack_blocks: Vec<(Cid, Bytes)>,
     pub(super) manifest_bytes: Vec<u8>,
+    pub(super) origin: Origin,
+    /// In seconds since 1970; now if it is none.
+    pub(super) created: Option<u64>,
 }
 
 /// A file to insert, with `(prefix, offset, len)` of its leaves.
@@ -66,6 +69,8 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         built,
         pack_blocks,
         manifest_bytes,
+        origin,
+        created,
     } = job;
     let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
     put_nodes(inner, built.nodes)?;
@@ -96,7 +101,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         name: shared.manifest.name.as_str().to_owned(),
         network,
         path: scan.shared.clone(),
-        origin: Origin::Shared,
+        origin,
         state: PackState::Whole,
         files: shared.files,
         bytes: shared.bytes,
@@ -105,7 +110,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         piece_bytes: map.bytes(),
         piece_bytes_here: map.bytes(),
         partial: false,
-        created: crate::packs::now_secs(),
+        created: created.unwrap_or_else(crate::packs::now_secs),
         pinned: false,
         used: crate::packs::now_secs(),
     };

@@ -29,7 +29,7 @@ use crate::{
     fs,
     index::rows::{self, FileRow, PackRow},
     observer::{Meter, Observer, Stage},
-    packs::{NetworkId, PackId, PackState},
+    packs::{NetworkId, Origin, PackId, PackState},
     store::Inner,
 };
 
@@ -147,8 +147,88 @@ pub(crate) fn share(inner: &Inner, spec: &ShareSpec, observer: &dyn Observer) ->
         built,
         pack_blocks: pack.blocks,
         manifest_bytes,
+        origin: Origin::Shared,
+        created: None,
     };
     commit::commit(inner, job, &meter)
+}
+
+/// A pack that stood at a path once, as the home's plain files have it.
+pub(crate) struct Restore {
+    pub(crate) pack: Cid,
+    pub(crate) content: Cid,
+    pub(crate) manifest: Manifest,
+    pub(crate) manifest_bytes: Vec<u8>,
+    pub(crate) sig: Option<Vec<u8>>,
+    pub(crate) network: NetworkId,
+    pub(crate) origin: Origin,
+    pub(crate) created: u64,
+}
+
+/// Makes the record of a pack anew, if its files at `path` are still what they were. Durable.
+pub(crate) fn restore(
+    inner: &Inner,
+    path: &std::path::Path,
+    known: Restore,
+    observer: &dyn Observer,
+) -> Result<Option<SharedPack>, ShareError> {
+    let meter = Meter::new(observer);
+    meter.stage(Stage::Scanning, 0, 0);
+    let scan = scan(path, &meter)?;
+    meter.report();
+    let recipe = Recipe {
+        hash: known.content.hash(),
+        profile: known.manifest.chunker.unwrap_or_default(),
+    };
+    let before = Before {
+        pack: None,
+        manifest: None,
+        recipe,
+        files: files_below(inner, &scan)?,
+    };
+    let found = look_and_read(inner, &scan, &before, &meter)?;
+    meter.report();
+    let (built, files) = build(inner, &scan, &before, found)?;
+    let pack = build_pack(&built, &known.manifest_bytes, known.sig.as_deref());
+    if built.cid != known.content || pack.cid != known.pack {
+        return Ok(None);
+    }
+    meter.stage(Stage::Indexing, 0, scan.files.len() as u64);
+    let shared = SharedPack {
+        id: PackId(0),
+        pack: pack.cid,
+        content: built.cid,
+        files: scan.files.len() as u64,
+        bytes: scan.files.iter().map(|file| file.identity.size).sum(),
+        blocks: u64::from(built.content.map().len()),
+        manifest: known.manifest,
+        bytes_hashed: meter.bytes_hashed(),
+    };
+    let job = commit::Commit {
+        shared,
+        network: known.network,
+        scan,
+        files,
+        profile: recipe.profile.to_string(),
+        built,
+        pack_blocks: pack.blocks,
+        manifest_bytes: known.manifest_bytes,
+        origin: known.origin,
+        created: Some(known.created),
+    };
+    commit::commit(inner, job, &meter).map(Some)
+}
+
+/// What the index has in the scan's root, by place.
+fn files_below(inner: &Inner, scan: &Scan) -> Result<HashMap<Vec<u8>, FileRow>, IndexError> {
+    let conn = inner.index.reader()?;
+    Ok(match rows::find_root(&conn, fs::path_bytes(&scan.root))? {
+        Some(root) => rows::files_of_root(&conn, root)?
+            .into_iter()
+            .map(|row| (row.path.clone(), row))
+            .collect(),
+        None => HashMap::new(),
+    })
 }
 
 /// What the home knew of the path before.
@@ -181,13 +261,8 @@ impl Before {
                 .or_else(|| manifest.as_ref()?.0.chunker)
                 .unwrap_or_default(),
         };
-        let files = match rows::find_root(&conn, fs::path_bytes(&scan.root))? {
-            Some(root) => rows::files_of_root(&conn, root)?
-                .into_iter()
-                .map(|row| (row.path.clone(), row))
-                .collect(),
-            None => HashMap::new(),
-        };
+        drop(conn);
+        let files = files_below(inner, scan)?;
         Ok(Self {
             pack,
             manifest,
