@@ -4,15 +4,16 @@
 //! because the same files give the same content CID only when they are cut alike.
 //!
 //! Sources: Xia et al., *The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems* (IEEE TPDS 2020),
-//! as the `fastcdc` crate implements it. The tests pin its cut points.
+//! as the `fastcdc` crate implements it; `gear` searches faster for the same cut points. The tests pin them.
 
 use std::{fmt, str::FromStr};
 
-use fastcdc::v2020::{Normalization, cut, select_masks};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::MAX_BLOCK_LEN;
+
+mod gear;
 
 /// How files are cut into leaves. Displayed and parsed as `fastcdc2020-65536` or `fixed-1048576`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -81,21 +82,7 @@ impl ChunkerProfile {
         let data = &data[..data.len().min(self.max_len())];
         match *self {
             Self::Fixed { .. } => data.len(),
-            Self::FastCdc2020 { average } => {
-                let average = average as usize;
-                let (strict, relaxed) = select_masks(average, Normalization::Level1);
-                cut(
-                    data,
-                    average / 4,
-                    average,
-                    average * 4,
-                    strict,
-                    relaxed,
-                    strict << 1,
-                    relaxed << 1,
-                )
-                .1
-            }
+            Self::FastCdc2020 { average } => gear::next_cut(data, average as usize),
         }
     }
 
