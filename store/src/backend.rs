@@ -163,6 +163,11 @@ pub trait BackendFile: Debug + Send + Sync {
 
     /// Says that it will be read once from start to end.
     fn advise_sequential(&self) {}
+
+    /// Says that `len` bytes from `offset` will be read soon; either may lie beyond the end. Does not wait for them.
+    fn read_ahead(&self, offset: u64, len: u64) {
+        let _ = (offset, len);
+    }
 }
 
 /// An open folder. Names are looked up in it without following symlinks.

@@ -136,6 +136,10 @@ impl BackendFile for SystemFile {
     fn advise_sequential(&self) {
         sys::advise_sequential(&self.0);
     }
+
+    fn read_ahead(&self, offset: u64, len: u64) {
+        sys::read_ahead(&self.0, offset, len);
+    }
 }
 
 impl BackendDir for SystemDir {

@@ -91,6 +91,19 @@ pub(crate) fn advise_sequential(file: &File) {
     let _ = file;
 }
 
+/// Says that `len` bytes from `offset` will be read soon.
+pub(crate) fn read_ahead(file: &File, offset: u64, len: u64) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::fs::fadvise(
+        file,
+        offset,
+        std::num::NonZeroU64::new(len),
+        rustix::fs::Advice::WillNeed,
+    );
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, offset, len);
+}
+
 /// From here on, syncing a whole file system is cheaper than every file for itself.
 #[cfg(target_os = "linux")]
 const SYNC_ALL_MIN: usize = 32;

@@ -110,6 +110,9 @@ pub(crate) fn write_all_at(file: &File, mut buf: &[u8], mut offset: u64) -> io::
 /// Says that a file will be read once from start to end.
 pub(crate) fn advise_sequential(_file: &File) {}
 
+/// Says that `len` bytes from `offset` will be read soon. Windows has no call for it; it reads sequential files ahead by itself.
+pub(crate) fn read_ahead(_file: &File, _offset: u64, _len: u64) {}
+
 /// Makes the bytes of the files `names` in `dir` durable.
 pub(crate) fn sync_files(dir: &Dir, names: &[String]) -> io::Result<()> {
     for name in names {

@@ -1,11 +1,12 @@
 //! How a folder becomes a pack, in place.
 //!
-//! `scan` looks at names and identities; `hash` reads what the index does not vouch for; this file decides what is known, builds
+//! `scan` looks at names and identities; `hash` reads what the index does not vouch for (`segments`: with all cores on one file); this file decides what is known, builds
 //! the nodes, and says it all to `commit`, which writes the index. Nothing is copied, and nothing in the folder is touched.
 
 mod commit;
 mod hash;
 mod scan;
+mod segments;
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use rayon::prelude::*;
 
 pub(crate) use self::commit::{PLACES_MAX, Supersede, apply_superseded, surviving};
 use self::{
-    hash::{Hashed, Recipe, hash_file},
+    hash::{Buffers, Hashed, Hasher, LARGE_MIN, Recipe},
     scan::{Found, Scan, scan},
 };
 use crate::{
@@ -329,9 +330,15 @@ fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>)
     let bytes = scan.files.iter().map(|file| file.identity.size).sum();
     meter.stage(Stage::Hashing, bytes, scan.files.len() as u64);
     let profile = before.recipe.profile.to_string();
-    // Large files first, so that no core is left with one at the end.
-    let mut order: Vec<usize> = (0..scan.files.len()).collect();
-    order.sort_by_key(|&at| std::cmp::Reverse(scan.files[at].identity.size));
+    // Large files have all workers one after another, so that the memory of one bounds that of many; the small ones share them.
+    let (large, small): (Vec<usize>, Vec<usize>) =
+        (0..scan.files.len()).partition(|&at| scan.files[at].identity.size >= LARGE_MIN);
+    let hasher = Hasher {
+        backend: &*inner.backend,
+        recipe: before.recipe,
+        meter,
+        buffers: Buffers::default(),
+    };
     let look = |at: usize| -> Result<(usize, Known), ShareError> {
         if meter.cancelled() {
             return Err(ShareError::Cancelled);
@@ -347,12 +354,7 @@ fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>)
                 drop(conn);
                 match elsewhere {
                     Some(row) => Known::Elsewhere(row),
-                    None => Known::Read(hash_file(
-                        &*inner.backend,
-                        &scan.root.join(&found.place),
-                        before.recipe,
-                        meter,
-                    )?),
+                    None => Known::Read(hasher.hash_file(&scan.root.join(&found.place))?),
                 }
             }
         };
@@ -362,9 +364,12 @@ fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>)
         meter.add_file();
         Ok((at, known))
     };
-    let mut known: Vec<(usize, Known)> = inner
-        .pool
-        .install(|| order.into_par_iter().map(look).collect::<Result<_, _>>())?;
+    let mut known: Vec<(usize, Known)> = inner.pool.install(|| {
+        let mut known = large.into_iter().map(look).collect::<Result<Vec<_>, _>>()?;
+        let small: Vec<_> = small.into_par_iter().map(look).collect::<Result<_, _>>()?;
+        known.extend(small);
+        Ok::<_, ShareError>(known)
+    })?;
     known.sort_unstable_by_key(|(at, _)| *at);
     Ok(known.into_iter().map(|(_, known)| known).collect())
 }
