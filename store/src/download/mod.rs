@@ -10,6 +10,7 @@
 mod begin;
 mod commit;
 mod finish;
+mod former;
 mod inspect;
 mod layout;
 mod local;
@@ -27,6 +28,7 @@ use modswarm_protocol::{
 
 pub(crate) use self::{
     begin::{begin, resume},
+    former::recover,
     state::State,
 };
 use crate::{

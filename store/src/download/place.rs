@@ -63,7 +63,7 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     }
     let backend = &state.inner.backend;
     let root = backend
-        .create_dirs(&state.destination)
+        .create_dirs_durably(&state.destination)
         .and_then(|()| backend.open_dir(&state.destination));
     let root = match root {
         Ok(root) => root,
@@ -173,7 +173,8 @@ fn place_file(
             if swapped {
                 // What came out is looked at again: it may have been replaced since the first look, and then goes back.
                 match state.stage_dir.entry(&staged).map_err(io)? {
-                    Some(out) if expected(&out) => state.stage_dir.remove_file(&staged).map_err(io)?,
+                    // If it cannot be deleted now, it goes with the staging folder.
+                    Some(out) if expected(&out) => drop(state.stage_dir.remove_file(&staged)),
                     _ => {
                         dir.rename_from(&*state.stage_dir, &staged, name, Onto::Exchange)
                             .map_err(io)?;

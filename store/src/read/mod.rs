@@ -177,6 +177,7 @@ fn drop_place(inner: &Inner, cid: &Cid, spot: &Spot) -> Result<(), IndexError> {
     };
     let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
         rows::delete_leaf(tx, &row)?;
+        rows::doubt_file(tx, row.file)?;
         if rows::is_anywhere(tx, row.prefix, row.len)? {
             return Ok(Vec::new());
         }
@@ -184,6 +185,36 @@ fn drop_place(inner: &Inner, cid: &Cid, spot: &Spot) -> Result<(), IndexError> {
             rows::change_have(tx, *id, &[], &[(*piece, row.len)])?;
         }
         Ok(contents)
+    })?;
+    for (_, content, pieces, piece) in lost {
+        inner.withdraw(content, pieces, [piece]);
+    }
+    Ok(())
+}
+
+/// Withdraws a leaf that no place holds, of contents that are in use and say that it is here: its file may have been replaced by another version's.
+pub(crate) fn disclaim(inner: &Inner, cid: &Cid) -> Result<(), IndexError> {
+    let claimed: Vec<_> = holders(inner, cid, 0)?;
+    let mut lost = Vec::new();
+    for (id, content, pieces, piece) in claimed {
+        let row = rows::pack(&*inner.index.reader()?, id)?;
+        let claims = row.is_some_and(|row| rows::has_bit(row.have.as_deref(), piece));
+        if claims && inner.open_download(id).is_none() {
+            lost.push((id, content, pieces, piece));
+        }
+    }
+    let Some(len) = lost.iter().find_map(|(_, content, _, piece)| {
+        let content = inner.cached_content(content)?;
+        let index = content.map().index(*piece)?;
+        Some(content.map().leaf(index).len)
+    }) else {
+        return Ok(());
+    };
+    let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+        for (id, _, _, piece) in &lost {
+            rows::change_have(tx, *id, &[], &[(*piece, len)])?;
+        }
+        Ok(lost)
     })?;
     for (_, content, pieces, piece) in lost {
         inner.withdraw(content, pieces, [piece]);
