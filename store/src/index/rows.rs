@@ -180,14 +180,24 @@ pub(crate) fn files_by_identity(conn: &Connection, identity: &Identity) -> Resul
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// All files in place under `root`.
-pub(crate) fn files_of_root(conn: &Connection, root: i64) -> Result<Vec<FileRow>> {
+/// Goes through all files in place under `root`.
+pub(crate) fn each_file_of_root(conn: &Connection, root: i64, mut each: impl FnMut(FileRow)) -> Result<()> {
     let mut statement = conn.prepare_cached(&format!(
         "SELECT {} FROM files f WHERE f.root = ?1 AND f.stage IS NULL",
         FileRow::COLUMNS
     ))?;
-    let rows = statement.query_map([root], FileRow::read)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut rows = statement.query([root])?;
+    while let Some(row) = rows.next()? {
+        each(FileRow::read(row)?);
+    }
+    Ok(())
+}
+
+/// All files in place under `root`.
+pub(crate) fn files_of_root(conn: &Connection, root: i64) -> Result<Vec<FileRow>> {
+    let mut files = Vec::new();
+    each_file_of_root(conn, root, |row| files.push(row))?;
+    Ok(files)
 }
 
 /// The files of a pack with their numbers in its content.
@@ -198,6 +208,19 @@ pub(crate) fn files_of_pack(conn: &Connection, pack: PackId) -> Result<Vec<(u32,
     ))?;
     let rows = statement.query_map([pack.0], |row| Ok((row.get(12)?, FileRow::read(row)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether the files of `pack` are `files`, in this order.
+pub(crate) fn has_files(conn: &Connection, pack: PackId, files: &[i64]) -> Result<bool> {
+    let mut statement = conn.prepare_cached("SELECT number, file FROM pack_files WHERE pack = ?1 ORDER BY number")?;
+    let mut rows = statement.query([pack.0])?;
+    for (at, file) in files.iter().enumerate() {
+        match rows.next()? {
+            Some(row) if row.get::<_, i64>(0)? == at as i64 && row.get::<_, i64>(1)? == *file => {}
+            _ => return Ok(false),
+        }
+    }
+    Ok(rows.next()?.is_none())
 }
 
 pub(crate) fn insert_pack_file(conn: &Connection, pack: PackId, number: u32, file: i64) -> Result<()> {

@@ -370,10 +370,12 @@ fn put_pack(
             },
         )?,
     };
-    tx.execute("DELETE FROM pack_files WHERE pack = ?1", [id.0])
-        .map_err(IndexError::from)?;
-    for (number, file) in files.iter().enumerate() {
-        rows::insert_pack_file(tx, id, number as u32, *file)?;
+    if !rows::has_files(tx, id, files)? {
+        tx.execute("DELETE FROM pack_files WHERE pack = ?1", [id.0])
+            .map_err(IndexError::from)?;
+        for (number, file) in files.iter().enumerate() {
+            rows::insert_pack_file(tx, id, number as u32, *file)?;
+        }
     }
     Ok(id)
 }

@@ -111,7 +111,8 @@ impl Hasher<'_> {
         let len = size as usize;
         let mut buf = self.buffers.take(len);
         let read = file.read_exact_at(&mut buf[..len], 0);
-        let mut leaves = Vec::new();
+        // Exact for the many files that are one leaf.
+        let mut leaves = Vec::with_capacity(len / self.recipe.profile.max_len() + 1);
         if read.is_ok() {
             // Each is hashed while it is in the processor's nearest cache.
             for leaf in self.recipe.profile.chunks(&buf[..len]) {

@@ -5,17 +5,17 @@
 
 mod commit;
 mod hash;
+mod known;
 mod scan;
 mod segments;
 
 use std::{
-    collections::HashMap,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use modswarm_protocol::{
-    Cid, Codec, HashKind,
+    Cid, HashKind,
     format::{BuiltContent, ChunkerProfile, ContentBuilder, Leaf, Manifest, Name, build_pack},
 };
 use rayon::prelude::*;
@@ -23,12 +23,13 @@ use rayon::prelude::*;
 pub(crate) use self::commit::{PLACES_MAX, Supersede, apply_superseded, surviving};
 use self::{
     hash::{Buffers, Hashed, Hasher, LARGE_MIN, Recipe},
-    scan::{Found, Scan, scan},
+    known::{KnownRow, leaves_of, rows_of, same_recipe},
+    scan::{Scan, scan},
 };
 use crate::{
-    error::{IndexError, ShareError, SkeletonReadError},
+    error::ShareError,
     fs,
-    index::rows::{self, FileRow, PackRow},
+    index::rows::{self, PackRow},
     observer::{Meter, Observer, Stage},
     packs::{NetworkId, Origin, PackId, PackState},
     store::Inner,
@@ -106,10 +107,10 @@ pub struct SharedPack {
 /// What is known of a file after looking at it, and reading it where needed.
 #[derive(Debug)]
 enum Known {
-    /// The index vouches for it at this place.
-    Here(FileRow),
+    /// The row of this number vouches for it at this place; with its leaves.
+    Here(i64, Vec<Leaf>),
     /// The index vouches for it, at another place or in another root: a moved folder.
-    Elsewhere(FileRow),
+    Elsewhere(Hashed),
     /// It was read.
     Read(Hashed),
 }
@@ -117,7 +118,7 @@ enum Known {
 pub(crate) fn share(inner: &Inner, spec: &ShareSpec, observer: &dyn Observer) -> Result<SharedPack, ShareError> {
     let meter = Meter::new(observer);
     meter.stage(Stage::Scanning, 0, 0);
-    let scan = scan(&spec.path, &meter)?;
+    let scan = scan(&spec.path, &inner.pool, &meter)?;
     meter.report();
 
     let before = Before::look(inner, spec, &scan)?;
@@ -125,7 +126,7 @@ pub(crate) fn share(inner: &Inner, spec: &ShareSpec, observer: &dyn Observer) ->
     meter.report();
 
     meter.stage(Stage::Indexing, 0, scan.files.len() as u64);
-    let (built, files) = build(inner, &scan, &before, known)?;
+    let (built, files) = build(&scan, &before, known)?;
     let (manifest, manifest_bytes) = before.manifest(spec, &scan, &built)?;
     let pack = build_pack(&built, &manifest_bytes, None);
     let bytes_hashed = meter.bytes_hashed();
@@ -175,7 +176,7 @@ pub(crate) fn restore(
 ) -> Result<Option<SharedPack>, ShareError> {
     let meter = Meter::new(observer);
     meter.stage(Stage::Scanning, 0, 0);
-    let scan = scan(path, &meter)?;
+    let scan = scan(path, &inner.pool, &meter)?;
     meter.report();
     let recipe = Recipe {
         hash: known.content.hash(),
@@ -185,11 +186,11 @@ pub(crate) fn restore(
         pack: None,
         manifest: None,
         recipe,
-        files: files_below(inner, &scan)?,
+        files: rows_of(inner, &scan, recipe)?,
     };
     let found = look_and_read(inner, &scan, &before, &meter)?;
     meter.report();
-    let (built, files) = build(inner, &scan, &before, found)?;
+    let (built, files) = build(&scan, &before, found)?;
     let pack = build_pack(&built, &known.manifest_bytes, known.sig.as_deref());
     if built.cid != known.content || pack.cid != known.pack {
         return Ok(None);
@@ -220,26 +221,14 @@ pub(crate) fn restore(
     commit::commit(inner, job, &meter).map(Some)
 }
 
-/// What the index has in the scan's root, by place.
-fn files_below(inner: &Inner, scan: &Scan) -> Result<HashMap<Vec<u8>, FileRow>, IndexError> {
-    let conn = inner.index.reader()?;
-    Ok(match rows::find_root(&conn, fs::path_bytes(&scan.root))? {
-        Some(root) => rows::files_of_root(&conn, root)?
-            .into_iter()
-            .map(|row| (row.path.clone(), row))
-            .collect(),
-        None => HashMap::new(),
-    })
-}
-
 /// What the home knew of the path before.
 struct Before {
     /// The pack that stands there.
     pack: Option<PackRow>,
     manifest: Option<(Manifest, Vec<u8>)>,
     recipe: Recipe,
-    /// Files of the same root, by their place.
-    files: HashMap<Vec<u8>, FileRow>,
+    /// What stood at the places of the scan's files, in their order.
+    files: Vec<Option<KnownRow>>,
 }
 
 impl Before {
@@ -263,23 +252,13 @@ impl Before {
                 .unwrap_or_default(),
         };
         drop(conn);
-        let files = files_below(inner, scan)?;
+        let files = rows_of(inner, scan, recipe)?;
         Ok(Self {
             pack,
             manifest,
             recipe,
             files,
         })
-    }
-
-    /// The row at the place of `found`, if what it says was made by the same recipe.
-    fn at(&self, found: &Found, profile: &str) -> Option<&FileRow> {
-        let row = self.files.get(fs::path_bytes(&found.place))?;
-        self.usable(row, profile).then_some(row)
-    }
-
-    fn usable(&self, row: &FileRow, profile: &str) -> bool {
-        row.cid.hash() == self.recipe.hash && row.profile.as_deref() == Some(profile)
     }
 
     /// pack.json: the stored bytes if nothing that it says has changed, otherwise new ones that name the former pack.
@@ -344,16 +323,22 @@ fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>)
             return Err(ShareError::Cancelled);
         }
         let found = &scan.files[at];
-        let known = match before.at(found, &profile) {
-            Some(row) if row.vouches_for(&found.identity) => Known::Here(row.clone()),
+        let known = match &before.files[at] {
+            Some(row) if row.vouches_for(&found.identity) => {
+                Known::Here(row.id, leaves_of(inner, &row.cid, found.identity.size)?)
+            }
             _ => {
                 let conn = inner.index.reader()?;
                 let elsewhere = rows::files_by_identity(&conn, &found.identity)?
                     .into_iter()
-                    .find(|row| before.usable(row, &profile) && row.vouches_for(&found.identity));
+                    .find(|row| same_recipe(row, before.recipe, &profile) && row.vouches_for(&found.identity));
                 drop(conn);
                 match elsewhere {
-                    Some(row) => Known::Elsewhere(row),
+                    Some(row) => Known::Elsewhere(Hashed {
+                        identity: row.identity,
+                        seen: row.seen,
+                        leaves: leaves_of(inner, &row.cid, row.identity.size)?,
+                    }),
                     None => Known::Read(hasher.hash_file(&scan.root.join(&found.place))?),
                 }
             }
@@ -390,80 +375,37 @@ enum FileChange {
     },
 }
 
-fn build(
-    inner: &Inner,
-    scan: &Scan,
-    before: &Before,
-    known: Vec<Known>,
-) -> Result<(BuiltContent, Vec<FileChange>), ShareError> {
-    let profile = before.recipe.profile.to_string();
+fn build(scan: &Scan, before: &Before, known: Vec<Known>) -> Result<(BuiltContent, Vec<FileChange>), ShareError> {
     let mut builder = ContentBuilder::new(before.recipe.hash);
     for dir in &scan.dirs {
         builder.add_dir(dir.clone())?;
     }
     let mut changes = Vec::with_capacity(known.len());
-    for (found, known) in scan.files.iter().zip(known) {
+    for ((found, known), old) in scan.files.iter().zip(known).zip(&before.files) {
         let path = found.path.clone();
-        let old = before.files.get(fs::path_bytes(&found.place));
+        let instead_of = old.map(|row| row.id);
         changes.push(match known {
-            Known::Here(row) => {
-                builder.add_file(path, leaves_of(inner, &row)?)?;
-                FileChange::Keep(row.id)
+            Known::Here(row, leaves) => {
+                builder.add_file(path, leaves)?;
+                FileChange::Keep(row)
             }
-            Known::Elsewhere(row) => {
-                let leaves = leaves_of(inner, &row)?;
-                let cid = builder.add_file(path, leaves.iter().copied())?;
-                FileChange::New {
-                    hashed: Hashed {
-                        identity: row.identity,
-                        seen: row.seen,
-                        leaves,
-                    },
-                    cid,
-                    instead_of: old.map(|row| row.id),
-                }
-            }
+            Known::Elsewhere(hashed) => FileChange::New {
+                cid: builder.add_file(path, hashed.leaves.iter().copied())?,
+                hashed,
+                instead_of,
+            },
             Known::Read(hashed) => {
                 let cid = builder.add_file(path, hashed.leaves.iter().copied())?;
-                match before.at(found, &profile) {
-                    Some(row) if row.cid == cid => FileChange::Refresh(row.id, cid, hashed),
+                match old {
+                    Some(row) if row.same_recipe && row.cid == cid => FileChange::Refresh(row.id, cid, hashed),
                     _ => FileChange::New {
                         hashed,
                         cid,
-                        instead_of: old.map(|row| row.id),
+                        instead_of,
                     },
                 }
             }
         });
     }
     Ok((builder.finish()?, changes))
-}
-
-/// The leaves of a file that the index vouches for, remembered in its nodes.
-fn leaves_of(inner: &Inner, row: &FileRow) -> Result<Vec<Leaf>, ShareError> {
-    let size = row.identity.size;
-    if size == 0 {
-        return Ok(Vec::new());
-    }
-    if row.cid.codec() == Codec::Raw {
-        return Ok(vec![Leaf {
-            cid: row.cid,
-            len: size as u32,
-        }]);
-    }
-    let damaged = || IndexError::Other(format!("the nodes of file {} are missing or damaged", row.cid));
-    let skeleton = inner.skeleton(&row.cid, None).map_err(|e| match e {
-        SkeletonReadError::Index(e) => e,
-        SkeletonReadError::Skeleton(_) => damaged(),
-    })?;
-    let content = skeleton.ok_or_else(damaged)?.content;
-    Ok(content
-        .files()
-        .iter()
-        .flat_map(|file| content.parts(file))
-        .filter_map(|part| match part {
-            modswarm_protocol::format::Part::Piece(index) => Some(content.map().leaf(index)),
-            modswarm_protocol::format::Part::Node { .. } => None,
-        })
-        .collect())
 }

@@ -1,13 +1,18 @@
 //! What is in a folder: names checked, identities taken, nothing read.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::OsStr,
+    hash::{BuildHasher as _, RandomState},
     path::{Path, PathBuf},
 };
 
 use ignore::WalkBuilder;
-use modswarm_protocol::format::{Name, PackPath, path::case_key};
+use modswarm_protocol::format::{
+    Name, PackPath,
+    path::{case_key, portability_issue},
+};
+use rayon::prelude::*;
 
 use crate::{
     backend::Identity,
@@ -42,7 +47,8 @@ pub(crate) struct Scan {
     pub(crate) dirs: Vec<PackPath>,
 }
 
-pub(crate) fn scan(path: &Path, meter: &Meter<'_>) -> Result<Scan, ShareError> {
+/// Looks at `path`; metadata are taken by the threads of `pool`.
+pub(crate) fn scan(path: &Path, pool: &rayon::ThreadPool, meter: &Meter<'_>) -> Result<Scan, ShareError> {
     let io = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::NotFound => ShareError::NotFound(path.to_owned()),
         _ => ShareError::Io {
@@ -53,7 +59,7 @@ pub(crate) fn scan(path: &Path, meter: &Meter<'_>) -> Result<Scan, ShareError> {
     let shared = path.canonicalize().map_err(io)?;
     let metadata = std::fs::metadata(&shared).map_err(io)?;
     if metadata.is_dir() {
-        scan_folder(shared, meter)
+        scan_folder(shared, pool, meter)
     } else if metadata.is_file() {
         let name = shared
             .file_name()
@@ -88,7 +94,7 @@ fn is_litter(name: &OsStr, is_dir: bool) -> bool {
     LITTER.iter().any(|litter| name.eq_ignore_ascii_case(litter))
 }
 
-fn scan_folder(root: PathBuf, meter: &Meter<'_>) -> Result<Scan, ShareError> {
+fn scan_folder(root: PathBuf, pool: &rayon::ThreadPool, meter: &Meter<'_>) -> Result<Scan, ShareError> {
     let walk = WalkBuilder::new(&root)
         .standard_filters(false)
         .follow_links(false)
@@ -148,24 +154,43 @@ fn scan_folder(root: PathBuf, meter: &Meter<'_>) -> Result<Scan, ShareError> {
             above.push(Some(path.clone()));
             dirs.push((path, entry.into_path()));
         } else {
-            let metadata = entry.metadata().map_err(|e| walk_error(&root, e))?;
             let place = entry.path().strip_prefix(&root).unwrap_or(entry.path()).to_owned();
-            let identity = fs::identity_from(entry.path(), &metadata)
-                .map_err(|source| ShareError::Io { path: shown(), source })?;
-            files.push(Found { path, place, identity });
-            meter.add_file();
+            files.push((path, place));
         }
     }
     if !bad.is_empty() {
         return Err(ShareError::Names(bad));
     }
+    let files = pool.install(|| {
+        let look = |(path, place)| look(&root, path, place, meter);
+        files.into_par_iter().map(look).collect::<Result<Vec<_>, _>>()
+    })?;
     check_twins(&root, &files, &dirs, meter)?;
+    let paths = files.iter().map(|file| &file.path);
+    for path in paths.chain(dirs.iter().map(|(path, _)| path)) {
+        if let Some(issue) = portability_issue(path.file_name()) {
+            let path = path.clone();
+            meter.warn(Warning::Unportable { path, issue });
+        }
+    }
     Ok(Scan {
         shared: root.clone(),
         root,
         files,
         dirs: dirs.into_iter().map(|(path, _)| path).collect(),
     })
+}
+
+/// Takes the identity of a file: the one call that a known file costs.
+fn look(root: &Path, path: PackPath, place: PathBuf, meter: &Meter<'_>) -> Result<Found, ShareError> {
+    if meter.cancelled() {
+        return Err(ShareError::Cancelled);
+    }
+    let full = root.join(&place);
+    let identity = std::fs::symlink_metadata(&full).and_then(|metadata| fs::identity_from(&full, &metadata));
+    let identity = identity.map_err(|source| ShareError::Io { path: full, source })?;
+    meter.add_file();
+    Ok(Found { path, place, identity })
 }
 
 fn walk_error(root: &Path, e: ignore::Error) -> ShareError {
@@ -184,7 +209,7 @@ fn walk_error(root: &Path, e: ignore::Error) -> ShareError {
     }
 }
 
-/// Refuses names that NFC makes one; warns of names that some systems take for one or cannot create.
+/// Refuses names that NFC makes one; warns of names that some systems take for one.
 fn check_twins(
     root: &Path,
     files: &[Found],
@@ -195,34 +220,50 @@ fn check_twins(
         let files = files.iter().map(|file| (&file.path, file.place.as_path()));
         files.chain(dirs.iter().map(|(path, place)| (path, place.as_path())))
     };
+    // Most folders have no twins: numbers tell so, and only names whose numbers are the same are compared.
+    let hasher = RandomState::new();
+    let mut hashes: Vec<u64> = all().map(|(path, _)| hasher.hash_one(folded_name(path))).collect();
+    let by_place = hashes.clone();
+    hashes.sort_unstable();
+    let twins: HashSet<u64> = hashes
+        .windows(2)
+        .filter(|two| two[0] == two[1])
+        .map(|two| two[0])
+        .collect();
+    drop(hashes);
+    if twins.is_empty() {
+        return Ok(());
+    }
+    let all = || {
+        let marked = all().zip(&by_place).filter(|(_, hash)| twins.contains(hash));
+        marked.map(|(entry, _)| entry)
+    };
     let mut seen: HashMap<&PackPath, &Path> = HashMap::new();
-    let mut twins = Vec::new();
+    let mut refused = Vec::new();
     for (path, place) in all() {
         if let Some(other) = seen.insert(path, place) {
-            twins.push((root.join(other), root.join(place)));
+            refused.push((root.join(other), root.join(place)));
         }
     }
-    if !twins.is_empty() {
-        return Err(ShareError::Twins(twins));
+    if !refused.is_empty() {
+        return Err(ShareError::Twins(refused));
     }
     drop(seen);
     let mut folded: HashMap<String, &PackPath> = HashMap::new();
     for (path, _) in all() {
-        let text = path.as_str();
-        let key = if text.is_ascii() {
-            text.to_ascii_lowercase()
-        } else {
-            case_key(text)
-        };
-        if let Some(other) = folded.insert(key, path) {
+        if let Some(other) = folded.insert(folded_name(path), path) {
             meter.warn(Warning::CaseTwins(other.clone(), path.clone()));
-        }
-        if let Some(issue) = modswarm_protocol::format::path::portability_issue(path.file_name()) {
-            meter.warn(Warning::Unportable {
-                path: path.clone(),
-                issue,
-            });
         }
     }
     Ok(())
+}
+
+/// The same for paths that Windows and macOS take for one.
+fn folded_name(path: &PackPath) -> String {
+    let text = path.as_str();
+    if text.is_ascii() {
+        text.to_ascii_lowercase()
+    } else {
+        case_key(text)
+    }
 }
