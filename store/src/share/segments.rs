@@ -18,8 +18,8 @@ use crate::backend::BackendFile;
 
 /// Bytes of all buffers of one file together, beyond the first two.
 const BUFFER_BYTES_MAX: usize = 48 << 20;
-/// Buffers of one file a worker: one that it reads or hashes, one that waits.
-const BUFFERS_PER_WORKER: usize = 2;
+/// Buffers of one file a worker: one that it reads or hashes; the others bridge the time in which a worker before it is held up.
+const BUFFERS_PER_WORKER: usize = 4;
 
 /// A segment's bytes, and its cuts.
 struct Segment {
