@@ -4,6 +4,8 @@
 //! fetches real ones. Each pair is measured as a folder, as one uncompressed container (.pak-like), as one container whose assets are compressed each
 //! for itself in blocks of at most 128 KiB (.ucas-like), and as one zip. Costs: leaves of version 2 that version 1 has not, nodes of
 //! version 2 that version 1 has not, and an index entry for each distinct leaf of version 2.
+//!
+//! With `--write OUT V1 V2` nothing is measured: `OUT/<shape>/old` and `OUT/<shape>/new` get the files in every shape, for other tools.
 
 use std::{
     collections::HashMap,
@@ -46,6 +48,11 @@ impl Cost {
 
 fn main() -> Result<()> {
     let folders: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if let [flag, out, old, new] = &folders[..]
+        && flag.as_os_str() == "--write"
+    {
+        return write(out, old, new);
+    }
     if folders.is_empty() || !folders.len().is_multiple_of(2) {
         return Err("give pairs of folders: V1 V2 [V1 V2]…".into());
     }
@@ -93,6 +100,19 @@ fn main() -> Result<()> {
         .map(|(average, _)| average)
         .max();
     println!("\nWinner: {} KiB", winner.copied().unwrap_or_default() >> 10);
+    Ok(())
+}
+
+fn write(out: &Path, old: &Path, new: &Path) -> Result<()> {
+    for (version, files) in [("old", read_folder(old)?), ("new", read_folder(new)?)] {
+        for (shape, make) in SHAPES {
+            for (name, bytes) in make(&files)? {
+                let path = out.join(shape).join(version).join(name);
+                fs::create_dir_all(path.parent().unwrap_or(out))?;
+                fs::write(path, bytes)?;
+            }
+        }
+    }
     Ok(())
 }
 
