@@ -82,6 +82,12 @@ pub(crate) fn begin(
     let (content, manifest, sig) = load(inner, spec)?;
     // What a dropped download of the same place has written is to be in the rows that are read next.
     let _ = inner.index.writer.flush();
+    super::reconcile::write_down(
+        inner,
+        &resolve(&*inner.backend, &spec.destination)?,
+        &spec.content,
+        &meter,
+    )?;
     let known = look_up(inner, spec)?;
     let selected = select(spec, &content, &known);
     let numbers: Vec<usize> = selected.iter_ones().collect();

@@ -16,6 +16,7 @@ mod layout;
 mod local;
 mod place;
 mod put;
+mod reconcile;
 mod state;
 
 use std::{path::PathBuf, sync::Arc};

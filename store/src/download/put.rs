@@ -107,7 +107,7 @@ pub(super) fn put_rows(
 }
 
 /// `(prefix, offset, len)` of each distinct leaf of a file, where it occurs first.
-fn first_places(content: &Content, file: &modswarm_protocol::format::File) -> Vec<(i64, u64, u32)> {
+pub(super) fn first_places(content: &Content, file: &modswarm_protocol::format::File) -> Vec<(i64, u64, u32)> {
     let mut seen = std::collections::HashSet::new();
     content
         .spans(file)

@@ -190,6 +190,13 @@ pub(crate) fn files_of_root(conn: &Connection, root: i64) -> Result<Vec<FileRow>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The numbers of the files in place at `path` below `root`.
+pub(crate) fn files_at(conn: &Connection, root: i64, path: &[u8]) -> Result<Vec<i64>> {
+    let mut statement = conn.prepare_cached("SELECT id FROM files WHERE root = ?1 AND path = ?2 AND stage IS NULL")?;
+    let rows = statement.query_map(params![root, path], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The files of a pack with their numbers in its content.
 pub(crate) fn files_of_pack(conn: &Connection, pack: PackId) -> Result<Vec<(u32, FileRow)>> {
     let mut statement = conn.prepare_cached(&format!(
