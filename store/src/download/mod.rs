@@ -30,6 +30,7 @@ use modswarm_protocol::{
 pub(crate) use self::{
     begin::{begin, resume},
     former::recover,
+    reconcile::write_down,
     state::State,
 };
 use crate::{

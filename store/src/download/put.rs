@@ -41,13 +41,14 @@ pub(super) fn put_rows(
     known: &Known,
     record: &PackRecord,
     selection: Option<Vec<u8>>,
+    have: Vec<u8>,
     decided: Vec<Decided>,
     profile: Option<String>,
 ) -> Result<(PackId, Vec<Slot>), BeginError> {
     let row = PackRow {
         record: record.clone(),
         root: 0,
-        have: Some(Vec::new()),
+        have: Some(have),
         selection,
         stage: Some(fs::path_bytes(&known.stage).to_owned()),
         overwrite: spec.overwrite,

@@ -3,6 +3,8 @@
 //! The same download finds them by looking at its destination. Another one to the same folder would take them for the user's: so it first looks at what an
 //! unfinished one may have left, and writes down what it finds.
 
+use std::collections::HashMap;
+
 use modswarm_protocol::format::{Content, PackPath};
 
 use super::inspect::{Found, same_bytes};
@@ -26,15 +28,15 @@ struct Placed {
 }
 
 /// Looks for files that unfinished downloads to `destination`, other than that of `content`, have put there unwritten.
-pub(super) fn write_down(
+pub(crate) fn write_down(
     inner: &Inner,
     destination: &std::path::Path,
-    content: &modswarm_protocol::Cid,
+    content: Option<&modswarm_protocol::Cid>,
     meter: &Meter<'_>,
 ) -> Result<(), BeginError> {
     let others: Vec<PackRow> = rows::packs_at(&*inner.index.reader()?, fs::path_bytes(destination))?
         .into_iter()
-        .filter(|row| row.record.state == PackState::Downloading && row.record.content != *content)
+        .filter(|row| row.record.state == PackState::Downloading && Some(&row.record.content) != content)
         .filter(|row| inner.open_download(row.record.id).is_none())
         .collect();
     for row in others {
@@ -82,7 +84,10 @@ fn look(
 ) -> Result<Vec<Placed>, BeginError> {
     let conn = inner.index.reader()?;
     let files = rows::files_of_pack(&conn, row.record.id)?;
-    let known = rows::files_of_root(&conn, row.root)?;
+    let known: HashMap<Vec<u8>, Identity> = rows::files_of_root(&conn, row.root)?
+        .into_iter()
+        .map(|row| (row.path, row.identity))
+        .collect();
     drop(conn);
     let Ok(root) = inner.backend.open_dir(destination) else {
         return Ok(Vec::new());
@@ -98,8 +103,8 @@ fn look(
         };
         // What the index knows of the place is nobody's news.
         let is_known = known
-            .iter()
-            .any(|row| row.path == path.as_str().as_bytes() && row.identity.same_bytes(&now));
+            .get(path.as_str().as_bytes())
+            .is_some_and(|known| known.same_bytes(&now));
         if is_known || now.size != file.size {
             continue;
         }

@@ -405,12 +405,12 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
     Ok(PackId(conn.last_insert_rowid()))
 }
 
-/// Makes a record a download (again); its files are put anew, and what it has stays until the next commit.
+/// Makes a record a download (again); its files are put anew, and what it has is what they hold.
 pub(crate) fn renew_pack(conn: &Connection, id: PackId, row: &PackRow) -> Result<()> {
     let r = &row.record;
     conn.prepare_cached(
         "UPDATE packs SET pack = coalesce(?2, pack), name = ?3, network = ?4, state = ?5, files = ?6, bytes = ?7, selection = ?8, stage = ?9,
-            overwrite = ?10 WHERE id = ?1",
+            overwrite = ?10, have = ?11, pieces_here = ?12, piece_bytes_here = ?13 WHERE id = ?1",
     )?
     .execute(params![
         id.0,
@@ -422,7 +422,10 @@ pub(crate) fn renew_pack(conn: &Connection, id: PackId, row: &PackRow) -> Result
         r.bytes as i64,
         row.selection,
         row.stage,
-        row.overwrite
+        row.overwrite,
+        row.have,
+        r.pieces_here,
+        r.piece_bytes_here as i64
     ])?;
     Ok(())
 }
