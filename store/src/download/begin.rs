@@ -10,7 +10,7 @@ use std::{
 use bitvec::vec::BitVec;
 use modswarm_protocol::{
     Cid,
-    format::{Content, Manifest, Name, Part, path::case_key},
+    format::{Content, Manifest, Name, Part, PieceSet, path::case_key},
 };
 
 use super::{
@@ -82,6 +82,12 @@ pub(crate) fn begin(
     let (content, manifest, sig) = load(inner, spec)?;
     // What a dropped download of the same place has written is to be in the rows that are read next.
     let _ = inner.index.writer.flush();
+    super::reconcile::write_down(
+        inner,
+        &resolve(&*inner.backend, &spec.destination)?,
+        Some(&spec.content),
+        &meter,
+    )?;
     let known = look_up(inner, spec)?;
     let selected = select(spec, &content, &known);
     let numbers: Vec<usize> = selected.iter_ones().collect();
@@ -105,6 +111,8 @@ pub(crate) fn begin(
     let layout = Layout::new(&content, |number| selected[number]);
     let present = present(inner, &content, &layout, &known, &decided);
     check_room(inner, &content, &layout, &known, &decided, &present)?;
+    // What the index says of the record from now on must be true of the files that it names from now on: it may be all that is left of this moment.
+    let have = had(&content, &layout, &present);
 
     let make = |path: &Path| {
         let path = path.to_owned();
@@ -134,9 +142,14 @@ pub(crate) fn begin(
         files: numbers.len() as u64,
         bytes: numbers.iter().map(|&number| content.files()[number].size).sum(),
         pieces: content.map().len(),
-        pieces_here: 0,
+        pieces_here: have.count_ones() as u32,
         piece_bytes: content.map().bytes(),
-        piece_bytes_here: 0,
+        piece_bytes_here: content
+            .map()
+            .iter()
+            .filter(|(piece, _)| have[piece.as_usize()])
+            .map(|(_, leaf)| u64::from(leaf.len))
+            .sum(),
         partial: !whole_content,
         created: crate::packs::now_secs(),
         pinned: false,
@@ -156,7 +169,17 @@ pub(crate) fn begin(
         let set = selected.iter().by_vals().collect();
         rows::bits_to_bytes(&set)
     });
-    let (id, slots) = put_rows(inner, spec, &content, &known, &record, selection, decided, profile)?;
+    let (id, slots) = put_rows(
+        inner,
+        spec,
+        &content,
+        &known,
+        &record,
+        selection,
+        rows::bits_to_bytes(&have),
+        decided,
+        profile,
+    )?;
     let place = PlaceFile::new(id, &record, Place::Downloading);
     inner
         .lock
@@ -429,6 +452,17 @@ fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, dec
         }
     }
     present
+}
+
+/// The pieces that are in all their places.
+pub(super) fn had(content: &Content, layout: &Layout, present: &BitVec) -> PieceSet {
+    let mut have = content.map().none();
+    for (piece, _) in content.map().iter() {
+        let mut places = layout.places(piece);
+        let all = places.len() > 0 && places.all(|place| present[place.number as usize]);
+        have.set(piece.as_usize(), all);
+    }
+    have
 }
 
 /// Refuses what does not fit. Bytes of staged files that take room already are not needed again.

@@ -16,6 +16,7 @@ mod layout;
 mod local;
 mod place;
 mod put;
+mod reconcile;
 mod state;
 
 use std::{path::PathBuf, sync::Arc};
@@ -29,6 +30,7 @@ use modswarm_protocol::{
 pub(crate) use self::{
     begin::{begin, resume},
     former::recover,
+    reconcile::write_down,
     state::State,
 };
 use crate::{
