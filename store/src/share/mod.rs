@@ -11,6 +11,7 @@ mod segments;
 
 use std::{
     path::PathBuf,
+    sync::OnceLock,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -318,7 +319,8 @@ fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>)
         meter,
         buffers: Buffers::default(),
     };
-    let look = |at: usize| -> Result<(usize, Known), ShareError> {
+    let slots: Vec<OnceLock<Known>> = scan.files.iter().map(|_| OnceLock::new()).collect();
+    let look = |at: usize| -> Result<(), ShareError> {
         if meter.cancelled() {
             return Err(ShareError::Cancelled);
         }
@@ -347,16 +349,16 @@ fn look_and_read(inner: &Inner, scan: &Scan, before: &Before, meter: &Meter<'_>)
             meter.add_bytes(found.identity.size, 0);
         }
         meter.add_file();
-        Ok((at, known))
+        // Nobody else looks at this file.
+        let _ = slots[at].set(known);
+        Ok(())
     };
-    let mut known: Vec<(usize, Known)> = inner.pool.install(|| {
-        let mut known = large.into_iter().map(look).collect::<Result<Vec<_>, _>>()?;
-        let small: Vec<_> = small.into_par_iter().map(look).collect::<Result<_, _>>()?;
-        known.extend(small);
-        Ok::<_, ShareError>(known)
+    inner.pool.install(|| {
+        large.into_iter().try_for_each(look)?;
+        small.into_par_iter().try_for_each(look)
     })?;
-    known.sort_unstable_by_key(|(at, _)| *at);
-    Ok(known.into_iter().map(|(_, known)| known).collect())
+    let known = slots.into_iter().map(OnceLock::into_inner);
+    Ok(known.map(|known| known.expect("each was looked at")).collect())
 }
 
 /// What the index is to say of one file.
