@@ -8,7 +8,7 @@
 #   rsync     literal data that rsync would send (--no-whole-file; it needs a server that reads every file)
 #   zstd      a patch of `zstd --patch-from`, compressed; the publisher makes one for every pair of versions
 # Needs casync, rsync and zstd beside what the assets need. Fails if our bytes of all pairs together
-# are more than casync's at an equal average, in any shape; a single pair is so small that a few cuts more or less decide it.
+# are over 2 % more than casync's at an equal average, in any shape; within that, and in a single pair, the luck of a few cuts decides.
 #
 #   benches/update_compare.sh [cache directory]
 set -eu
@@ -94,7 +94,7 @@ awk '{
     for (i = 1; i <= n; i++) {
         s = shapes[i]
         printf "| **all** | %s | %d | %d | | %d | | %d | %d | %d |\n", s, bytes[s], leaves[s], casync[s], usual[s], rsynced[s], patch[s]
-        if (leaves[s] > casync[s]) { print "update_compare: more than casync at an equal average: " s > "/dev/stderr"; worse = 1 }
+        if (leaves[s] > 1.02 * casync[s]) { print "update_compare: more than casync at an equal average: " s > "/dev/stderr"; worse = 1 }
     }
     exit worse
 }' "$work/rows"

@@ -1,7 +1,8 @@
 //! `share` of files in the page cache: many files, one file, files of all sizes, 100,000 small ones, and those again with nothing changed. Every scene
 //! runs in a process of its own, which says what memory it had at most. Beside them, in the same run: reading, cutting and hashing alone.
 //!
-//! `cargo bench -p modswarm-store --bench share [-- SCENE]`. Medians are printed. `MODSWARM_BENCH_MIB` sets how much (1024 by default),
+//! `cargo bench -p modswarm-store --bench share [-- SCENE]`; a scene is `raw`, `one`, `many` (1 MiB each), `medium` (3 MiB), `huge` (eight), `small` or `again`.
+//! With `MODSWARM_BENCH_ROOT` and `MODSWARM_BENCH_SCENE` (any word) that folder is shared instead. Medians are printed. `MODSWARM_BENCH_MIB` sets how much (1024 by default),
 //! `MODSWARM_BENCH_FILES` how many small files (100,000), `MODSWARM_BENCH_RUNS` how often (5), `MODSWARM_BENCH_DIR` where the files are made.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 
@@ -175,7 +176,7 @@ fn raw(root: &Path, runs: u64) {
     let all = time(runs, || {
         thread::scope(|scope| {
             for part in bytes.chunks(bytes.len() / cores + 1) {
-                scope.spawn(|| profile.chunks(part).for_each(|leaf| hash(leaf)));
+                scope.spawn(|| profile.chunks(part).for_each(hash));
             }
         });
     });
