@@ -125,6 +125,9 @@ pub(crate) fn begin(
             false => BeginError::Io { path, source },
         }
     };
+    // It is known before it is made: whatever happens, somebody clears it up.
+    let stage = fs::path_bytes(&known.stage).to_owned();
+    inner.index.writer.run(move |tx| rows::remember_stage(tx, &stage))?;
     inner
         .backend
         .create_dirs_durably(&known.stage)

@@ -87,9 +87,6 @@ pub(super) fn put_rows(
         }
         let root = rows::root_id(tx, &root)?;
         let row = PackRow { root, ..row };
-        if let Some(stage) = &row.stage {
-            rows::remember_stage(tx, stage)?;
-        }
         let id = match same {
             Some(id) => {
                 rows::renew_pack(tx, id, &row)?;
