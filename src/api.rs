@@ -44,6 +44,21 @@ pub struct ShareRequest {
     pub expires: Option<u64>,
 }
 
+/// What `get` does with files at the destination that are the user's own, or that he changed after a get put them there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflicts {
+    /// Nothing is changed while there are any.
+    #[default]
+    Refuse,
+    /// They stay, and the pack's files are left out there.
+    KeepMine,
+    /// They are replaced.
+    TakeTheirs,
+    /// They are renamed to a free name, such as `Skin (mine).pak`.
+    KeepBoth,
+}
+
 /// `get TARGET`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GetRequest {
@@ -55,8 +70,12 @@ pub struct GetRequest {
     pub peers: Vec<String>,
     /// Globs over paths inside the pack; empty: everything.
     pub only: Vec<String>,
-    /// Replace files that differ.
+    /// Replace files that differ; the same as [`Conflicts::TakeTheirs`], for older clients.
+    #[serde(default)]
     pub overwrite: bool,
+    /// What to do with files of the user's that are in the way.
+    #[serde(default)]
+    pub conflicts: Conflicts,
     /// Seconds without a new verified block after which to give up; none: never.
     pub timeout: Option<u64>,
     /// Go on seeding when complete.
@@ -173,6 +192,12 @@ pub enum GetEvent {
         bytes_here: u64,
         /// Free bytes on the destination's disk.
         disk_free: Option<u64>,
+        /// Files that will only get another name.
+        #[serde(default)]
+        renamed: Vec<Renamed>,
+        /// Files of the user's that stay where the pack has others.
+        #[serde(default)]
+        kept: Vec<String>,
     },
     /// How far it is; a few a second.
     Progress {
@@ -193,6 +218,13 @@ pub enum GetEvent {
     Warning {
         /// One sentence.
         message: String,
+    },
+    /// Files in the way that are the user's own or that he changed; once, before a [`GetEvent::Failed`] that [`GetRequest::conflicts`] can avoid.
+    Conflicts {
+        /// Where the pack's files would be.
+        path: PathBuf,
+        /// Their paths in the pack.
+        files: Vec<String>,
     },
     /// All files are in their places and durable.
     Complete(Complete),
@@ -223,6 +255,27 @@ pub struct Complete {
     pub bytes_skeleton: u64,
     /// Who sent verified leaves.
     pub peers: Vec<PeerShare>,
+    /// Files that only got another name.
+    #[serde(default)]
+    pub renamed: Vec<Renamed>,
+    /// Files of the version that stood there before that were deleted, since this one has none of them.
+    #[serde(default)]
+    pub removed: Vec<String>,
+    /// Files of the user's that stayed: where the pack has others, and those of the former version that he changed.
+    #[serde(default)]
+    pub kept: Vec<String>,
+    /// Files of the user's that were in the way and have another name now.
+    #[serde(default)]
+    pub set_aside: Vec<Renamed>,
+}
+
+/// A file that has another name now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// Its path before, below the pack's folder.
+    pub from: String,
+    /// Its path now.
+    pub to: String,
 }
 
 /// What one peer sent.

@@ -12,7 +12,7 @@ use clap::{
 use clap_complete::Shell;
 use libp2p::Multiaddr;
 use modswarm::{
-    api::NetworkKind,
+    api::{Conflicts, NetworkKind},
     config::{self, Options, ProgressMode, Rate},
 };
 use modswarm_protocol::{Cid, HashKind};
@@ -335,9 +335,34 @@ pub(crate) struct GetArgs {
     /// End when the download is complete.
     #[arg(long)]
     pub(crate) no_seed: bool,
-    /// Replace files that are in the way and differ.
+    #[command(flatten)]
+    pub(crate) conflicts: ConflictArgs,
+}
+
+/// What to do with files that are the user's own, or that he changed, where the pack has others. Asked on a terminal if none is given.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct ConflictArgs {
+    /// Keep your own files where they are in the way, and leave the pack's out.
     #[arg(long)]
-    pub(crate) overwrite: bool,
+    pub(crate) keep_mine: bool,
+    /// Replace your own files where they are in the way.
+    #[arg(long, visible_alias = "overwrite")]
+    pub(crate) take_theirs: bool,
+    /// Rename your own files where they are in the way, as in 'Skin (mine).pak'.
+    #[arg(long)]
+    pub(crate) keep_both: bool,
+}
+
+impl ConflictArgs {
+    pub(crate) fn policy(&self) -> Conflicts {
+        match (self.keep_mine, self.take_theirs, self.keep_both) {
+            (true, ..) => Conflicts::KeepMine,
+            (_, true, _) => Conflicts::TakeTheirs,
+            (.., true) => Conflicts::KeepBoth,
+            _ => Conflicts::Refuse,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

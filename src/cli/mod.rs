@@ -4,6 +4,7 @@
 //! [`progress`] for what is shown where, one module for each larger command.
 
 mod args;
+mod ask;
 mod differences;
 mod get;
 mod local;

@@ -236,7 +236,9 @@ async fn fetch<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<GetR
     let seed = request.seed;
     let events = app.backend.get(request);
     stream_response(lines(events, app.stop, move |event| match event {
-        GetEvent::Plan { .. } | GetEvent::Progress { .. } | GetEvent::Warning { .. } => After::More,
+        GetEvent::Plan { .. } | GetEvent::Progress { .. } | GetEvent::Warning { .. } | GetEvent::Conflicts { .. } => {
+            After::More
+        }
         GetEvent::Complete(_) if seed => After::Seeding,
         GetEvent::Complete(_) | GetEvent::Failed(_) => After::End,
     }))

@@ -15,7 +15,7 @@ use modswarm_protocol::{
 
 use crate::{
     backend::{Backend, SystemBackend},
-    download::{self, Download, DownloadSpec},
+    download::{self, Download, DownloadSpec, Preview},
     error::{
         BeginError, GcError, IndexError, MoveError, OpenError, ReadLeafError, RebuildError, RemoveError, ShareError,
         SkeletonReadError, VerifyError,
@@ -241,6 +241,7 @@ impl Store {
             lock,
         });
         packs::recover(&inner)?;
+        download::recover(&inner)?;
         let closer = Arc::new(Closer(inner.clone()));
         Ok(Self { inner, closer })
     }
@@ -480,6 +481,14 @@ impl Store {
     pub fn begin_download(&self, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Download, BeginError> {
         let state = download::begin(&self.inner, spec, observer)?;
         Ok(Download::new(state, &self.closer))
+    }
+
+    /// Says what [`Store::begin_download`] of the same would do, without writing anything.
+    ///
+    /// # Errors
+    /// See [`BeginError`].
+    pub fn preview_download(&self, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Preview, BeginError> {
+        download::preview(&self.inner, spec, observer)
     }
 
     /// Goes on with the unfinished download of the record `id` (state [`crate::PackState::Downloading`]), without hashing what is here.

@@ -60,6 +60,8 @@ fn plan(request: &GetRequest) -> GetEvent {
         bytes: 5,
         bytes_here: 0,
         disk_free: None,
+        renamed: Vec::new(),
+        kept: Vec::new(),
     }
 }
 
@@ -74,6 +76,10 @@ fn complete(request: GetRequest) -> Complete {
         bytes_fetched: 5,
         bytes_reused: 0,
         bytes_skeleton: 7,
+        renamed: Vec::new(),
+        removed: Vec::new(),
+        kept: Vec::new(),
+        set_aside: Vec::new(),
         peers: vec![PeerShare {
             peer_id: "you".to_owned(),
             addr: "/ip4/127.0.0.1/tcp/1".to_owned(),

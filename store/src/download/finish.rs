@@ -11,7 +11,10 @@ use modswarm_protocol::{Cid, format::PackPath};
 
 use super::{
     Finished,
+    decide::{case_of, own_paths},
+    moves::{self, Renamed},
     place::{PlaceError, make_folders},
+    settle::settle,
     state::{Slot, State},
 };
 use crate::{
@@ -23,28 +26,30 @@ use crate::{
     share::{Supersede, apply_superseded, surviving},
 };
 
+/// How often the end of a download is gone over, since files at the destination change meanwhile.
+const ROUNDS: u32 = 3;
+
 pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
-    let wanted = state.layout.wanted().count_ones();
-    let missing = wanted - state.have().count_ones();
-    if missing > 0 {
-        return Err(FinishError::Incomplete(missing as u32));
-    }
-    // Those that could not be placed before get another chance.
-    drop(state.stuck());
-    state.tell()?;
-    state.inner.index.writer.flush()?;
-    complain(state)?;
+    complete(state)?;
+    super::assemble::run(state)?;
+    // Leaves that were believed to be here may not have been.
+    complete(state)?;
+    place_all(state)?;
+    let renamed = rename_all(state)?;
     lost_meanwhile(state)?;
     make_all_folders(state)?;
 
-    let ended = end_rows(state)?;
+    let former = end_rows(state)?;
     let mut finished = Finished {
         id: state.id,
         path: state.destination.clone(),
         removed: Vec::new(),
         kept: Vec::new(),
+        renamed: renamed.renamed,
+        skipped: state.skipped(),
+        set_aside: renamed.set_aside,
     };
-    remove_former(state, &ended, &mut finished);
+    remove_former(state, &former, &mut finished);
     if state.inner.backend.remove_tree(&state.stage).is_ok() {
         let stage = fs::path_bytes(&state.stage).to_owned();
         let _ = state.inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage));
@@ -53,30 +58,60 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
     Ok(finished)
 }
 
-/// Says why files have not got their names.
-fn complain(state: &State) -> Result<(), FinishError> {
-    let stuck = state.stuck();
-    let mut differ: Vec<PackPath> = Vec::new();
-    let mut blocked = Vec::new();
-    for (number, error) in stuck {
-        match error {
-            PlaceError::Differs => differ.push(state.content.files()[number as usize].path.clone()),
-            PlaceError::Blocked(blockage) => blocked.push(blockage),
-            PlaceError::Io(path, source) if fs::is_disk_full(&source) => return Err(FinishError::DiskFull(path)),
-            PlaceError::Io(path, source) => return Err(FinishError::Io { path, source }),
+fn complete(state: &State) -> Result<(), FinishError> {
+    match state.pieces_missing() {
+        0 => Ok(()),
+        missing => Err(FinishError::Incomplete(missing)),
+    }
+}
+
+/// Puts every file in its place that can go there now; what is in the way is dealt with as the user asked.
+fn place_all(state: &Arc<State>) -> Result<(), FinishError> {
+    // Those that could not be placed before get another chance.
+    let stuck: Vec<u32> = state.take_stuck().into_iter().map(|(number, _)| number).collect();
+    state.try_again(&stuck);
+    for _ in 0..ROUNDS {
+        state.tell()?;
+        state.inner.index.writer.flush()?;
+        let stuck = state.take_stuck();
+        if stuck.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<u32> = stuck.iter().map(|(number, _)| *number).collect();
+        if let Err(e) = settle(state, stuck) {
+            state.try_again(&numbers);
+            return Err(e);
         }
     }
-    if !blocked.is_empty() {
-        return Err(FinishError::Blocked(blocked));
+    state.tell()?;
+    Ok(state.inner.index.writer.flush()?)
+}
+
+/// Gives the files their names that waited for all others.
+fn rename_all(state: &Arc<State>) -> Result<Renamed, FinishError> {
+    let mut all = Renamed::default();
+    for _ in 0..ROUNDS {
+        let done = moves::run(state)?;
+        all.renamed.extend(done.renamed);
+        all.set_aside.extend(done.set_aside);
+        if !done.lost.is_empty() {
+            let missing = state.take_back(&done.lost)?;
+            if missing > 0 {
+                return Err(FinishError::Incomplete(missing));
+            }
+            super::assemble::run(state)?;
+            place_all(state)?;
+        }
+        if done.stuck.is_empty() {
+            break;
+        }
+        settle(state, done.stuck)?;
+        state.tell()?;
+        state.inner.index.writer.flush()?;
     }
-    if !differ.is_empty() {
-        differ.sort_unstable();
-        return Err(FinishError::WouldOverwrite {
-            destination: state.destination.clone(),
-            files: differ,
-        });
-    }
-    Ok(())
+    all.renamed.sort_unstable();
+    all.set_aside.sort_unstable();
+    Ok(all)
 }
 
 /// Looks at every file once more, so that its time stamps are older than the look. What was deleted since it was placed is to be fetched again.
@@ -138,10 +173,10 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
     if missing > 0 {
         return Err(FinishError::Incomplete(missing));
     }
-    // Files without pieces of their own are simply made again.
-    state.tell()?;
-    state.inner.index.writer.flush()?;
-    complain(state)
+    // Files without pieces of their own are simply made again, and others may be copied from what is here.
+    super::assemble::run(state)?;
+    complete(state)?;
+    place_all(state)
 }
 
 fn make_all_folders(state: &State) -> Result<(), FinishError> {
@@ -187,7 +222,9 @@ fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
     let mut supersede: Vec<Supersede> = Vec::new();
     // With only some files selected, the other version is still there with the rest.
     if state.whole_content {
-        let survivors: HashSet<Cid> = state.content.map().iter().map(|(_, leaf)| leaf.cid).collect();
+        let have = crate::lock(&state.moving).have.clone();
+        let here = state.content.map().iter().filter(|(piece, _)| have[piece.as_usize()]);
+        let survivors: HashSet<Cid> = here.map(|(_, leaf)| leaf.cid).collect();
         for row in &others {
             let files = rows::files_of_pack(&conn, row.record.id)?;
             if row.record.origin == Origin::Fetched && row.record.state != PackState::Superseded {
@@ -200,7 +237,7 @@ fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
     }
     drop(conn);
     let id = state.id;
-    let have = state.have();
+    let have = crate::lock(&state.moving).have.clone();
     let here = state.plan().piece_bytes_here;
     let blob = (!have.all()).then(|| rows::bits_to_bytes(&have));
     let superseded: Vec<_> = supersede.iter().map(|old| (old.id, old.pieces)).collect();
@@ -231,18 +268,21 @@ fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
 
 /// Deletes files of former versions that this one does not have, as far as they are as a download left them, and folders that this leaves empty.
 fn remove_former(state: &State, former: &[Former], finished: &mut Finished) {
-    let own: HashSet<&[u8]> = state
-        .content
-        .files()
-        .iter()
-        .map(|f| f.path.as_str().as_bytes())
-        .collect();
+    let own = own_paths(&state.content);
     let own_dirs: HashSet<&str> = state.content.dirs().iter().map(PackPath::as_str).collect();
     let mut parents: BTreeSet<PathBuf> = BTreeSet::new();
+    // A file that was renamed may have been the last of its folder.
+    for (from, _) in &finished.renamed {
+        let above = std::iter::successors(from.parent(), PackPath::parent);
+        parents.extend(above.map(|dir| PathBuf::from(dir.as_str())));
+    }
     let leftover = former.iter().flat_map(|f| &f.files);
     let mut rows_gone = Vec::new();
-    for file in leftover.filter(|f| f.stage.is_none() && !own.contains(f.path.as_slice())) {
+    for file in leftover.filter(|f| f.stage.is_none()) {
         let place = fs::path_from(file.path.clone());
+        if place.to_str().is_some_and(|place| own.contains(&case_of(place))) {
+            continue;
+        }
         let path = state.destination.join(&place);
         let named = place.to_str().and_then(|text| PackPath::new(text).ok());
         match state.inner.backend.identity_at(&path) {
