@@ -227,6 +227,33 @@ impl dyn Backend {
             .map_or_else(|| PathBuf::from("."), Path::to_owned)
     }
 
+    /// Makes a folder and its parents, and their names durable.
+    pub(crate) fn create_dirs_durably(&self, path: &Path) -> io::Result<()> {
+        if self.exists(path) {
+            return self.create_dirs(path);
+        }
+        let existing = self.existing_ancestor(path);
+        self.create_dirs(path)?;
+        for made in path.ancestors().take_while(|above| *above != existing) {
+            if let Some(parent) = made.parent() {
+                self.sync_dir(parent)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a folder with all that is in it, for good.
+    pub(crate) fn remove_tree_durably(&self, path: &Path) -> io::Result<()> {
+        match self.remove_tree(path) {
+            Err(e) if !crate::fs::is_gone(&e) => return Err(e),
+            _ => {}
+        }
+        match path.parent().map(|parent| self.sync_dir(parent)) {
+            Some(Err(e)) if !crate::fs::is_gone(&e) => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// All bytes of a small file of the home.
     pub(crate) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let file = self.open(path)?;

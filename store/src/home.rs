@@ -77,18 +77,13 @@ pub(crate) fn write_plain(backend: &dyn Backend, path: &Path, bytes: &[u8]) -> i
         return Ok(());
     }
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let made = !backend.exists(dir);
-    backend.create_dirs(dir)?;
+    backend.create_dirs_durably(dir)?;
     let staged = path.with_extension("new");
     let file = backend.create(&staged)?;
     file.write_all_at(bytes, 0)?;
     file.sync()?;
     backend.replace(&staged, path)?;
-    backend.sync_dir(dir)?;
-    match dir.parent().filter(|_| made) {
-        Some(parent) => backend.sync_dir(parent),
-        None => Ok(()),
-    }
+    backend.sync_dir(dir)
 }
 
 /// Whether the files at a place are all there.

@@ -71,7 +71,8 @@ pub(crate) struct Closer(Arc<Inner>);
 
 impl Drop for Closer {
     fn drop(&mut self) {
-        if let Err(e) = self.0.index.writer.flush()
+        // What cannot be written now is lost with the process anyway: to go on trying would keep the home from others.
+        if let Err(e) = self.0.index.writer.close()
             && !matches!(e, IndexError::Closed)
         {
             tracing::warn!("the store was closed before all was written: {e}");
@@ -451,7 +452,11 @@ impl Store {
     /// # Errors
     /// See [`ReadLeafError`].
     pub fn read_leaf(&self, cid: &Cid, len: u32) -> Result<Bytes, ReadLeafError> {
-        read::read_leaf(&self.inner, cid, len)
+        let read = read::read_leaf(&self.inner, cid, len);
+        if matches!(read, Err(ReadLeafError::NotHere(_) | ReadLeafError::Lost(_))) {
+            read::disclaim(&self.inner, cid)?;
+        }
+        read
     }
 
     /// Reads and verifies a leaf that is in a pack of `network`; in packs of other networks alone, it is not here.

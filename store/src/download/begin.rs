@@ -222,7 +222,10 @@ pub(crate) fn begin(
             false => BeginError::Io { path, source },
         }
     };
-    inner.backend.create_dirs(&known.stage).map_err(make(&known.stage))?;
+    inner
+        .backend
+        .create_dirs_durably(&known.stage)
+        .map_err(make(&known.stage))?;
     let stage_dir = inner.backend.open_dir(&known.stage).map_err(make(&known.stage))?;
     let record = PackRecord {
         id: PackId(0),
@@ -452,7 +455,13 @@ fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
 /// Whether the staged file of `row` is there as it should be.
 fn staged(inner: &Inner, known: &Known, content: &Content, number: usize, row: &FileRow) -> bool {
     let there = inner.backend.identity_at(&known.stage.join(row.id.to_string()));
-    matches!(there, Ok(Some(identity)) if identity.size == content.files()[number].size)
+    let at_place = known.by_place.get(content.files()[number].path.as_str().as_bytes());
+    match there {
+        // A crash may have come after the two files had changed places and before that was written down.
+        Ok(Some(identity)) if at_place.is_some_and(|old| old.identity.same_file(&identity)) => false,
+        Ok(Some(identity)) => identity.size == content.files()[number].size,
+        _ => false,
+    }
 }
 
 /// Which places are filled: all of files that are there, if only under another name, and those of staged files whose pieces are committed.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     io,
+    sync::atomic::Ordering::Relaxed,
 };
 
 use modswarm_protocol::format::Part;
@@ -54,6 +55,12 @@ impl Pending for State {
         names.extend(whole.iter().map(|(_, target)| target.row.to_string()));
         let names: Vec<String> = names.into_iter().collect();
         self.stage_dir.sync_files(&names).map_err(|e| sync_error(&e))?;
+        if self.names_made.swap(false, Relaxed)
+            && let Err(e) = self.stage_dir.sync()
+        {
+            self.names_made.store(true, Relaxed);
+            return Err(sync_error(&e));
+        }
 
         let numbers = whole.iter().map(|(number, _)| *number).collect();
         self.close_staged(&numbers);

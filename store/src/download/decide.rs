@@ -175,7 +175,9 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut [De
             continue;
         }
         let now = inner.backend.identity_at(&known.destination.join(&place));
-        if matches!(now, Ok(Some(now)) if row.identity.same_bytes(&now)) {
+        let same = matches!(now, Ok(Some(now)) if row.identity.same_bytes(&now));
+        // One that was found damaged is read before it is believed.
+        if same && (row.seen != 0 || is_still(inner, &known.destination, &named, &row.cid)) {
             spare.entry(row.cid).or_default().insert(named, row);
         }
     }

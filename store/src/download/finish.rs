@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeSet, HashSet},
     io,
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -12,6 +11,7 @@ use modswarm_protocol::{Cid, format::PackPath};
 use super::{
     Finished,
     decide::{case_of, own_paths},
+    former,
     moves::{self, Renamed},
     place::{PlaceError, make_folders},
     settle::settle,
@@ -39,7 +39,7 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
     lost_meanwhile(state)?;
     make_all_folders(state)?;
 
-    let former = end_rows(state)?;
+    let root = end_rows(state)?;
     let mut finished = Finished {
         id: state.id,
         path: state.destination.clone(),
@@ -49,8 +49,12 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
         skipped: state.skipped(),
         set_aside: renamed.set_aside,
     };
-    remove_former(state, &former, &mut finished);
-    if state.inner.backend.remove_tree(&state.stage).is_ok() {
+    if let Some(root) = root {
+        let swept = former::sweep(&state.inner, root)?;
+        (finished.removed, finished.kept) = (swept.removed, swept.kept);
+    }
+    remove_emptied(state, &finished.renamed);
+    if state.inner.backend.remove_tree_durably(&state.stage).is_ok() {
         let stage = fs::path_bytes(&state.stage).to_owned();
         let _ = state.inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage));
     }
@@ -187,7 +191,11 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
             source,
         },
     };
-    state.inner.backend.create_dirs(&state.destination).map_err(io)?;
+    state
+        .inner
+        .backend
+        .create_dirs_durably(&state.destination)
+        .map_err(io)?;
     let root = state.inner.backend.open_dir(&state.destination).map_err(io)?;
     let mut folders: Vec<&str> = Vec::new();
     if state.whole_content {
@@ -207,30 +215,30 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
     Ok(())
 }
 
-/// A former version: its files, which are looked at after the rows say that it is former.
-struct Former {
-    files: Vec<FileRow>,
-}
-
-fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
+/// Makes the record whole and supersedes the former version; returns the number of the folder.
+fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     let conn = state.inner.index.reader()?;
     let others: Vec<PackRow> = rows::packs_at(&conn, fs::path_bytes(&state.destination))?
         .into_iter()
         .filter(|row| row.record.id != state.id)
         .collect();
-    let mut former = Vec::new();
+    let mut leftover = Vec::new();
     let mut supersede: Vec<Supersede> = Vec::new();
     // With only some files selected, the other version is still there with the rest.
     if state.whole_content {
         let have = crate::lock(&state.moving).have.clone();
         let here = state.content.map().iter().filter(|(piece, _)| have[piece.as_usize()]);
         let survivors: HashSet<Cid> = here.map(|(_, leaf)| leaf.cid).collect();
+        let own = own_paths(&state.content);
         for row in &others {
-            let files = rows::files_of_pack(&conn, row.record.id)?;
             if row.record.origin == Origin::Fetched && row.record.state != PackState::Superseded {
-                former.push(Former {
-                    files: files.into_iter().map(|(_, file)| file).collect(),
+                let files = rows::files_of_pack(&conn, row.record.id)?.into_iter();
+                let files = files.map(|(_, file)| file);
+                let files = files.filter(|file| {
+                    let own_path = std::str::from_utf8(&file.path).is_ok_and(|path| own.contains(&case_of(path)));
+                    file.stage.is_none() && !own_path
                 });
+                leftover.extend(files.map(|file| file.id));
             }
             supersede.extend(surviving(&state.inner, row, &survivors));
         }
@@ -242,6 +250,7 @@ fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
     let blob = (!have.all()).then(|| rows::bits_to_bytes(&have));
     let superseded: Vec<_> = supersede.iter().map(|old| (old.id, old.pieces)).collect();
     let record = state.inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+        leftover.iter().try_for_each(|file| former::note(tx, *file))?;
         apply_superseded(tx, &supersede)?;
         rows::set_have(tx, id, blob.as_deref(), have.count_ones() as u32, here)?;
         rows::set_pack_state(tx, id, PackState::Whole)?;
@@ -251,6 +260,7 @@ fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
     for row in others.iter().filter(|row| superseded.contains(&(row.record.id, 0))) {
         let _ = state.inner.lock.forget_place(&*state.inner.backend, &row.record);
     }
+    let root = record.as_ref().map(|row| row.root);
     if let Some(row) = record {
         let place = PlaceFile::new(id, &row.record, Place::Whole);
         state
@@ -263,47 +273,18 @@ fn end_rows(state: &State) -> Result<Vec<Former>, FinishError> {
             })?;
     }
     state.inner.forget_withdrawn(&state.content.cid());
-    Ok(former)
+    Ok(root)
 }
 
-/// Deletes files of former versions that this one does not have, as far as they are as a download left them, and folders that this leaves empty.
-fn remove_former(state: &State, former: &[Former], finished: &mut Finished) {
-    let own = own_paths(&state.content);
-    let own_dirs: HashSet<&str> = state.content.dirs().iter().map(PackPath::as_str).collect();
-    let mut parents: BTreeSet<PathBuf> = BTreeSet::new();
-    // A file that was renamed may have been the last of its folder.
-    for (from, _) in &finished.renamed {
-        let above = std::iter::successors(from.parent(), PackPath::parent);
-        parents.extend(above.map(|dir| PathBuf::from(dir.as_str())));
-    }
-    let leftover = former.iter().flat_map(|f| &f.files);
-    let mut rows_gone = Vec::new();
-    for file in leftover.filter(|f| f.stage.is_none()) {
-        let place = fs::path_from(file.path.clone());
-        if place.to_str().is_some_and(|place| own.contains(&case_of(place))) {
-            continue;
-        }
-        let path = state.destination.join(&place);
-        let named = place.to_str().and_then(|text| PackPath::new(text).ok());
-        match state.inner.backend.identity_at(&path) {
-            Ok(Some(now)) if file.identity.same_bytes(&now) && state.inner.backend.remove_file(&path).is_ok() => {
-                finished.removed.extend(named);
-                rows_gone.push(file.id);
-                let between = place.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
-                parents.extend(between.map(std::path::Path::to_owned));
-            }
-            Err(e) if fs::is_gone(&e) => rows_gone.push(file.id),
-            _ => finished.kept.extend(named),
-        }
-    }
-    for dir in parents.iter().rev() {
-        if !dir.to_str().is_some_and(|dir| own_dirs.contains(dir)) {
-            let _ = state.inner.backend.remove_dir(&state.destination.join(dir));
-        }
-    }
-    if !rows_gone.is_empty() {
-        let _ = state.inner.index.writer.run(move |tx| -> Result<(), IndexError> {
-            rows_gone.iter().try_for_each(|file| rows::delete_file(tx, *file))
-        });
+/// Deletes folders whose last file was renamed.
+fn remove_emptied(state: &State, renamed: &[(PackPath, PackPath)]) {
+    let own: HashSet<&str> = state.content.dirs().iter().map(PackPath::as_str).collect();
+    let left: BTreeSet<PackPath> = renamed
+        .iter()
+        .flat_map(|(from, _)| std::iter::successors(from.parent(), PackPath::parent))
+        .collect();
+    // Deepest first; one that is not empty stays.
+    for dir in left.iter().rev().filter(|dir| !own.contains(dir.as_str())) {
+        let _ = state.inner.backend.remove_dir(&state.destination.join(dir.as_str()));
     }
 }

@@ -15,6 +15,7 @@ mod commit;
 mod decide;
 mod estimate;
 mod finish;
+mod former;
 mod inspect;
 mod layout;
 mod local;
@@ -35,7 +36,7 @@ use modswarm_protocol::{
 
 pub(crate) use self::{
     begin::{begin, preview, resume},
-    moves::{RecoverError, recover, recover_pack},
+    moves::{RecoverError, recover_pack},
     state::State,
 };
 use crate::{
@@ -285,6 +286,12 @@ impl Download {
     pub fn finish(&self) -> Result<Finished, FinishError> {
         finish::finish(&self.state)
     }
+}
+
+/// Ends what a crash cut off: renames, and files that were to be deleted. When the store is opened.
+pub(crate) fn recover(inner: &crate::store::Inner) -> Result<(), crate::error::IndexError> {
+    moves::recover(inner)?;
+    former::recover(inner)
 }
 
 /// The staging folder's name for `content` at `destination`.

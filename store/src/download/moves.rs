@@ -49,6 +49,8 @@ enum End {
         identity: Identity,
         seen: i64,
         aside: Option<PackPath>,
+        /// What it took the place of is in the staging folder.
+        taken_out: bool,
     },
     /// Something is in the way: it is at `at`, its former name or one beside it.
     Back {
@@ -96,7 +98,7 @@ pub(super) fn run(state: &Arc<State>) -> Result<Renamed, FinishError> {
     state.stage_dir.sync().map_err(io)?;
     state.close_staged(&staged);
     let backend = &*state.inner.backend;
-    backend.create_dirs(&state.destination).map_err(io)?;
+    backend.create_dirs_durably(&state.destination).map_err(io)?;
     let root = backend.open_dir(&state.destination).map_err(io)?;
     let placing = Placing {
         backend,
@@ -262,6 +264,11 @@ fn carry_out(inner: &Inner, placing: &Placing<'_>, id: PackId, steps: &[Step]) -
     }
     sync_existing(placing, &folders).map_err(io)?;
     placing.stage.sync().map_err(io)?;
+    let taken_out = steps.iter().zip(&ends).filter_map(|(step, end)| match end {
+        End::Placed { taken_out: true, .. } => Some(step.row),
+        _ => None,
+    });
+    placing.discard(taken_out);
     end_journal(inner, id, steps, &ends)?;
     Ok(ends)
 }
@@ -340,7 +347,16 @@ fn put_back(placing: &Placing<'_>, row: i64, path: &PackPath) -> Result<PackPath
 fn put_in(placing: &Placing<'_>, step: &Step) -> Result<End, PlaceError> {
     let io = |e| PlaceError::Io(placing.shown.join(step.target.as_str()), e);
     let now = || placing.backend.now_ns();
-    if placing.stage.entry(&step.row.to_string()).map_err(io)?.is_none() {
+    let name = step.row.to_string();
+    let mut staged = placing.stage.entry(&name).map_err(io)?;
+    // What it took the place of, before a crash, and was not deleted any more.
+    if let (Some(Entry::File(now)), Replace::Known(old)) = (&staged, &step.replace)
+        && old.identity.same_file(now)
+    {
+        placing.stage.remove_file(&name).map_err(io)?;
+        staged = None;
+    }
+    if staged.is_none() {
         // It was put there before a crash.
         return Ok(
             match (entry_at(placing.root, &step.target).map_err(io)?, &step.source) {
@@ -348,22 +364,35 @@ fn put_in(placing: &Placing<'_>, step: &Step) -> Result<End, PlaceError> {
                     identity,
                     seen: now(),
                     aside: None,
+                    taken_out: false,
                 },
                 _ => End::Lost,
             },
         );
     }
     let mut aside = None;
-    let mut placed = placing.place(&step.target, step.row, &step.replace);
-    if matches!(placed, Err(PlaceError::Differs)) && placing.policy == Conflicts::KeepBoth {
-        aside = placing.set_aside(&step.target, "mine")?;
-        placed = placing.place(&step.target, step.row, &step.replace);
+    // Only what is known by its identity changes places with a file: anything else could not be told from it after a crash.
+    let strict = Placing {
+        policy: Conflicts::Refuse,
+        ..*placing
+    };
+    let mut placed = strict.place(&step.target, step.row, &step.replace);
+    if matches!(placed, Err(PlaceError::Differs)) {
+        match placing.policy {
+            Conflicts::KeepBoth => aside = placing.set_aside(&step.target, "mine")?,
+            Conflicts::TakeTheirs => placing.remove(&step.target)?,
+            Conflicts::Refuse | Conflicts::KeepMine => {}
+        }
+        if matches!(placing.policy, Conflicts::KeepBoth | Conflicts::TakeTheirs) {
+            placed = strict.place(&step.target, step.row, &step.replace);
+        }
     }
     match (placed, &step.source) {
-        (Ok(identity), _) => Ok(End::Placed {
+        (Ok((identity, taken_out)), _) => Ok(End::Placed {
             identity,
             seen: now(),
             aside,
+            taken_out,
         }),
         (Err(why @ PlaceError::Io(..)), _) => Err(why),
         (Err(why), None) => Ok(End::Stays(why)),

@@ -94,7 +94,7 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     }
     let backend = &state.inner.backend;
     let root = backend
-        .create_dirs(&state.destination)
+        .create_dirs_durably(&state.destination)
         .and_then(|()| backend.open_dir(&state.destination));
     let root = match root {
         Ok(root) => root,
@@ -114,11 +114,13 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
         policy: state.policy,
     };
     let mut folders: BTreeSet<PackPath> = BTreeSet::new();
+    let mut taken_out = Vec::new();
     for (number, target) in whole {
         let path = &state.content.files()[number as usize].path;
         match placing.place(path, target.row, &target.replace) {
-            Ok(identity) => {
+            Ok((identity, out)) => {
                 folders.extend(path.parent());
+                taken_out.extend(out.then_some(target.row));
                 outcome.placed.push(Placed {
                     number,
                     row: target.row,
@@ -130,8 +132,9 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
             Err(e) => outcome.stuck.push((number, e)),
         }
     }
-    if let Err(e) = sync_names(&*root, folders).and_then(|()| state.stage_dir.sync()) {
-        tracing::warn!("names in {:?} are not durable yet: {e}", state.destination);
+    match sync_names(&*root, folders).and_then(|()| state.stage_dir.sync()) {
+        Ok(()) => placing.discard(taken_out),
+        Err(e) => tracing::warn!("names in {:?} are not durable yet: {e}", state.destination),
     }
     outcome
 }
@@ -184,8 +187,17 @@ impl Placing<'_> {
             .transpose()
     }
 
-    /// Gives the file `row` of the staging folder the name `path`, in the place of nothing or of what `replace` and the policy let go.
-    pub(super) fn place(&self, path: &PackPath, row: i64, replace: &Replace) -> Result<Identity, PlaceError> {
+    /// Deletes files that others took the place of, once that is durable: until then their names may be all that leads to the new ones.
+    pub(super) fn discard(&self, rows: impl IntoIterator<Item = i64>) {
+        for row in rows {
+            // What cannot be deleted now goes with the staging folder.
+            let _ = self.stage.remove_file(&row.to_string());
+        }
+    }
+
+    /// Gives the file `row` of the staging folder the name `path`, in the place of nothing or of what `replace` and the policy let go. Says whether that is
+    /// in the staging folder now, to be discarded.
+    pub(super) fn place(&self, path: &PackPath, row: i64, replace: &Replace) -> Result<(Identity, bool), PlaceError> {
         let shown = self.shown.join(path.as_str());
         let io = |e| PlaceError::Io(shown.clone(), e);
         let parent = self.parent(path)?;
@@ -193,6 +205,7 @@ impl Placing<'_> {
         let (name, staged) = (path.file_name(), row.to_string());
 
         let there = dir.entry(name).map_err(io)?;
+        let mut taken_out = false;
         match there {
             None => match dir.rename_from(self.stage, &staged, name, Onto::Nothing) {
                 Ok(_) => {}
@@ -214,7 +227,7 @@ impl Placing<'_> {
                 if swapped {
                     // What came out is looked at again: it may have been replaced since the first look, and then goes back.
                     match self.stage.entry(&staged).map_err(io)? {
-                        Some(out) if expected(&out) => self.stage.remove_file(&staged).map_err(io)?,
+                        Some(out) if expected(&out) => taken_out = true,
                         _ => {
                             dir.rename_from(self.stage, &staged, name, Onto::Exchange).map_err(io)?;
                             return Err(PlaceError::Differs);
@@ -224,8 +237,18 @@ impl Placing<'_> {
             }
         }
         match dir.entry(name).map_err(io)? {
-            Some(Entry::File(identity)) => Ok(identity),
+            Some(Entry::File(identity)) => Ok((identity, taken_out)),
             _ => Err(PlaceError::Differs),
+        }
+    }
+
+    /// Deletes the file or symlink at `path`.
+    pub(super) fn remove(&self, path: &PackPath) -> Result<(), PlaceError> {
+        let parent = self.parent(path)?;
+        let dir = parent.as_deref().unwrap_or(self.root);
+        match dir.remove_file(path.file_name()) {
+            Err(e) if !crate::fs::is_gone(&e) => Err(PlaceError::Io(self.shown.join(path.as_str()), e)),
+            _ => Ok(()),
         }
     }
 

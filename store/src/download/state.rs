@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     thread::JoinHandle,
 };
 
@@ -84,6 +87,8 @@ pub(crate) struct State {
     /// Held by whoever puts files together.
     pub(super) turn: Mutex<()>,
     pub(super) worker: Mutex<Option<JoinHandle<()>>>,
+    /// Whether files were made in the staging folder whose names are not durable yet.
+    pub(super) names_made: AtomicBool,
     /// Staged files kept open for writing, oldest first.
     open: Mutex<VecDeque<(u32, Arc<dyn BackendFile>)>>,
 }
@@ -158,6 +163,7 @@ impl State {
             }),
             turn: Mutex::default(),
             worker: Mutex::default(),
+            names_made: AtomicBool::new(false),
             open: Mutex::default(),
         };
         crate::lock(&state.moving).recount(&state);
@@ -322,6 +328,7 @@ impl State {
                     let _ = self.stage_dir.remove_file(&name);
                     return Err(e);
                 }
+                self.names_made.store(true, Relaxed);
                 file
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.stage_dir.open_file_rw(&name)?,
@@ -421,7 +428,8 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
             moving.gathered.dirty.insert(place.file);
             moving.look_at(place.file);
         }
-        if failed.is_none() {
+        // What is in one file only can be copied to the others.
+        if failed.is_none() || !written.is_empty() {
             moving.gathered.pieces.push(piece.get());
             moving.fresh.insert(leaf.cid, piece);
         }

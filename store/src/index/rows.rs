@@ -154,6 +154,13 @@ pub(crate) fn stage_file(conn: &Connection, file: i64, pack: PackId) -> Result<(
     Ok(())
 }
 
+/// Says that a file's identity proves nothing: it is read before it is believed.
+pub(crate) fn doubt_file(conn: &Connection, file: i64) -> Result<()> {
+    conn.prepare_cached("UPDATE files SET seen = 0 WHERE id = ?1")?
+        .execute([file])?;
+    Ok(())
+}
+
 pub(crate) fn set_file_state(conn: &Connection, file: i64, state: FileState) -> Result<()> {
     conn.prepare_cached("UPDATE files SET state = ?2 WHERE id = ?1")?
         .execute(params![file, state.code()])?;
@@ -609,6 +616,11 @@ pub(crate) fn bits_from_bytes(bytes: Option<&[u8]>, len: usize) -> PieceSet {
         *bit = bytes.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1);
     }
     set
+}
+
+/// Whether bit `at` is in the set that [`bits_to_bytes`] gave.
+pub(crate) fn has_bit(bytes: Option<&[u8]>, at: u32) -> bool {
+    bytes.is_none_or(|bytes| bytes.get(at as usize / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1))
 }
 
 fn parse_cid(bytes: &[u8], column: usize) -> rusqlite::Result<Cid> {

@@ -53,13 +53,15 @@ const LADDER: &[&str] = &["
     ) WITHOUT ROWID;
 ",
     // `nodes.seen`: hours since 1970 when it was put last; `packs.used`: seconds since 1970 when it was fetched or served last. `stages` has every
-    // staging folder from before it is made until after it is gone; `moves` a pack's move from its first step to its last.
+    // staging folder from before it is made until after it is gone; `moves` a pack's move from its first step to its last,
+    // `former` files of a former version that are to be deleted.
     "
     ALTER TABLE nodes ADD COLUMN seen INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE packs ADD COLUMN pinned INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE packs ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE stages (path BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE moves (pack INTEGER PRIMARY KEY, source BLOB NOT NULL, target BLOB NOT NULL, copied INTEGER NOT NULL);
+    CREATE TABLE former (file INTEGER PRIMARY KEY);
 ",
     // `kept`: files of a pack whose places have files that the user wanted to keep. `renames`: the journal of the end of an update; `source` is where a
     // file of the former version lies, none for one that is staged; `replaced` the row of the file that it may take the place of.

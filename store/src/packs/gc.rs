@@ -74,7 +74,8 @@ pub(crate) fn collect(inner: &Inner, observer: &dyn Observer) -> Result<Collecte
     stop()?;
     collected.file_rows = inner.index.writer.run(|tx| -> Result<u64, IndexError> {
         Ok(tx.execute(
-            "DELETE FROM files WHERE stage IS NULL AND NOT EXISTS (SELECT 1 FROM pack_files p WHERE p.file = files.id)",
+            "DELETE FROM files WHERE stage IS NULL AND id NOT IN (SELECT file FROM former)
+               AND NOT EXISTS (SELECT 1 FROM pack_files p WHERE p.file = files.id)",
             [],
         )? as u64)
     })?;
@@ -104,9 +105,10 @@ fn stages(inner: &Inner, collected: &mut Collected) -> Result<(), IndexError> {
     drop(conn);
     for bytes in left {
         let path = fs::path_from(bytes.clone());
-        match inner.backend.remove_tree(&path) {
-            Ok(()) => collected.stages.push(path),
-            Err(e) if fs::is_gone(&e) => {}
+        let there = inner.backend.exists(&path);
+        match inner.backend.remove_tree_durably(&path) {
+            Ok(()) if there => collected.stages.push(path),
+            Ok(()) => {}
             // A disk that is not there now: next time.
             Err(e) => {
                 tracing::warn!("{path:?} cannot be deleted: {e}");

@@ -70,7 +70,7 @@ pub(crate) fn move_pack(inner: &Inner, id: PackId, target: &Path, observer: &dyn
         .ok_or_else(|| MoveError::NoName(absolute.clone()))?
         .to_owned();
     let above = absolute.parent().unwrap_or(Path::new("/"));
-    backend.create_dirs(above).map_err(io(above))?;
+    backend.create_dirs_durably(above).map_err(io(above))?;
     let above = backend.resolve(above).map_err(io(above))?;
     let to = above.join(name);
     if to == from {

@@ -316,6 +316,8 @@ fn write(tx: &rusqlite::Transaction<'_>, id: PackId, batch: &[Looked]) -> Result
         let missing = file.bad.as_ref().is_some_and(|bad| bad.fault == Fault::Missing);
         if missing {
             rows::set_file_state(tx, file.row, FileState::Gone)?;
+        } else if file.bad.is_some() {
+            rows::doubt_file(tx, file.row)?;
         }
         tracing::trace!(number = file.number, "verified");
     }

@@ -5,7 +5,10 @@
 
 mod cache;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use modswarm_protocol::{Cid, format::PieceSet};
@@ -13,6 +16,7 @@ use rusqlite::params;
 
 pub(crate) use self::cache::FileCache;
 use crate::{
+    backend::BackendFile,
     error::{IndexError, ReadLeafError},
     fs,
     index::rows::{self, FileState, LeafRow},
@@ -157,12 +161,23 @@ fn look(inner: &Inner, spot: &Spot, cid: &Cid) -> Look {
         Err(e) if fs::is_gone(&e) => return Look::Gone,
         Err(e) => return Look::Failed(path.clone(), e),
     };
+    match look_in(&*file, spot, path, cid) {
+        // A crash may have come after it got its name, in exchange for what stood there, and before that was written down.
+        Look::Other if spot.staged.is_some() => match inner.backend.open(path) {
+            Ok(file) => look_in(&*file, spot, path, cid),
+            Err(_) => Look::Other,
+        },
+        look => look,
+    }
+}
+
+fn look_in(file: &dyn BackendFile, spot: &Spot, path: &Path, cid: &Cid) -> Look {
     let mut bytes = vec![0; spot.row.len as usize];
     match file.read_exact_at(&mut bytes, spot.row.offset) {
         Ok(()) if cid.verifies(&bytes) => Look::Leaf(bytes.into()),
         Ok(()) => Look::Other,
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Look::Other,
-        Err(e) => Look::Failed(path.clone(), e),
+        Err(e) => Look::Failed(path.to_owned(), e),
     }
 }
 
@@ -177,6 +192,7 @@ fn drop_place(inner: &Inner, cid: &Cid, spot: &Spot) -> Result<(), IndexError> {
     };
     let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
         rows::delete_leaf(tx, &row)?;
+        rows::doubt_file(tx, row.file)?;
         if rows::is_anywhere(tx, row.prefix, row.len)? {
             return Ok(Vec::new());
         }
@@ -184,6 +200,36 @@ fn drop_place(inner: &Inner, cid: &Cid, spot: &Spot) -> Result<(), IndexError> {
             rows::change_have(tx, *id, &[], &[(*piece, row.len)])?;
         }
         Ok(contents)
+    })?;
+    for (_, content, pieces, piece) in lost {
+        inner.withdraw(content, pieces, [piece]);
+    }
+    Ok(())
+}
+
+/// Withdraws a leaf that no place holds, of contents that are in use and say that it is here: its file may have been replaced by another version's.
+pub(crate) fn disclaim(inner: &Inner, cid: &Cid) -> Result<(), IndexError> {
+    let claimed: Vec<_> = holders(inner, cid, 0)?;
+    let mut lost = Vec::new();
+    for (id, content, pieces, piece) in claimed {
+        let row = rows::pack(&*inner.index.reader()?, id)?;
+        let claims = row.is_some_and(|row| rows::has_bit(row.have.as_deref(), piece));
+        if claims && inner.open_download(id).is_none() {
+            lost.push((id, content, pieces, piece));
+        }
+    }
+    let Some(len) = lost.iter().find_map(|(_, content, _, piece)| {
+        let content = inner.cached_content(content)?;
+        let index = content.map().index(*piece)?;
+        Some(content.map().leaf(index).len)
+    }) else {
+        return Ok(());
+    };
+    let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
+        for (id, _, _, piece) in &lost {
+            rows::change_have(tx, *id, &[], &[(*piece, len)])?;
+        }
+        Ok(lost)
     })?;
     for (_, content, pieces, piece) in lost {
         inner.withdraw(content, pieces, [piece]);
