@@ -6,7 +6,7 @@ use std::{
 };
 
 use modswarm::{
-    api::{Complete, Conflicts, Failure, FailureKind, GetEvent, GetRequest},
+    api::{Complete, Conflicts, DiffRequest, Failure, FailureKind, GetEvent, GetRequest},
     control::CallError,
 };
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::{
     args::GetArgs,
     ask::{self, InTheWay},
+    diff,
     output::Ui,
     progress::{Meter, Snapshot, TICK},
     session::{Context, Followed, Need, Seeded, Session, cancelled},
@@ -22,6 +23,18 @@ use super::{
 };
 
 pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<(), Failure> {
+    if args.dry_run {
+        let request = DiffRequest {
+            from: None,
+            to: target::checked(&args.source.target)?,
+            output: Some(checked_output(&args.output)?),
+            peers: args.source.peers.iter().map(ToString::to_string).collect(),
+            only: args.only,
+            conflicts: args.conflicts.policy(),
+            timeout: args.source.timeout,
+        };
+        return diff::show(context, &request).await;
+    }
     let mut request = GetRequest {
         target: target::checked(&args.source.target)?,
         output: checked_output(&args.output)?,

@@ -496,6 +496,15 @@ impl Store {
         download::preview(&self.inner, spec, observer)
     }
 
+    /// Says how `new` differs from `old`, and what it would take to come from one to the other where `old` is installed unchanged. Bytes to fetch are
+    /// those of all leaves of `new` that are nowhere in this home.
+    ///
+    /// # Errors
+    /// See [`BeginError`].
+    pub fn compare(&self, old: &Content, new: &Content, observer: &dyn Observer) -> Result<Preview, BeginError> {
+        download::compare(&self.inner, old, new, observer)
+    }
+
     /// Goes on with the unfinished download of the record `id` (state [`crate::PackState::Downloading`]), without hashing what is here.
     ///
     /// # Errors

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use modswarm::{
     api::{
-        Collected, Complete, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest,
-        Moved, NetworkKind, PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
-        ShareRequest, Shared, Stage, Status, VerifyEvent, VerifyRequest,
+        Collected, Complete, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest,
+        Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest,
+        Removed, ShareEvent, ShareRequest, Shared, Stage, Status, VerifyEvent, VerifyRequest,
     },
     control::{API_VERSION, Backend, HolderInfo},
 };
@@ -139,6 +139,26 @@ impl Backend for Fake {
 
     async fn list(&self, _: ListRequest) -> Result<Listing, Failure> {
         Err(unsupported())
+    }
+
+    async fn diff(&self, request: DiffRequest) -> Result<Diff, Failure> {
+        Ok(Diff {
+            from: None,
+            to: cid(),
+            name: Some(request.to),
+            path: request.output,
+            unchanged: 1,
+            added: vec!["a.pak".to_owned()],
+            changed: Vec::new(),
+            removed: Vec::new(),
+            renamed: Vec::new(),
+            conflicts: Vec::new(),
+            kept: Vec::new(),
+            bytes_to_fetch: 5,
+            disk_needed: 5,
+            disk_change: 5,
+            disk_free: None,
+        })
     }
 
     async fn status(&self) -> Result<Status, Failure> {

@@ -90,11 +90,11 @@ fn policy(request: &GetRequest) -> modswarm_store::Conflicts {
     }
 }
 
-fn strings(paths: &[PackPath]) -> Vec<String> {
+pub(super) fn strings(paths: &[PackPath]) -> Vec<String> {
     paths.iter().map(ToString::to_string).collect()
 }
 
-fn renames(pairs: &[(PackPath, PackPath)]) -> Vec<Renamed> {
+pub(super) fn renames(pairs: &[(PackPath, PackPath)]) -> Vec<Renamed> {
     pairs
         .iter()
         .map(|(from, to)| Renamed {
@@ -104,7 +104,7 @@ fn renames(pairs: &[(PackPath, PackPath)]) -> Vec<Renamed> {
         .collect()
 }
 
-fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
+pub(super) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     if patterns.is_empty() {
         return Ok(None);
     }
@@ -132,11 +132,11 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     Ok(Some(set))
 }
 
-struct Job {
-    node: Arc<Inner>,
-    events: mpsc::Sender<GetEvent>,
-    started: Instant,
-    timeout: Option<Duration>,
+pub(super) struct Job {
+    pub(super) node: Arc<Inner>,
+    pub(super) events: mpsc::Sender<GetEvent>,
+    pub(super) started: Instant,
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Job {
@@ -227,7 +227,7 @@ impl Job {
         }
     }
 
-    async fn spec(
+    pub(super) async fn spec(
         &self,
         request: &GetRequest,
         target: &Target,

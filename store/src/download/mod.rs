@@ -12,6 +12,7 @@
 mod assemble;
 mod begin;
 mod commit;
+mod compare;
 mod decide;
 mod estimate;
 mod finish;
@@ -36,6 +37,7 @@ use modswarm_protocol::{
 
 pub(crate) use self::{
     begin::{begin, preview, resume},
+    compare::compare,
     moves::{RecoverError, recover_pack},
     state::State,
 };
