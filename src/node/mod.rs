@@ -2,7 +2,7 @@
 //!
 //! [`Node`] is the handle that commands and the control socket hold. Behind it: `actor` (one task, owns swarm and engine), `session`
 //! (sockets of one peer), `blocks` (hashing and disk, off the executor), `jobs` (what one request does), `swap` (which connection
-//! carries a session), `discovery` (Kademlia on a schedule) and `peers` (whom to dial, and when).
+//! carries a session), `watch` (files that change under us), `discovery` (Kademlia on a schedule) and `peers` (whom to dial, and when).
 
 mod actor;
 mod blocks;
@@ -16,6 +16,7 @@ mod peers;
 mod session;
 mod swap;
 mod swarm;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -150,6 +151,7 @@ impl Node {
         tokio::spawn(packs::watch_withdrawn(Arc::downgrade(&node.inner)));
         if !node.inner.config.offline {
             tokio::spawn(packs::watch_used(Arc::downgrade(&node.inner)));
+            tokio::spawn(watch::run(Arc::downgrade(&node.inner)));
         }
         if !node.inner.config.offline {
             node.await_listening().await?;

@@ -74,6 +74,24 @@ pub(super) async fn watch_withdrawn(node: std::sync::Weak<Inner>) {
     }
 }
 
+/// The records of the node's network that are served.
+pub(super) async fn served(node: &Inner) -> Result<Vec<PackRecord>, Failure> {
+    let network = node.network_id();
+    blocking(node, move |store| {
+        let mut records = store.packs().map_err(index_failure)?;
+        records.retain(|record| record.network == network && record.state != Kept::Superseded);
+        Ok(records)
+    })
+    .await
+}
+
+/// What the actor needs to serve more of `record` than it knows of.
+pub(super) async fn register_again(node: &Inner, record: PackRecord) -> Option<Register> {
+    blocking(node, move |store| Ok(registration(store, &record)))
+        .await
+        .ok()?
+}
+
 /// Remembers what was served, so that clearing up takes first what nobody wants. For as long as the node lives.
 pub(super) async fn watch_used(node: std::sync::Weak<Inner>) {
     let mut tick = tokio::time::interval(USED_INTERVAL);

@@ -18,7 +18,7 @@ pub(crate) use self::{
     gc::collect,
     relocate::{move_pack, recover},
     remove::remove_pack,
-    verify::verify_pack,
+    verify::{look_again, verify_pack},
 };
 pub use self::{
     gc::Collected,

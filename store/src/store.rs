@@ -14,7 +14,7 @@ use modswarm_protocol::{
 };
 
 use crate::{
-    backend::{Backend, SystemBackend},
+    backend::{Backend, Identity, SystemBackend},
     download::{self, Download, DownloadSpec, Preview},
     error::{
         BeginError, GcError, IndexError, MoveError, OpenError, ReadLeafError, RebuildError, RemoveError, ShareError,
@@ -100,6 +100,8 @@ pub(crate) struct Inner {
     pub(crate) checked: Mutex<HashMap<PackId, Instant>>,
     /// Held for reading by what writes rows in several steps, for writing by what deletes rows that nothing needs.
     pub(crate) upkeep: RwLock<()>,
+    /// Files that were edited, by number, as they were when they were read last.
+    pub(crate) edits: Mutex<HashMap<i64, Identity>>,
     pub(crate) lock: HomeLock,
 }
 
@@ -239,6 +241,7 @@ impl Store {
             withdrawn: Mutex::default(),
             checked: Mutex::default(),
             upkeep: RwLock::default(),
+            edits: Mutex::default(),
             lock,
         });
         packs::recover(&inner)?;
@@ -338,6 +341,14 @@ impl Store {
     /// See [`RemoveError`].
     pub fn remove_pack(&self, id: PackId, delete_data: bool) -> Result<Removed, RemoveError> {
         packs::remove_pack(&self.inner, id, delete_data)
+    }
+
+    /// As [`Store::check_pack`], and reads the files that were changed, each once as it is, so that what was edited is withdrawn before anybody asks for it.
+    ///
+    /// # Errors
+    /// See [`VerifyError`].
+    pub fn look_again(&self, id: PackId) -> Result<Check, VerifyError> {
+        packs::look_again(&self.inner, id)
     }
 
     /// Reads every byte of a pack and compares it with its CIDs. What is wrong is withdrawn, what was believed lost and is right is had again.

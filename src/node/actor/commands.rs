@@ -286,6 +286,7 @@ impl Actor {
     fn register(&mut self, register: Register) {
         let now = self.now();
         let map = Arc::clone(&register.pieces.map);
+        let has_something = map.is_empty() || register.pieces.have.any();
         let Register {
             content,
             packs,
@@ -311,6 +312,9 @@ impl Actor {
         t.roots.dedup();
         let nodes = t.nodes.iter().copied().chain(nodes).collect();
         t.nodes = Arc::new(nodes);
+        if !has_something {
+            return;
+        }
         let clock = Instant::now();
         for cid in t.roots.clone() {
             self.discovery.announce(cid, clock);
@@ -343,6 +347,22 @@ impl Actor {
         };
         for piece in pieces.iter_ones().filter_map(|i| map.index(i as u32)) {
             self.engine.handle_lost(now, transfer, piece);
+        }
+        // Who has nothing left is not to be found for it. It is announced again when something is back.
+        let empty = self
+            .engine
+            .transfer_stats(transfer)
+            .is_some_and(|stats| stats.bytes_here == 0);
+        let fetching = self.transfers.get(&transfer).is_some_and(|t| t.sink.is_some());
+        if empty && !fetching {
+            let roots = self
+                .transfers
+                .get(&transfer)
+                .map(|t| t.roots.clone())
+                .unwrap_or_default();
+            for root in roots {
+                self.discovery.withdraw(&root, &mut self.swarm.behaviour_mut().kad);
+            }
         }
     }
 

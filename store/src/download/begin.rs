@@ -97,6 +97,9 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
     let (content, manifest, sig) = load(inner, spec)?;
     // What a dropped download of the same place has written is to be in the rows that are read next.
     let _ = inner.index.writer.flush();
+    let destination = resolve(&*inner.backend, &spec.destination)?;
+    end_renames(inner, &destination)?;
+    super::reconcile::write_down(inner, &destination, Some(&spec.content), meter)?;
     let known = look_up(inner, spec)?;
     let selected = select(spec, &content, &known);
     let numbers: Vec<usize> = selected.iter_ones().collect();
@@ -210,6 +213,8 @@ pub(crate) fn begin(
     let numbers: Vec<usize> = selected.iter_ones().collect();
     let whole_content = selected.all();
     let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
+    // What the index says of the record from now on must be true of the files that it names from now on: it may be all that is left of this moment.
+    let have = had(&content, &layout, &present);
 
     let make = |path: &Path| {
         let path = path.to_owned();
@@ -222,6 +227,9 @@ pub(crate) fn begin(
             false => BeginError::Io { path, source },
         }
     };
+    // It is known before it is made: whatever happens, somebody clears it up.
+    let stage = fs::path_bytes(&known.stage).to_owned();
+    inner.index.writer.run(move |tx| rows::remember_stage(tx, &stage))?;
     inner
         .backend
         .create_dirs_durably(&known.stage)
@@ -239,9 +247,14 @@ pub(crate) fn begin(
         files: numbers.len() as u64,
         bytes: numbers.iter().map(|&number| content.files()[number].size).sum(),
         pieces: content.map().len(),
-        pieces_here: 0,
+        pieces_here: have.count_ones() as u32,
         piece_bytes: content.map().bytes(),
-        piece_bytes_here: 0,
+        piece_bytes_here: content
+            .map()
+            .iter()
+            .filter(|(piece, _)| have[piece.as_usize()])
+            .map(|(_, leaf)| u64::from(leaf.len))
+            .sum(),
         partial: !whole_content,
         kept: 0,
         created: crate::packs::now_secs(),
@@ -271,6 +284,7 @@ pub(crate) fn begin(
         &known,
         &record,
         selection,
+        rows::bits_to_bytes(&have),
         decisions.files,
         profile,
     )?;
@@ -348,6 +362,20 @@ fn resolve(backend: &dyn Backend, path: &Path) -> Result<PathBuf, BeginError> {
     })
 }
 
+/// Ends an update that was cut off and could not be ended when the store was opened.
+fn end_renames(inner: &Inner, destination: &Path) -> Result<(), BeginError> {
+    let at_place = rows::packs_at(&*inner.index.reader()?, fs::path_bytes(destination))?;
+    for row in at_place {
+        if inner.open_download(row.record.id).is_none() {
+            recover_pack(inner, row.record.id).map_err(|e| match e {
+                RecoverError::Io { path, source } => BeginError::Io { path, source },
+                RecoverError::Index(e) => e.into(),
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
     let destination = resolve(&*inner.backend, &spec.destination)?;
     let conn = inner.index.reader()?;
@@ -355,15 +383,6 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
     if at_place.iter().any(|row| inner.open_download(row.record.id).is_some()) {
         return Err(BeginError::InUse(destination));
     }
-    drop(conn);
-    // An update that was cut off and could not be ended when the store was opened.
-    for row in &at_place {
-        recover_pack(inner, row.record.id).map_err(|e| match e {
-            RecoverError::Io { path, source } => BeginError::Io { path, source },
-            RecoverError::Index(e) => e.into(),
-        })?;
-    }
-    let conn = inner.index.reader()?;
     let (mut fetched, mut former) = (BTreeSet::new(), BTreeSet::new());
     for row in at_place.iter().filter(|row| row.record.origin == Origin::Fetched) {
         let other = row.record.content != spec.content && row.record.state != PackState::Superseded;
@@ -491,6 +510,17 @@ fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, dec
         }
     }
     present
+}
+
+/// The pieces that are in all their places.
+pub(super) fn had(content: &Content, layout: &Layout, present: &BitVec) -> PieceSet {
+    let mut have = content.map().none();
+    for (piece, _) in content.map().iter() {
+        let mut places = layout.places(piece);
+        let all = places.len() > 0 && places.all(|place| present[place.number as usize]);
+        have.set(piece.as_usize(), all);
+    }
+    have
 }
 
 /// Refuses what does not fit. Bytes of staged files that take room already are not needed again.

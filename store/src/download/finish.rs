@@ -260,6 +260,20 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     for row in others.iter().filter(|row| superseded.contains(&(row.record.id, 0))) {
         let _ = state.inner.lock.forget_place(&*state.inner.backend, &row.record);
     }
+    for stage in others.iter().filter_map(|row| row.stage.as_ref()) {
+        let ours = fs::path_bytes(&state.stage) == stage.as_slice();
+        if !ours
+            && state.whole_content
+            && state
+                .inner
+                .backend
+                .remove_tree_durably(&fs::path_from(stage.clone()))
+                .is_ok()
+        {
+            let stage = stage.clone();
+            state.inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage))?;
+        }
+    }
     let root = record.as_ref().map(|row| row.root);
     if let Some(row) = record {
         let place = PlaceFile::new(id, &row.record, Place::Whole);

@@ -286,6 +286,32 @@ fn open_below(root: &dyn BackendDir, path: &PackPath) -> io::Result<Box<dyn Back
     dir.as_deref().unwrap_or(root).open_file(path.file_name())
 }
 
+/// A file that is as the content has it.
+pub(super) struct Found {
+    pub(super) identity: Identity,
+    pub(super) seen: i64,
+}
+
+/// Whether the file below `root` (which is at `destination`) is `file`. A file that cannot be read is not.
+pub(super) fn same_bytes(
+    inner: &Inner,
+    content: &Content,
+    file: &modswarm_protocol::format::File,
+    root: &dyn BackendDir,
+    destination: &Path,
+    meter: &Meter<'_>,
+) -> Result<Option<Found>, BeginError> {
+    match read_and_compare(inner, content, file, root, meter) {
+        Ok(Some(There::Same { identity, seen, .. })) => Ok(Some(Found { identity, seen })),
+        Ok(_) => Ok(None),
+        Err(Unread::Cancelled) => Err(BeginError::Cancelled),
+        Err(Unread::Io(e)) => {
+            tracing::debug!("{:?} cannot be read: {e}", destination.join(file.path.as_str()));
+            Ok(None)
+        }
+    }
+}
+
 /// Whether the file below `root` is `file`, hashed as the content is cut; the file must not change meanwhile.
 fn read_and_compare(
     inner: &Inner,

@@ -24,6 +24,7 @@ mod moves;
 mod moving;
 mod place;
 mod put;
+mod reconcile;
 mod settle;
 mod state;
 
@@ -39,6 +40,7 @@ pub(crate) use self::{
     begin::{begin, preview, resume},
     compare::compare,
     moves::{RecoverError, recover_pack},
+    reconcile::write_down,
     state::State,
 };
 use crate::{

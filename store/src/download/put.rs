@@ -44,13 +44,14 @@ pub(super) fn put_rows(
     known: &Known,
     record: &PackRecord,
     selection: Option<Vec<u8>>,
+    have: Vec<u8>,
     decided: Vec<Decided>,
     profile: Option<String>,
 ) -> Result<(PackId, Vec<Slot>), BeginError> {
     let row = PackRow {
         record: record.clone(),
         root: 0,
-        have: Some(Vec::new()),
+        have: Some(have),
         selection,
         stage: Some(fs::path_bytes(&known.stage).to_owned()),
         conflicts: spec.conflicts,
@@ -97,9 +98,6 @@ pub(super) fn put_rows(
         }
         let root = rows::root_id(tx, &root)?;
         let row = PackRow { root, ..row };
-        if let Some(stage) = &row.stage {
-            rows::remember_stage(tx, stage)?;
-        }
         let id = match same {
             Some(id) => {
                 rows::renew_pack(tx, id, &row)?;
@@ -119,7 +117,7 @@ pub(super) fn put_rows(
 }
 
 /// `(prefix, offset, len)` of each distinct leaf of a file, where it occurs first.
-fn first_places(content: &Content, file: &modswarm_protocol::format::File) -> Vec<(i64, u64, u32)> {
+pub(super) fn first_places(content: &Content, file: &modswarm_protocol::format::File) -> Vec<(i64, u64, u32)> {
     let mut seen = std::collections::HashSet::new();
     content
         .spans(file)

@@ -196,6 +196,13 @@ pub(crate) fn files_of_root(conn: &Connection, root: i64) -> Result<Vec<FileRow>
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The numbers of the files in place at `path` below `root`.
+pub(crate) fn files_at(conn: &Connection, root: i64, path: &[u8]) -> Result<Vec<i64>> {
+    let mut statement = conn.prepare_cached("SELECT id FROM files WHERE root = ?1 AND path = ?2 AND stage IS NULL")?;
+    let rows = statement.query_map(params![root, path], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// The files of a pack with their numbers in its content.
 pub(crate) fn files_of_pack(conn: &Connection, pack: PackId) -> Result<Vec<(u32, FileRow)>> {
     let mut statement = conn.prepare_cached(&format!(
@@ -406,12 +413,12 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
     Ok(PackId(conn.last_insert_rowid()))
 }
 
-/// Makes a record a download (again); its files are put anew, and what it has stays until the next commit.
+/// Makes a record a download (again); its files are put anew, and what it has is what they hold.
 pub(crate) fn renew_pack(conn: &Connection, id: PackId, row: &PackRow) -> Result<()> {
     let r = &row.record;
     conn.prepare_cached(
         "UPDATE packs SET pack = coalesce(?2, pack), name = ?3, network = ?4, state = ?5, files = ?6, bytes = ?7, selection = ?8, stage = ?9,
-            overwrite = ?10 WHERE id = ?1",
+            overwrite = ?10, have = ?11, pieces_here = ?12, piece_bytes_here = ?13 WHERE id = ?1",
     )?
     .execute(params![
         id.0,
@@ -423,7 +430,10 @@ pub(crate) fn renew_pack(conn: &Connection, id: PackId, row: &PackRow) -> Result
         r.bytes as i64,
         row.selection,
         row.stage,
-        row.conflicts.code()
+        row.conflicts.code(),
+        row.have,
+        r.pieces_here,
+        r.piece_bytes_here as i64
     ])?;
     Ok(())
 }

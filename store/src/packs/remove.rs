@@ -12,6 +12,7 @@ use crate::{
     error::{IndexError, RemoveError},
     fs,
     index::rows::{self, FileRow, PackRow},
+    observer::Meter,
     store::Inner,
 };
 
@@ -27,6 +28,13 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
         RecoverError::Io { path, source } => RemoveError::Io { path, source },
         RecoverError::Index(e) => e.into(),
     })?;
+    if delete_data && pack.record.state == PackState::Downloading {
+        // What a crash kept from being written down is to go as well.
+        let meter = Meter::new(&());
+        if let Err(e) = crate::download::write_down(inner, &pack.record.path, None, &meter) {
+            tracing::warn!("files that an unfinished download left may stay: {e}");
+        }
+    }
     let conn = inner.index.reader()?;
     let files = rows::files_of_pack(&conn, id)?;
     let root = rows::root_path(&conn, pack.root)?

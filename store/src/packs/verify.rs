@@ -5,7 +5,7 @@ use std::{collections::HashSet, io, path::Path};
 use modswarm_protocol::format::{Content, File, PackPath, Part, PieceSet, Span};
 use rayon::prelude::*;
 
-use super::{PackId, PackState};
+use super::{Check, PackId, PackState, check_pack};
 use crate::{
     backend::{BackendFile, Identity},
     error::{IndexError, VerifyError},
@@ -70,6 +70,43 @@ struct Looked {
 }
 
 pub(crate) fn verify_pack(inner: &Inner, id: PackId, observer: &dyn Observer) -> Result<Verified, VerifyError> {
+    verify_files(inner, id, |_, _| true, observer)
+}
+
+/// Looks at every file of a pack, and reads those that are not as the index knows them, each once as it is: what was edited is withdrawn before anybody
+/// asks for it.
+pub(crate) fn look_again(inner: &Inner, id: PackId) -> Result<Check, VerifyError> {
+    let check = check_pack(inner, id)?;
+    if check.changed.is_empty() || inner.open_download(id).is_some() {
+        return Ok(check);
+    }
+    let changed: HashSet<&PackPath> = check.changed.iter().collect();
+    let fresh = |file: &File, row: &FileRow, path: &Path| {
+        if !changed.contains(&file.path) {
+            return false;
+        }
+        let Ok(Some(now)) = inner.backend.identity_at(path) else {
+            return false;
+        };
+        let mut read = crate::lock(&inner.edits);
+        if read.len() >= EDITS_MAX {
+            read.clear();
+        }
+        read.insert(row.id, now) != Some(now)
+    };
+    verify_files(inner, id, |(file, row), path| fresh(file, row, path), &())?;
+    Ok(check)
+}
+
+/// Edited files whose bytes are known to differ that are remembered; beyond, they are read again.
+const EDITS_MAX: usize = 100_000;
+
+fn verify_files(
+    inner: &Inner,
+    id: PackId,
+    wanted: impl Fn((&File, &FileRow), &Path) -> bool + Sync,
+    observer: &dyn Observer,
+) -> Result<Verified, VerifyError> {
     let meter = Meter::new(observer);
     if inner.open_download(id).is_some() {
         return Err(VerifyError::InUse);
@@ -94,7 +131,14 @@ pub(crate) fn verify_pack(inner: &Inner, id: PackId, observer: &dyn Observer) ->
         let Some(file) = content.files().get(*number as usize) else {
             return Ok(None);
         };
-        let looked = look_at(inner, &pack, &root, &content, *number, file, row, &had, &meter)?;
+        let path = match (&pack.stage, row.stage) {
+            (Some(stage), Some(_)) => fs::path_from(stage.clone()).join(row.id.to_string()),
+            _ => root.join(fs::path_from(row.path.clone())),
+        };
+        if !wanted((file, row), &path) {
+            return Ok(None);
+        }
+        let looked = look_at(inner, &path, &content, *number, file, row, &had, &meter)?;
         meter.add_file();
         Ok(Some(looked))
     };
@@ -108,8 +152,7 @@ pub(crate) fn verify_pack(inner: &Inner, id: PackId, observer: &dyn Observer) ->
 #[allow(clippy::too_many_arguments, reason = "all of it is one caller's")]
 fn look_at(
     inner: &Inner,
-    pack: &PackRow,
-    root: &Path,
+    path: &Path,
     content: &Content,
     number: u32,
     file: &File,
@@ -118,10 +161,6 @@ fn look_at(
     meter: &Meter<'_>,
 ) -> Result<Looked, VerifyError> {
     let staged = row.stage.is_some();
-    let path = match (&pack.stage, staged) {
-        (Some(stage), true) => fs::path_from(stage.clone()).join(row.id.to_string()),
-        _ => root.join(fs::path_from(row.path.clone())),
-    };
     let mut looked = Looked {
         number,
         row: row.id,
@@ -169,7 +208,7 @@ fn look_at(
     };
     let opened = inner
         .backend
-        .open(&path)
+        .open(path)
         .and_then(|opened| Ok((opened.identity()?, opened)));
     let (before, opened) = match opened {
         Ok(opened) => opened,

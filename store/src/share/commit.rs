@@ -321,6 +321,8 @@ pub(crate) fn surviving(inner: &Inner, row: &PackRow, survivors: &HashSet<Cid>) 
 /// Marks packs as superseded; those of which nothing survives are forgotten.
 pub(crate) fn apply_superseded(tx: &Transaction<'_>, supersede: &[Supersede]) -> Result<(), IndexError> {
     for old in supersede {
+        // An unfinished download to the same folder is superseded as well.
+        rows::end_stage(tx, old.id)?;
         if old.pieces == 0 {
             rows::delete_pack(tx, old.id)?;
         } else {
