@@ -44,6 +44,21 @@ pub struct ShareRequest {
     pub expires: Option<u64>,
 }
 
+/// What `get` does with files at the destination that are the user's own, or that he changed after a get put them there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conflicts {
+    /// Nothing is changed while there are any.
+    #[default]
+    Refuse,
+    /// They stay, and the pack's files are left out there.
+    KeepMine,
+    /// They are replaced.
+    TakeTheirs,
+    /// They are renamed to a free name, such as `Skin (mine).pak`.
+    KeepBoth,
+}
+
 /// `get TARGET`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct GetRequest {
@@ -55,12 +70,71 @@ pub struct GetRequest {
     pub peers: Vec<String>,
     /// Globs over paths inside the pack; empty: everything.
     pub only: Vec<String>,
-    /// Replace files that differ.
+    /// Replace files that differ; the same as [`Conflicts::TakeTheirs`], for older clients.
+    #[serde(default)]
     pub overwrite: bool,
+    /// What to do with files of the user's that are in the way.
+    #[serde(default)]
+    pub conflicts: Conflicts,
     /// Seconds without a new verified block after which to give up; none: never.
     pub timeout: Option<u64>,
     /// Go on seeding when complete.
     pub seed: bool,
+}
+
+/// `diff A B`, and `get --dry-run`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct DiffRequest {
+    /// What stands now: a link, CID, or the name of a pack of this home; or the absolute folder of one, which is looked at as it is. None: what stands where a get
+    /// to `output` would put its files.
+    pub from: Option<String>,
+    /// What is to stand there: a link, CID, or the name or folder of a pack of this home.
+    pub to: String,
+    /// As in [`GetRequest::output`]; only without `from`.
+    pub output: Option<PathBuf>,
+    /// As in [`GetRequest::peers`].
+    pub peers: Vec<String>,
+    /// As in [`GetRequest::only`]; only without `from`.
+    pub only: Vec<String>,
+    /// As in [`GetRequest::conflicts`]. If it refuses, the sums are those of replacing what is in the way.
+    pub conflicts: Conflicts,
+    /// As in [`GetRequest::timeout`].
+    pub timeout: Option<u64>,
+}
+
+/// How two versions differ.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diff {
+    /// The old one's CID, where it is one.
+    pub from: Option<Cid>,
+    /// The new one's CID.
+    pub to: Cid,
+    /// The new one's name.
+    pub name: Option<String>,
+    /// Where the files are, or would be.
+    pub path: Option<PathBuf>,
+    /// Files that are the same.
+    pub unchanged: u64,
+    /// Files that only the new one has.
+    pub added: Vec<String>,
+    /// Files that differ.
+    pub changed: Vec<String>,
+    /// Files that only the old one has, and that will be deleted.
+    pub removed: Vec<String>,
+    /// Files that only have another name.
+    pub renamed: Vec<Renamed>,
+    /// Files in the way that are the user's own or that he changed.
+    pub conflicts: Vec<String>,
+    /// Files that only the old one has and that the user changed: they stay.
+    pub kept: Vec<String>,
+    /// Bytes of distinct leaves that are nowhere in this home.
+    pub bytes_to_fetch: u64,
+    /// Bytes of room needed beside what is there, at the worst moment.
+    pub disk_needed: u64,
+    /// Bytes that it takes more in the end; less, if negative.
+    pub disk_change: i64,
+    /// Free bytes on the disk, where it is known.
+    pub disk_free: Option<u64>,
 }
 
 /// `ls TARGET`.
@@ -173,6 +247,12 @@ pub enum GetEvent {
         bytes_here: u64,
         /// Free bytes on the destination's disk.
         disk_free: Option<u64>,
+        /// Files that will only get another name.
+        #[serde(default)]
+        renamed: Vec<Renamed>,
+        /// Files of the user's that stay where the pack has others.
+        #[serde(default)]
+        kept: Vec<String>,
     },
     /// How far it is; a few a second.
     Progress {
@@ -193,6 +273,13 @@ pub enum GetEvent {
     Warning {
         /// One sentence.
         message: String,
+    },
+    /// Files in the way that are the user's own or that he changed; once, before a [`GetEvent::Failed`] that [`GetRequest::conflicts`] can avoid.
+    Conflicts {
+        /// Where the pack's files would be.
+        path: PathBuf,
+        /// Their paths in the pack.
+        files: Vec<String>,
     },
     /// All files are in their places and durable.
     Complete(Complete),
@@ -223,6 +310,27 @@ pub struct Complete {
     pub bytes_skeleton: u64,
     /// Who sent verified leaves.
     pub peers: Vec<PeerShare>,
+    /// Files that only got another name.
+    #[serde(default)]
+    pub renamed: Vec<Renamed>,
+    /// Files of the version that stood there before that were deleted, since this one has none of them.
+    #[serde(default)]
+    pub removed: Vec<String>,
+    /// Files of the user's that stayed: where the pack has others, and those of the former version that he changed.
+    #[serde(default)]
+    pub kept: Vec<String>,
+    /// Files of the user's that were in the way and have another name now.
+    #[serde(default)]
+    pub set_aside: Vec<Renamed>,
+}
+
+/// A file that has another name now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renamed {
+    /// Its path before, below the pack's folder.
+    pub from: String,
+    /// Its path now.
+    pub to: String,
 }
 
 /// What one peer sent.

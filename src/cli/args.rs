@@ -12,7 +12,7 @@ use clap::{
 use clap_complete::Shell;
 use libp2p::Multiaddr;
 use modswarm::{
-    api::NetworkKind,
+    api::{Conflicts, NetworkKind},
     config::{self, Options, ProgressMode, Rate},
 };
 use modswarm_protocol::{Cid, HashKind};
@@ -184,6 +184,13 @@ enum ProgressArg {
     None,
 }
 
+const DIFF_EXAMPLES: &str = "\
++ added, ~ changed, - removed, > only renamed, ! yours or changed by you.
+
+Examples:
+  modswarm diff ~/mods/MyPack modswarm:bafy…    what getting the new version would do there
+  modswarm diff bafy…1 bafy…2                   two versions, wherever they are";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -193,6 +200,9 @@ pub(crate) enum Command {
     /// Download a pack, then seed it.
     #[command(after_help = GET_EXAMPLES)]
     Get(GetArgs),
+    /// Show how two versions differ, and what an update would fetch.
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(DiffArgs),
     /// List the files of a pack without downloading it.
     Ls(ListArgs),
     /// Show all about one pack of this machine.
@@ -335,9 +345,53 @@ pub(crate) struct GetArgs {
     /// End when the download is complete.
     #[arg(long)]
     pub(crate) no_seed: bool,
-    /// Replace files that are in the way and differ.
+    /// Only say what would be done: which files, how many bytes, how much room.
     #[arg(long)]
-    pub(crate) overwrite: bool,
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) conflicts: ConflictArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// The old version: a link, CID or name; or the folder of an installed pack, with what you changed in it.
+    #[arg(value_name = "OLD")]
+    pub(crate) from: String,
+    /// The new version: a link, CID, name or folder of a pack.
+    #[arg(value_name = "NEW")]
+    pub(crate) to: String,
+    /// Ask this peer too; may be given several times.
+    #[arg(long = "peer", value_name = "MULTIADDR", value_parser = config::parse_peer)]
+    pub(crate) peers: Vec<Multiaddr>,
+    /// Give up after this many seconds if nobody gives the list of files [default: keep trying].
+    #[arg(long, value_name = "S", value_parser = config::parse_seconds)]
+    pub(crate) timeout: Option<u64>,
+}
+
+/// What to do with files that are the user's own, or that he changed, where the pack has others. Asked on a terminal if none is given.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub(crate) struct ConflictArgs {
+    /// Keep your own files where they are in the way, and leave the pack's out.
+    #[arg(long)]
+    pub(crate) keep_mine: bool,
+    /// Replace your own files where they are in the way.
+    #[arg(long, visible_alias = "overwrite")]
+    pub(crate) take_theirs: bool,
+    /// Rename your own files where they are in the way, as in 'Skin (mine).pak'.
+    #[arg(long)]
+    pub(crate) keep_both: bool,
+}
+
+impl ConflictArgs {
+    pub(crate) fn policy(&self) -> Conflicts {
+        match (self.keep_mine, self.take_theirs, self.keep_both) {
+            (true, ..) => Conflicts::KeepMine,
+            (_, true, _) => Conflicts::TakeTheirs,
+            (.., true) => Conflicts::KeepBoth,
+            _ => Conflicts::Refuse,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -6,13 +6,15 @@ use std::{
 };
 
 use modswarm::{
-    api::{Complete, Failure, FailureKind, GetEvent, GetRequest},
+    api::{Complete, Conflicts, DiffRequest, Failure, FailureKind, GetEvent, GetRequest},
     control::CallError,
 };
 use tokio::sync::mpsc;
 
 use super::{
     args::GetArgs,
+    ask::{self, InTheWay},
+    diff,
     output::Ui,
     progress::{Meter, Snapshot, TICK},
     session::{Context, Followed, Need, Seeded, Session, cancelled},
@@ -21,12 +23,25 @@ use super::{
 };
 
 pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<(), Failure> {
-    let request = GetRequest {
+    if args.dry_run {
+        let request = DiffRequest {
+            from: None,
+            to: target::checked(&args.source.target)?,
+            output: Some(checked_output(&args.output)?),
+            peers: args.source.peers.iter().map(ToString::to_string).collect(),
+            only: args.only,
+            conflicts: args.conflicts.policy(),
+            timeout: args.source.timeout,
+        };
+        return diff::show(context, &request).await;
+    }
+    let mut request = GetRequest {
         target: target::checked(&args.source.target)?,
         output: checked_output(&args.output)?,
         peers: args.source.peers.iter().map(ToString::to_string).collect(),
         only: args.only,
-        overwrite: args.overwrite,
+        overwrite: false,
+        conflicts: args.conflicts.policy(),
         timeout: args.source.timeout,
         seed: !args.no_seed,
     };
@@ -36,7 +51,22 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<(), Failure>
         context.upload_notice(&session);
         let mut events = None;
         if !complete {
-            match once(context, &session, &request).await {
+            let mut in_the_way = None;
+            let mut followed = once(context, &session, &request, &mut in_the_way).await;
+            if let (Followed::Failed(_), Some(found)) = (&followed, in_the_way.take())
+                && request.conflicts == Conflicts::Refuse
+                && ask::possible(&context.ui)
+            {
+                request.conflicts = match ask::what_to_do(context, &found).await {
+                    Some(policy) => policy,
+                    None => {
+                        session.close().await;
+                        return Err(cancelled());
+                    }
+                };
+                followed = once(context, &session, &request, &mut in_the_way).await;
+            }
+            match followed {
                 Followed::Done(rest) => events = Some(rest),
                 Followed::Lost => {
                     context.take_over(&session)?;
@@ -68,7 +98,14 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<(), Failure>
 }
 
 /// Gets, and prints what comes of it. Gives the rest of the job's channel.
-async fn once(context: &Context, session: &Session, request: &GetRequest) -> Followed<mpsc::Receiver<GetEvent>> {
+///
+/// `in_the_way` tells of files that kept it from beginning.
+async fn once(
+    context: &Context,
+    session: &Session,
+    request: &GetRequest,
+    in_the_way: &mut Option<InTheWay>,
+) -> Followed<mpsc::Receiver<GetEvent>> {
     let mut events = match session.get(request).await {
         Ok(events) => events,
         Err(CallError::Lost) => return Followed::Lost,
@@ -97,6 +134,10 @@ async fn once(context: &Context, session: &Session, request: &GetRequest) -> Fol
                 }
                 GetEvent::Warning { message } => {
                     context.ui.warning(&message);
+                    None
+                }
+                GetEvent::Conflicts { path, files } => {
+                    *in_the_way = Some(InTheWay { path, files });
                     None
                 }
                 GetEvent::Complete(complete) => Some(Ok(complete)),
@@ -168,6 +209,8 @@ fn plan(event: &GetEvent) -> Option<String> {
         bytes,
         bytes_here,
         disk_free,
+        renamed,
+        kept,
         ..
     } = event
     else {
@@ -184,6 +227,12 @@ fn plan(event: &GetEvent) -> Option<String> {
         ));
     }
     lines.push(format!("  into {}", text::escaped(&path.to_string_lossy())));
+    if !renamed.is_empty() {
+        lines.push(format!("  {} only renamed", text::count(renamed.len() as u64, "file")));
+    }
+    if !kept.is_empty() {
+        lines.push(format!("  {} of your own kept", text::count(kept.len() as u64, "file")));
+    }
     if let Some(free) = disk_free {
         lines.push(format!("  {} free there", text::bytes(*free)));
     }
@@ -292,6 +341,8 @@ mod tests {
             bytes: 2_000_000,
             bytes_here: 500_000,
             disk_free: Some(10_000_000_000),
+            renamed: Vec::new(),
+            kept: Vec::new(),
         };
         let shown = plan(&event).unwrap();
         assert_eq!(

@@ -4,6 +4,8 @@
 //! [`progress`] for what is shown where, one module for each larger command.
 
 mod args;
+mod ask;
+mod diff;
 mod differences;
 mod get;
 mod local;
@@ -92,6 +94,7 @@ fn run(settings: Settings, ui: Ui, command: Command) -> Result<(), Failure> {
         match command {
             Command::Share(args) => share::run(&context, args).await,
             Command::Get(args) => get::run(&context, args).await,
+            Command::Diff(args) => diff::run(&context, args).await,
             Command::Ls(args) => local::list(&context, args).await,
             Command::Info(args) => local::info(&context, args).await,
             Command::Status => local::status(&context).await,

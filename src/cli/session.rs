@@ -4,9 +4,9 @@ use std::{fs::OpenOptions, future, io::ErrorKind, time::Duration};
 
 use modswarm::{
     api::{
-        Collected, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved,
-        PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent,
-        VerifyRequest,
+        Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing,
+        MoveRequest, Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest,
+        Status, VerifyEvent, VerifyRequest,
     },
     config::{Rate, Settings},
     control::{self, API_VERSION, CallError, Client, Holder, HolderInfo, Joined, Transport},
@@ -286,6 +286,13 @@ impl Session {
         match self {
             Self::Holder(holder) => Ok(holder.backend().list(request.clone()).await?),
             Self::Client(client) => client.list(request).await,
+        }
+    }
+
+    pub(crate) async fn diff(&self, request: &DiffRequest) -> Result<Diff, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().diff(request.clone()).await?),
+            Self::Client(client) => client.diff(request).await,
         }
     }
 

@@ -6,8 +6,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     api::{
-        Collected, Failure, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved, PackStatus,
-        PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
+        Collected, Diff, DiffRequest, Failure, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest,
+        Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status,
+        VerifyEvent, VerifyRequest,
     },
     node::Node,
 };
@@ -20,6 +21,8 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn get(&self, request: GetRequest) -> mpsc::Receiver<GetEvent>;
     /// See [`Node::list`]. Dropping the future stops it.
     fn list(&self, request: ListRequest) -> impl Future<Output = Result<Listing, Failure>> + Send;
+    /// See [`Node::diff`]. Dropping the future stops it.
+    fn diff(&self, request: DiffRequest) -> impl Future<Output = Result<Diff, Failure>> + Send;
     /// See [`Node::status`].
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;
     /// See [`Node::peers`].
@@ -51,6 +54,10 @@ impl Backend for Node {
 
     fn list(&self, request: ListRequest) -> impl Future<Output = Result<Listing, Failure>> + Send {
         Self::list(self, request)
+    }
+
+    fn diff(&self, request: DiffRequest) -> impl Future<Output = Result<Diff, Failure>> + Send {
+        Self::diff(self, request)
     }
 
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send {

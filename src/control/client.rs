@@ -15,9 +15,9 @@ use super::{
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_ANSWER_LEN, MAX_LINE_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    Collected, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved,
-    PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent,
-    VerifyRequest,
+    Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing,
+    MoveRequest, Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status,
+    VerifyEvent, VerifyRequest,
 };
 
 /// How many events may wait to be read; then the holder waits.
@@ -100,6 +100,14 @@ impl Client {
     /// When it cannot, or is gone.
     pub async fn list(&self, request: &ListRequest) -> Result<Listing, CallError> {
         self.ask(Method::POST, "/v1/ls", Some(request)).await
+    }
+
+    /// Says how two packs differ, or what a get would do.
+    ///
+    /// # Errors
+    /// When it cannot, or is gone.
+    pub async fn diff(&self, request: &DiffRequest) -> Result<Diff, CallError> {
+        self.ask(Method::POST, "/v1/diff", Some(request)).await
     }
 
     /// The holder's node and its packs.

@@ -30,8 +30,8 @@ use super::{
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_CONNECTIONS, MAX_REQUEST_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, MoveRequest, PinRequest, RemoveRequest,
-    ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
+    DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, MoveRequest, PinRequest,
+    RemoveRequest, ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
 };
 
 /// How long a connection may take to send the head of a request.
@@ -155,6 +155,7 @@ fn router<B: Backend>(app: App<B>) -> Router {
         .route("/v1/share", post(share::<B>))
         .route("/v1/get", post(fetch::<B>))
         .route("/v1/ls", post(list::<B>))
+        .route("/v1/diff", post(diff::<B>))
         .route("/v1/status", get(status::<B>))
         .route("/v1/peers", get(peers::<B>))
         .route("/v1/info", post(info::<B>))
@@ -236,7 +237,9 @@ async fn fetch<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<GetR
     let seed = request.seed;
     let events = app.backend.get(request);
     stream_response(lines(events, app.stop, move |event| match event {
-        GetEvent::Plan { .. } | GetEvent::Progress { .. } | GetEvent::Warning { .. } => After::More,
+        GetEvent::Plan { .. } | GetEvent::Progress { .. } | GetEvent::Warning { .. } | GetEvent::Conflicts { .. } => {
+            After::More
+        }
         GetEvent::Complete(_) if seed => After::Seeding,
         GetEvent::Complete(_) | GetEvent::Failed(_) => After::End,
     }))
@@ -244,6 +247,10 @@ async fn fetch<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<GetR
 
 async fn list<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<ListRequest>) -> Response {
     answer(app.backend.list(request).await)
+}
+
+async fn diff<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<DiffRequest>) -> Response {
+    answer(app.backend.diff(request).await)
 }
 
 async fn status<B: Backend>(State(app): State<App<B>>) -> Response {

@@ -35,9 +35,9 @@ use self::{
     jobs::{index_failure, node_ended, open_failure, remove_failure, task_failure},
 };
 use crate::api::{
-    Collected, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest, Moved,
-    NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status,
-    VerifyEvent, VerifyRequest,
+    Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing,
+    MoveRequest, Moved, NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
+    ShareRequest, Status, VerifyEvent, VerifyRequest,
 };
 
 /// Events of one job that wait for their reader.
@@ -204,6 +204,14 @@ impl Node {
     /// As [`Node::get`].
     pub async fn list(&self, request: ListRequest) -> Result<Listing, Failure> {
         jobs::list(Arc::clone(&self.inner), request).await
+    }
+
+    /// Says how two packs differ, or what a get would do. Writes nothing but lists of files to the home.
+    ///
+    /// # Errors
+    /// As [`Node::get`].
+    pub async fn diff(&self, request: DiffRequest) -> Result<Diff, Failure> {
+        jobs::diff(Arc::clone(&self.inner), request).await
     }
 
     /// The node and its packs.

@@ -317,6 +317,9 @@ pub enum FinishError {
     /// No room left; make some and finish again.
     #[error("no room left on the disk that holds {0:?}")]
     DiskFull(PathBuf),
+    /// The user wants more room left free.
+    #[error(transparent)]
+    NotAllowed(#[from] Shortage),
     /// A file or folder cannot be written.
     #[error("{path:?} cannot be written")]
     Io {

@@ -63,7 +63,7 @@ mod room;
 mod share;
 mod store;
 
-pub use download::{Download, DownloadSpec, Finished, Plan};
+pub use download::{Conflicts, Download, DownloadSpec, Finished, Plan, Preview};
 pub use error::{
     BeginError, Blockage, FinishError, GcError, HomeError, IndexError, MoveError, OpenError, ReadLeafError,
     RebuildError, RemoveError, ShareError, SkeletonReadError, VerifyError, WriteError,

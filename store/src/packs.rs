@@ -86,6 +86,8 @@ pub struct PackRecord {
     pub piece_bytes_here: u64,
     /// Whether only some files were selected.
     pub partial: bool,
+    /// Files that are not here because the user kept his own in their places.
+    pub kept: u64,
     /// When the record was made, in seconds since 1970.
     pub created: u64,
     /// Whether no clearing up may forget it: see [`crate::Store::set_pinned`].

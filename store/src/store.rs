@@ -15,7 +15,7 @@ use modswarm_protocol::{
 
 use crate::{
     backend::{Backend, Identity, SystemBackend},
-    download::{self, Download, DownloadSpec},
+    download::{self, Download, DownloadSpec, Preview},
     error::{
         BeginError, GcError, IndexError, MoveError, OpenError, ReadLeafError, RebuildError, RemoveError, ShareError,
         SkeletonReadError, VerifyError,
@@ -497,6 +497,23 @@ impl Store {
     pub fn begin_download(&self, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Download, BeginError> {
         let state = download::begin(&self.inner, spec, observer)?;
         Ok(Download::new(state, &self.closer))
+    }
+
+    /// Says what [`Store::begin_download`] of the same would do, without writing anything.
+    ///
+    /// # Errors
+    /// See [`BeginError`].
+    pub fn preview_download(&self, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Preview, BeginError> {
+        download::preview(&self.inner, spec, observer)
+    }
+
+    /// Says how `new` differs from `old`, and what it would take to come from one to the other where `old` is installed unchanged. Bytes to fetch are
+    /// those of all leaves of `new` that are nowhere in this home.
+    ///
+    /// # Errors
+    /// See [`BeginError`].
+    pub fn compare(&self, old: &Content, new: &Content, observer: &dyn Observer) -> Result<Preview, BeginError> {
+        download::compare(&self.inner, old, new, observer)
     }
 
     /// Goes on with the unfinished download of the record `id` (state [`crate::PackState::Downloading`]), without hashing what is here.

@@ -6,7 +6,7 @@ mod common;
 use std::{fs, os::unix::fs::MetadataExt as _};
 
 use common::*;
-use modswarm_store::{BeginError, PackState, Store};
+use modswarm_store::{BeginError, Conflicts, PackState, Store};
 
 #[test]
 fn a_leaf_in_many_places_is_fetched_once_and_written_to_each() {
@@ -70,7 +70,7 @@ fn an_update_fetches_only_new_leaves_and_leaves_unchanged_files_alone() {
     let watch = Watch::default();
     let download = b.begin_download(&spec(&two, &out), &watch).unwrap();
     assert_eq!(watch.hashed(), 0, "unchanged files cost a stat");
-    download.adopt_local(&()).unwrap();
+    download.adopt_local().unwrap();
     let fetched = fetch(&a, &download);
 
     let leaves = |pack| {
@@ -87,10 +87,9 @@ fn an_update_fetches_only_new_leaves_and_leaves_unchanged_files_alone() {
     let finished = download.finish().unwrap();
     assert_eq!(tree(&out), tree(&place.path("p")));
     let removed: Vec<_> = finished.removed.iter().map(|p| p.as_str()).collect();
-    assert_eq!(
-        removed,
-        ["old-name", "dir/goes"].iter().rev().copied().collect::<Vec<_>>()
-    );
+    assert_eq!(removed, ["dir/goes"]);
+    let renamed: Vec<_> = finished.renamed.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(renamed, [("old-name", "new-name")]);
     let after = fs::metadata(out.join("same")).unwrap();
     assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
 
@@ -124,7 +123,7 @@ fn an_update_keeps_what_the_user_edited() {
     assert_eq!(tree(&out), before);
 
     let mut spec = spec(&two, &out);
-    spec.overwrite = true;
+    spec.conflicts = Conflicts::TakeTheirs;
     let download = b.begin_download(&spec, &()).unwrap();
     fetch(&a, &download);
     let finished = download.finish().unwrap();

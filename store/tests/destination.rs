@@ -6,7 +6,7 @@ mod common;
 use std::{fs, os::unix::fs::symlink};
 
 use common::*;
-use modswarm_store::{BeginError, Blockage, FinishError};
+use modswarm_store::{BeginError, Blockage, Conflicts, FinishError};
 
 struct Case {
     place: Place,
@@ -43,7 +43,7 @@ fn an_existing_file_that_differs_stays_and_all_of_them_are_named() {
     assert!(c.b.packs().unwrap().is_empty(), "nothing was begun");
 
     let mut spec = spec(&c.pack, &out);
-    spec.overwrite = true;
+    spec.conflicts = Conflicts::TakeTheirs;
     let download = c.b.begin_download(&spec, &()).unwrap();
     assert_eq!(
         fs::read(out.join("g")).unwrap(),
@@ -107,7 +107,7 @@ fn folders_and_files_in_each_others_place_are_refused_clearly() {
     fs::create_dir_all(out.join("g")).unwrap();
     write(&out.join("sub"), b"a file");
     let mut spec = spec(&c.pack, &out);
-    spec.overwrite = true;
+    spec.conflicts = Conflicts::TakeTheirs;
     let e = c.b.begin_download(&spec, &()).unwrap_err();
     let BeginError::Blocked(blocked) = &e else {
         panic!("{e}")

@@ -10,7 +10,7 @@ use std::{
 };
 
 use common::*;
-use modswarm_store::{Fault, MoveError, Store, Verified};
+use modswarm_store::{Conflicts, Fault, MoveError, Store, Verified};
 
 /// A folder with files of several sizes.
 fn fill(place: &Place, name: &str) {
@@ -90,9 +90,9 @@ fn what_verify_finds_rotten_is_fetched_again_and_nothing_else() {
     assert_eq!(faults(&verified), [("big.pak", Fault::Rotten)]);
 
     let mut again = spec(&pack, &place.path("out"));
-    again.overwrite = true;
+    again.conflicts = Conflicts::TakeTheirs;
     let download = b.begin_download(&again, &()).unwrap();
-    download.adopt_local(&()).unwrap();
+    download.adopt_local().unwrap();
     assert_eq!(fetch(&a, &download).count_ones(), 1);
     download.finish().unwrap();
     assert_eq!(tree(&place.path("out")), tree(&place.path("p")));

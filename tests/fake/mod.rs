@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use modswarm::{
     api::{
-        Collected, Complete, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing, MoveRequest,
-        Moved, NetworkKind, PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
-        ShareRequest, Shared, Stage, Status, VerifyEvent, VerifyRequest,
+        Collected, Complete, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest,
+        Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest,
+        Removed, ShareEvent, ShareRequest, Shared, Stage, Status, VerifyEvent, VerifyRequest,
     },
     control::{API_VERSION, Backend, HolderInfo},
 };
@@ -60,6 +60,8 @@ fn plan(request: &GetRequest) -> GetEvent {
         bytes: 5,
         bytes_here: 0,
         disk_free: None,
+        renamed: Vec::new(),
+        kept: Vec::new(),
     }
 }
 
@@ -74,6 +76,10 @@ fn complete(request: GetRequest) -> Complete {
         bytes_fetched: 5,
         bytes_reused: 0,
         bytes_skeleton: 7,
+        renamed: Vec::new(),
+        removed: Vec::new(),
+        kept: Vec::new(),
+        set_aside: Vec::new(),
         peers: vec![PeerShare {
             peer_id: "you".to_owned(),
             addr: "/ip4/127.0.0.1/tcp/1".to_owned(),
@@ -133,6 +139,26 @@ impl Backend for Fake {
 
     async fn list(&self, _: ListRequest) -> Result<Listing, Failure> {
         Err(unsupported())
+    }
+
+    async fn diff(&self, request: DiffRequest) -> Result<Diff, Failure> {
+        Ok(Diff {
+            from: None,
+            to: cid(),
+            name: Some(request.to),
+            path: request.output,
+            unchanged: 1,
+            added: vec!["a.pak".to_owned()],
+            changed: Vec::new(),
+            removed: Vec::new(),
+            renamed: Vec::new(),
+            conflicts: Vec::new(),
+            kept: Vec::new(),
+            bytes_to_fetch: 5,
+            disk_needed: 5,
+            disk_change: 5,
+            disk_free: None,
+        })
     }
 
     async fn status(&self) -> Result<Status, Failure> {

@@ -168,7 +168,7 @@ fn would_overwrite(destination: &std::path::Path, files: &[modswarm_protocol::fo
     Failure::new(
         FailureKind::WouldOverwrite,
         listed(&heading, files.iter().map(ToString::to_string)),
-        "nothing was changed; choose another folder with -o, or replace them with --overwrite",
+        "nothing was changed; say --keep-mine, --take-theirs (or --overwrite) or --keep-both, or choose another folder with -o",
     )
 }
 
@@ -196,8 +196,16 @@ pub(super) fn begin_failure(error: BeginError) -> Failure {
 
 pub(super) fn finish_failure(error: FinishError) -> Failure {
     match error {
-        FinishError::WouldOverwrite { destination, files } => would_overwrite(&destination, &files),
+        FinishError::WouldOverwrite { destination, files } => {
+            let heading = format!("these files at {destination:?} appeared or were changed during the get");
+            Failure::new(
+                FailureKind::WouldOverwrite,
+                listed(&heading, files.iter().map(ToString::to_string)),
+                "they were left as they are; run the same command with --keep-mine, --take-theirs or --keep-both: nothing is fetched twice",
+            )
+        }
         FinishError::DiskFull(_) => disk_full(error.to_string()),
+        FinishError::NotAllowed(shortage) => not_allowed(&shortage),
         FinishError::Incomplete(_) => Failure::new(
             FailureKind::Failed,
             "files at the destination vanish while they are put there",

@@ -10,9 +10,11 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use libp2p::{Multiaddr, PeerId};
 use modswarm_protocol::{
     engine::{ContentPieces, Stage as EngineStage, TransferStats},
-    format::{Name, Skeleton, Target},
+    format::{Name, PackPath, Skeleton, Target},
 };
-use modswarm_store::{Download, DownloadSpec, FinishError, Observer, Progress, Stage as StoreStage, Warning};
+use modswarm_store::{
+    BeginError, Download, DownloadSpec, FinishError, Finished, Observer, Progress, Stage as StoreStage, Warning,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, MissedTickBehavior},
@@ -26,7 +28,7 @@ use super::{
     node_ended, nodes_of, parse_target, skeleton,
 };
 use crate::{
-    api::{Complete, Failure, FailureKind, GetEvent, GetRequest, PeerShare, Stage},
+    api::{Complete, Conflicts, Failure, FailureKind, GetEvent, GetRequest, PeerShare, Renamed, Stage},
     node::{
         Inner,
         actor::{Command, Fetch, TransferEvent, TransferView},
@@ -69,16 +71,40 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     let spec = job.spec(&request, &target, &skeleton, only.as_ref()).await?;
     let download = job.open(spec, &skeleton).await?;
     let finished = job.fetch_and_finish(&mut drive, &skeleton, &download).await?;
-    let complete = job
-        .complete(&drive, before, &skeleton, &download, finished.path)
-        .await?;
+    let complete = job.complete(&drive, before, &skeleton, &download, finished).await?;
     if !request.seed {
         job.stop_seeding(skeleton.content.cid()).await?;
     }
     Ok(complete)
 }
 
-fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
+/// What the request says of files in the way; older clients know only one word of it.
+fn policy(request: &GetRequest) -> modswarm_store::Conflicts {
+    use modswarm_store::Conflicts as Kept;
+    match request.conflicts {
+        Conflicts::Refuse if request.overwrite => Kept::TakeTheirs,
+        Conflicts::Refuse => Kept::Refuse,
+        Conflicts::KeepMine => Kept::KeepMine,
+        Conflicts::TakeTheirs => Kept::TakeTheirs,
+        Conflicts::KeepBoth => Kept::KeepBoth,
+    }
+}
+
+pub(super) fn strings(paths: &[PackPath]) -> Vec<String> {
+    paths.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn renames(pairs: &[(PackPath, PackPath)]) -> Vec<Renamed> {
+    pairs
+        .iter()
+        .map(|(from, to)| Renamed {
+            from: from.to_string(),
+            to: to.to_string(),
+        })
+        .collect()
+}
+
+pub(super) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     if patterns.is_empty() {
         return Ok(None);
     }
@@ -106,11 +132,11 @@ fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     Ok(Some(set))
 }
 
-struct Job {
-    node: Arc<Inner>,
-    events: mpsc::Sender<GetEvent>,
-    started: Instant,
-    timeout: Option<Duration>,
+pub(super) struct Job {
+    pub(super) node: Arc<Inner>,
+    pub(super) events: mpsc::Sender<GetEvent>,
+    pub(super) started: Instant,
+    pub(super) timeout: Option<Duration>,
 }
 
 impl Job {
@@ -201,7 +227,7 @@ impl Job {
         }
     }
 
-    async fn spec(
+    pub(super) async fn spec(
         &self,
         request: &GetRequest,
         target: &Target,
@@ -242,7 +268,7 @@ impl Job {
             destination: self.destination(&request.output, &name).await?,
             name,
             selection,
-            overwrite: request.overwrite,
+            conflicts: policy(request),
             network: self.node.network_id(),
         })
     }
@@ -265,7 +291,7 @@ impl Job {
         })
     }
 
-    /// Opens the download, says what will be written, and takes what other packs of this home have.
+    /// Opens the download, says what will be written, and lets what this home has elsewhere be put together.
     async fn open(&self, spec: DownloadSpec, skeleton: &Skeleton) -> Result<Download, Failure> {
         let cancel = CancelFlag::default();
         let _guard = cancel.guard();
@@ -276,10 +302,16 @@ impl Job {
         };
         let (name, path) = (spec.name.as_str().to_owned(), spec.destination.clone());
         let (download, plan) = tokio::task::spawn_blocking(move || {
-            let download = store.begin_download(&spec, &reports).map_err(begin_failure)?;
-            let mut plan = download.plan();
-            let elsewhere = download.local_bytes().map_err(index_failure)?;
-            plan.bytes_here = plan.bytes.min(plan.bytes_here + elsewhere);
+            let download = store.begin_download(&spec, &reports).map_err(|error| {
+                if let BeginError::WouldOverwrite { destination, files } = &error {
+                    let _ = reports.events.blocking_send(GetEvent::Conflicts {
+                        path: destination.clone(),
+                        files: strings(files),
+                    });
+                }
+                begin_failure(error)
+            })?;
+            let plan = download.plan();
             Ok((download, plan))
         })
         .await
@@ -293,14 +325,12 @@ impl Job {
             bytes: plan.bytes,
             bytes_here: plan.bytes_here,
             disk_free: plan.disk_free,
+            renamed: renames(&download.renames()),
+            kept: strings(&download.skipped()),
         };
         self.events.send(plan).await.map_err(|_| interrupted())?;
-        let reports = Reports {
-            events: self.events.clone(),
-            cancel,
-        };
         tokio::task::spawn_blocking(move || {
-            download.adopt_local(&reports).map_err(begin_failure)?;
+            download.adopt_local().map_err(begin_failure)?;
             Ok(download)
         })
         .await
@@ -325,8 +355,25 @@ impl Job {
         }
     }
 
-    /// Fetches until every wanted piece is here.
+    /// Fetches until every wanted piece is here. What turns out not to be here after all is asked for as well.
     async fn fetch(&self, drive: &mut Drive, skeleton: &Skeleton, download: &Download) -> Result<(), Failure> {
+        loop {
+            let lost = download.lost();
+            self.fetch_missing(drive, skeleton, download, lost).await?;
+            if download.lost() == lost {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fetches until every wanted piece is here, or more were lost than `lost`.
+    async fn fetch_missing(
+        &self,
+        drive: &mut Drive,
+        skeleton: &Skeleton,
+        download: &Download,
+        lost: u64,
+    ) -> Result<(), Failure> {
         let content = download.content();
         let (have, wanted) = (download.have(), download.wanted());
         let missing = wanted.iter_ones().any(|piece| !have[piece]);
@@ -374,6 +421,9 @@ impl Job {
                     TransferEvent::Node { .. } => {}
                 },
                 _ = tick.tick() => {
+                    if download.lost() != lost {
+                        return Ok(());
+                    }
                     let Some(view) = drive.view().await? else { return Err(node_ended()) };
                     let missing = view.stats.bytes_wanted.saturating_sub(view.stats.bytes_here);
                     self.tell(stage_of(&view, false), total.saturating_sub(missing), total, Some(&view));
@@ -394,6 +444,18 @@ impl Job {
         let finished = tokio::task::spawn_blocking(move || download.finish())
             .await
             .map_err(task_failure)?;
+        if let Ok(finished) = &finished {
+            for (from, to) in &finished.set_aside {
+                self.warn(format!(
+                    "your {from} is called {to} now, and the pack's file has its name"
+                ))
+                .await;
+            }
+            for path in &finished.skipped {
+                self.warn(format!("{path} is yours and was kept; the pack's file was left out"))
+                    .await;
+            }
+        }
         for path in finished.iter().flat_map(|finished| &finished.kept) {
             self.warn(format!(
                 "{path} is no longer in the pack; it was kept, since you changed it"
@@ -421,7 +483,7 @@ impl Job {
         before: Option<TransferStats>,
         skeleton: &Skeleton,
         download: &Download,
-        path: PathBuf,
+        finished: Finished,
     ) -> Result<Complete, Failure> {
         let view = drive.view().await?.ok_or_else(node_ended)?;
         let plan = download.plan();
@@ -455,7 +517,6 @@ impl Job {
         Ok(Complete {
             pack: skeleton.pack.as_ref().map(|_| skeleton.root),
             content: skeleton.content.cid(),
-            path,
             files: plan.files,
             bytes: plan.bytes,
             seconds: self.started.elapsed().as_secs_f64(),
@@ -463,6 +524,11 @@ impl Job {
             bytes_reused: plan.bytes.saturating_sub(bytes_fetched),
             bytes_skeleton,
             peers,
+            renamed: renames(&finished.renamed),
+            removed: strings(&finished.removed),
+            kept: strings(&[finished.skipped, finished.kept].concat()),
+            set_aside: renames(&finished.set_aside),
+            path: finished.path,
         })
     }
 }

@@ -12,7 +12,18 @@ use crate::{
 
 /// Lists the files of a pack.
 pub(in crate::node) async fn run(node: Arc<Inner>, request: ListRequest) -> Result<Listing, Failure> {
-    let (target, peers) = parse_target(&request.target, &request.peers)?;
+    let skeleton = skeleton_of(&node, &request.target, &request.peers, request.timeout).await?;
+    listing(&skeleton)
+}
+
+/// The list of files of `target`, fetched if it is not here.
+pub(super) async fn skeleton_of(
+    node: &Arc<Inner>,
+    target: &str,
+    peers: &[String],
+    timeout: Option<u64>,
+) -> Result<Skeleton, Failure> {
+    let (target, peers) = parse_target(target, peers)?;
     let store = node.store.clone();
     let (root, name) = (target.root, target.name.clone());
     let here = tokio::task::spawn_blocking(move || store.skeleton(&root, name.as_ref()))
@@ -20,17 +31,17 @@ pub(in crate::node) async fn run(node: Arc<Inner>, request: ListRequest) -> Resu
         .map_err(task_failure)?
         .map_err(skeleton_read_failure)?;
     if let Some(skeleton) = here {
-        return listing(&skeleton);
+        return Ok(skeleton);
     }
     let mut drive = loop {
-        match Drive::begin(&node, &target, peers.clone()).await? {
+        match Drive::begin(node, &target, peers.clone()).await? {
             Some(drive) => break drive,
             None => tokio::time::sleep(BUSY_INTERVAL).await,
         }
     };
-    let fetching = skeleton::fetch(&node, &mut drive, &target, |_| {});
-    let skeleton = match request.timeout {
-        None => fetching.await?,
+    let fetching = skeleton::fetch(node, &mut drive, &target, |_| {});
+    match timeout {
+        None => fetching.await,
         Some(seconds) => tokio::time::timeout(Duration::from_secs(seconds), fetching)
             .await
             .map_err(|_| {
@@ -39,9 +50,8 @@ pub(in crate::node) async fn run(node: Arc<Inner>, request: ListRequest) -> Resu
                     format!("nobody gave the list of files within {seconds} seconds"),
                     "check the link, ask somebody who has the pack to share it again, or wait longer with --timeout",
                 )
-            })??,
-    };
-    listing(&skeleton)
+            })?,
+    }
 }
 
 fn listing(skeleton: &Skeleton) -> Result<Listing, Failure> {

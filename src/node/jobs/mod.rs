@@ -1,5 +1,6 @@
 //! What a request does, from its first look at the store to its last event. Jobs wait; the actor never does.
 
+mod diff;
 mod failures;
 mod get;
 mod list;
@@ -19,6 +20,7 @@ use libp2p::{Multiaddr, PeerId};
 use modswarm_protocol::format::{Skeleton, Target};
 use tokio::sync::{mpsc, oneshot};
 
+pub(super) use diff::run as diff;
 pub use failures::rebuild_failure;
 pub(super) use failures::{index_failure, open_failure, remove_failure, task_failure};
 pub(super) use get::run as get;

@@ -10,7 +10,10 @@ use super::{
     failures::{index_failure, skeleton_failure, task_failure},
 };
 use crate::{
-    api::{BadFile, Failure, FailureKind, FileFault, GetEvent, GetRequest, PackVerified, VerifyEvent, VerifyRequest},
+    api::{
+        BadFile, Conflicts, Failure, FailureKind, FileFault, GetEvent, GetRequest, PackVerified, VerifyEvent,
+        VerifyRequest,
+    },
     node::{Inner, packs},
 };
 
@@ -155,7 +158,8 @@ async fn repair(
         } else {
             Vec::new()
         },
-        overwrite: true,
+        overwrite: false,
+        conflicts: Conflicts::TakeTheirs,
         timeout: request.timeout,
         seed: true,
     };
@@ -163,7 +167,7 @@ async fn repair(
     let mut outcome = Err(super::node_ended());
     while let Some(event) = progress.recv().await {
         match event {
-            GetEvent::Plan { .. } => {}
+            GetEvent::Plan { .. } | GetEvent::Conflicts { .. } => {}
             GetEvent::Progress {
                 bytes_done,
                 bytes_total,

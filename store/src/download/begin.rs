@@ -10,20 +10,24 @@ use std::{
 use bitvec::vec::BitVec;
 use modswarm_protocol::{
     Cid,
-    format::{Content, Manifest, Name, Part, PieceSet, path::case_key},
+    format::{Content, Manifest, Name, PieceSet, path::case_key},
 };
 
 use super::{
-    DownloadSpec,
-    inspect::{There, inspect},
+    Conflicts, DownloadSpec, Preview,
+    decide::{Decided, Decisions, What, decide, leftover},
+    estimate::{Estimate, estimate},
+    inspect::inspect,
     layout::Layout,
+    local,
+    moves::{RecoverError, recover_pack},
     place::Replace,
     put::put_rows,
     staging_name,
     state::{Start, State},
 };
 use crate::{
-    backend::{Backend, Identity},
+    backend::Backend,
     error::{BeginError, Blockage, IndexError},
     fs,
     home::{Place, PlaceFile},
@@ -44,7 +48,7 @@ pub(crate) fn resume(inner: &Arc<Inner>, id: PackId, observer: &dyn Observer) ->
         name,
         destination: row.record.path.clone(),
         selection: row.selection.as_deref().map(bits),
-        overwrite: row.overwrite,
+        conflicts: row.conflicts,
         network: row.record.network,
     };
     begin(inner, &spec, observer)
@@ -65,11 +69,118 @@ pub(super) struct Known {
     /// The record of this content at this place.
     pub(super) record: Option<PackRow>,
     /// Its files, by number.
-    files: HashMap<u32, FileRow>,
+    pub(super) files: HashMap<u32, FileRow>,
     /// What the index has in place below the destination.
     pub(super) by_place: HashMap<Vec<u8>, FileRow>,
     /// Rows of files that downloads put there, which an update may replace.
-    fetched: BTreeSet<i64>,
+    pub(super) fetched: BTreeSet<i64>,
+    /// Those of them that are part of another version.
+    pub(super) former: BTreeSet<i64>,
+}
+
+/// What was found and decided before anything is written.
+struct Examined {
+    content: Arc<Content>,
+    manifest: Option<(Manifest, Vec<u8>)>,
+    sig: Option<Vec<u8>>,
+    known: Known,
+    selected: BitVec,
+    decisions: Decisions,
+    layout: Layout,
+    /// By number of place.
+    present: BitVec,
+    local: PieceSet,
+    estimate: Estimate,
+}
+
+fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Examined, BeginError> {
+    let (content, manifest, sig) = load(inner, spec)?;
+    // What a dropped download of the same place has written is to be in the rows that are read next.
+    let _ = inner.index.writer.flush();
+    let destination = resolve(&*inner.backend, &spec.destination)?;
+    end_renames(inner, &destination)?;
+    super::reconcile::write_down(inner, &destination, Some(&spec.content), meter)?;
+    let known = look_up(inner, spec)?;
+    let selected = select(spec, &content, &known);
+    let numbers: Vec<usize> = selected.iter_ones().collect();
+    check_names(&content, &numbers)?;
+    for path in content.skipped() {
+        meter.warn(Warning::EntrySkipped(path.clone()));
+    }
+    let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
+    let there = inspect(
+        inner,
+        &content,
+        &numbers,
+        &known.destination,
+        &known.by_place,
+        profile.as_deref(),
+        meter,
+    )?;
+    let may_move = selected.all();
+    let decisions = decide(inner, spec.conflicts, &content, &known, &numbers, there, may_move);
+    let mut placed = BitVec::<usize>::repeat(false, content.files().len());
+    for file in &decisions.files {
+        placed.set(file.number, !matches!(file.what, What::Keep));
+    }
+    let layout = Layout::new(&content, |number| placed[number]);
+    let present = present(inner, &content, &layout, &known, &decisions.files);
+    let local = local::find(inner, &content, &layout, &present, meter)?;
+    let estimate = estimate(&content, &layout, &decisions.files, &present, &local);
+    Ok(Examined {
+        content,
+        manifest,
+        sig,
+        known,
+        selected,
+        decisions,
+        layout,
+        present,
+        local,
+        estimate,
+    })
+}
+
+pub(crate) fn preview(inner: &Inner, spec: &DownloadSpec, observer: &dyn Observer) -> Result<Preview, BeginError> {
+    let meter = Meter::new(observer);
+    let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let found = examine(inner, spec, &meter)?;
+    let content = &found.content;
+    let mut preview = Preview {
+        conflicts: found.decisions.conflicts.clone(),
+        bytes_to_fetch: found.estimate.fetch,
+        disk_needed: found.estimate.peak,
+        disk_change: found.estimate.change,
+        disk_free: inner
+            .backend
+            .free_space(&inner.backend.existing_ancestor(&found.known.stage)),
+        ..Preview::default()
+    };
+    let mut away = BTreeSet::new();
+    for file in &found.decisions.files {
+        let path = content.files()[file.number].path.clone();
+        match &file.what {
+            What::Adopt { .. } => preview.unchanged += 1,
+            What::Keep => {}
+            What::Stage { replace, held, .. } => match replace {
+                // What waits for a file that is renamed takes its name.
+                Replace::Nothing if !*held => preview.added.push(path),
+                _ => preview.changed.push(path),
+            },
+            What::Move { from, .. } => {
+                away.insert(from.clone());
+                preview.renamed.push((from.clone(), path));
+            }
+        }
+    }
+    if found.selected.all() {
+        let (removed, kept) = leftover(inner, content, &found.known, &away);
+        preview.disk_change -= removed.iter().map(|(_, size)| *size as i64).sum::<i64>();
+        preview.removed = removed.into_iter().map(|(path, _)| path).collect();
+        preview.kept = kept;
+    }
+    preview.destination = found.known.destination;
+    Ok(preview)
 }
 
 pub(crate) fn begin(
@@ -79,38 +190,29 @@ pub(crate) fn begin(
 ) -> Result<Arc<State>, BeginError> {
     let meter = Meter::new(observer);
     let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let (content, manifest, sig) = load(inner, spec)?;
-    // What a dropped download of the same place has written is to be in the rows that are read next.
-    let _ = inner.index.writer.flush();
-    super::reconcile::write_down(
-        inner,
-        &resolve(&*inner.backend, &spec.destination)?,
-        Some(&spec.content),
-        &meter,
-    )?;
-    let known = look_up(inner, spec)?;
-    let selected = select(spec, &content, &known);
-    let numbers: Vec<usize> = selected.iter_ones().collect();
-    check_names(&content, &numbers)?;
-    for path in content.skipped() {
-        meter.warn(Warning::EntrySkipped(path.clone()));
+    let found = examine(inner, spec, &meter)?;
+    if spec.conflicts == Conflicts::Refuse && !found.decisions.conflicts.is_empty() {
+        return Err(BeginError::WouldOverwrite {
+            destination: found.known.destination,
+            files: found.decisions.conflicts,
+        });
     }
-    let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
-
-    let there = inspect(
-        inner,
-        &content,
-        &numbers,
-        &known.destination,
-        &known.by_place,
-        profile.as_deref(),
-        &meter,
-    )?;
-    let decided = decide(spec, &content, &known, &numbers, there)?;
+    check_room(inner, &found)?;
+    let Examined {
+        content,
+        manifest,
+        sig,
+        known,
+        selected,
+        decisions,
+        layout,
+        present,
+        local,
+        ..
+    } = found;
+    let numbers: Vec<usize> = selected.iter_ones().collect();
     let whole_content = selected.all();
-    let layout = Layout::new(&content, |number| selected[number]);
-    let present = present(inner, &content, &layout, &known, &decided);
-    check_room(inner, &content, &layout, &known, &decided, &present)?;
+    let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
     // What the index says of the record from now on must be true of the files that it names from now on: it may be all that is left of this moment.
     let have = had(&content, &layout, &present);
 
@@ -154,6 +256,7 @@ pub(crate) fn begin(
             .map(|(_, leaf)| u64::from(leaf.len))
             .sum(),
         partial: !whole_content,
+        kept: 0,
         created: crate::packs::now_secs(),
         pinned: false,
         used: crate::packs::now_secs(),
@@ -172,6 +275,8 @@ pub(crate) fn begin(
         let set = selected.iter().by_vals().collect();
         rows::bits_to_bytes(&set)
     });
+    let kept = decisions.files.iter().filter(|file| matches!(file.what, What::Keep));
+    let kept = kept.map(|file| file.number as u32).collect();
     let (id, slots) = put_rows(
         inner,
         spec,
@@ -180,7 +285,7 @@ pub(crate) fn begin(
         &record,
         selection,
         rows::bits_to_bytes(&have),
-        decided,
+        decisions.files,
         profile,
     )?;
     let place = PlaceFile::new(id, &record, Place::Downloading);
@@ -198,9 +303,12 @@ pub(crate) fn begin(
             stage: known.stage,
             stage_dir,
             whole_content,
+            policy: spec.conflicts,
+            kept,
             layout,
             slots,
             present,
+            local,
         },
     ));
     inner.register_download(id, &state);
@@ -254,6 +362,20 @@ fn resolve(backend: &dyn Backend, path: &Path) -> Result<PathBuf, BeginError> {
     })
 }
 
+/// Ends an update that was cut off and could not be ended when the store was opened.
+fn end_renames(inner: &Inner, destination: &Path) -> Result<(), BeginError> {
+    let at_place = rows::packs_at(&*inner.index.reader()?, fs::path_bytes(destination))?;
+    for row in at_place {
+        if inner.open_download(row.record.id).is_none() {
+            recover_pack(inner, row.record.id).map_err(|e| match e {
+                RecoverError::Io { path, source } => BeginError::Io { path, source },
+                RecoverError::Index(e) => e.into(),
+            })?;
+        }
+    }
+    Ok(())
+}
+
 fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
     let destination = resolve(&*inner.backend, &spec.destination)?;
     let conn = inner.index.reader()?;
@@ -261,13 +383,15 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
     if at_place.iter().any(|row| inner.open_download(row.record.id).is_some()) {
         return Err(BeginError::InUse(destination));
     }
-    let mut fetched = BTreeSet::new();
+    let (mut fetched, mut former) = (BTreeSet::new(), BTreeSet::new());
     for row in at_place.iter().filter(|row| row.record.origin == Origin::Fetched) {
-        fetched.extend(
-            rows::files_of_pack(&conn, row.record.id)?
-                .into_iter()
-                .map(|(_, file)| file.id),
-        );
+        let other = row.record.content != spec.content && row.record.state != PackState::Superseded;
+        for (_, file) in rows::files_of_pack(&conn, row.record.id)? {
+            fetched.insert(file.id);
+            if other {
+                former.insert(file.id);
+            }
+        }
     }
     let record = at_place
         .into_iter()
@@ -294,6 +418,7 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
         files,
         by_place,
         fetched,
+        former,
     })
 }
 
@@ -346,76 +471,6 @@ fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
     }
 }
 
-/// What is to become of one selected file.
-pub(super) struct Decided {
-    pub(super) number: usize,
-    pub(super) what: What,
-}
-
-pub(super) enum What {
-    /// It is there already.
-    Adopt {
-        identity: Identity,
-        seen: i64,
-        row: Option<i64>,
-        /// Its row and leaves are to be written (again).
-        fresh: bool,
-    },
-    /// It is to be staged; the row that it has been staged under.
-    Stage { replace: Replace, row: Option<FileRow> },
-}
-
-fn decide(
-    spec: &DownloadSpec,
-    content: &Content,
-    known: &Known,
-    numbers: &[usize],
-    there: Vec<There>,
-) -> Result<Vec<Decided>, BeginError> {
-    let mut would_overwrite = Vec::new();
-    let mut decided = Vec::with_capacity(numbers.len());
-    for (&number, there) in numbers.iter().zip(there) {
-        let file = &content.files()[number];
-        let at_place = known.by_place.get(file.path.as_str().as_bytes());
-        let row = known.files.get(&(number as u32)).filter(|row| row.stage.is_some());
-        let stage = |replace| What::Stage {
-            replace,
-            row: row.cloned(),
-        };
-        let what = match there {
-            There::Same { identity, seen, row } => What::Adopt {
-                identity,
-                seen,
-                row: row.or_else(|| at_place.filter(|row| row.cid == file.cid).map(|row| row.id)),
-                fresh: row.is_none(),
-            },
-            There::Nothing => stage(Replace::Nothing),
-            There::Differs(identity) => {
-                let known_as = at_place
-                    .filter(|row| known.fetched.contains(&row.id))
-                    .filter(|row| identity.is_some_and(|now| row.identity.same_bytes(&now)));
-                match known_as {
-                    Some(row) => stage(Replace::Known(row.id, row.identity)),
-                    None if spec.overwrite => stage(Replace::Anything(at_place.map(|row| row.id))),
-                    None => {
-                        would_overwrite.push(file.path.clone());
-                        continue;
-                    }
-                }
-            }
-        };
-        decided.push(Decided { number, what });
-    }
-    if would_overwrite.is_empty() {
-        Ok(decided)
-    } else {
-        Err(BeginError::WouldOverwrite {
-            destination: known.destination.clone(),
-            files: would_overwrite,
-        })
-    }
-}
-
 /// Whether the staged file of `row` is there as it should be.
 fn staged(inner: &Inner, known: &Known, content: &Content, number: usize, row: &FileRow) -> bool {
     let there = inner.backend.identity_at(&known.stage.join(row.id.to_string()));
@@ -428,17 +483,17 @@ fn staged(inner: &Inner, known: &Known, content: &Content, number: usize, row: &
     }
 }
 
-/// Which places are filled: all of adopted files, and those of staged files whose pieces are committed.
+/// Which places are filled: all of files that are there, if only under another name, and those of staged files whose pieces are committed.
 fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, decided: &[Decided]) -> BitVec {
     let mut trusted = vec![false; content.files().len()];
     let mut adopted = vec![false; content.files().len()];
     for file in decided {
         match &file.what {
-            What::Adopt { .. } => adopted[file.number] = true,
+            What::Adopt { .. } | What::Move { .. } => adopted[file.number] = true,
             What::Stage { row: Some(row), .. } => {
                 trusted[file.number] = staged(inner, known, content, file.number, row);
             }
-            What::Stage { row: None, .. } => {}
+            What::Stage { row: None, .. } | What::Keep => {}
         }
     }
     let committed = match &known.record {
@@ -469,37 +524,12 @@ pub(super) fn had(content: &Content, layout: &Layout, present: &BitVec) -> Piece
 }
 
 /// Refuses what does not fit. Bytes of staged files that take room already are not needed again.
-fn check_room(
-    inner: &Inner,
-    content: &Content,
-    layout: &Layout,
-    known: &Known,
-    decided: &[Decided],
-    present: &BitVec,
-) -> Result<(), BeginError> {
-    let mut needed: u64 = content
-        .map()
-        .iter()
-        .map(|(piece, leaf)| {
-            let absent = layout
-                .places(piece)
-                .filter(|place| !present[place.number as usize])
-                .count();
-            absent as u64 * u64::from(leaf.len)
-        })
-        .sum();
-    let files = decided.iter().filter(|file| matches!(file.what, What::Stage { .. }));
-    needed += files
-        .flat_map(|file| content.parts(&content.files()[file.number]))
-        .filter_map(|part| match part {
-            Part::Node { len, .. } => Some(u64::from(len)),
-            Part::Piece(_) => None,
-        })
-        .sum::<u64>();
-    let path = inner.backend.existing_ancestor(&known.stage);
+fn check_room(inner: &Inner, found: &Examined) -> Result<(), BeginError> {
+    let needed = found.estimate.peak;
+    let path = inner.backend.existing_ancestor(&found.known.stage);
     match inner.backend.free_space(&path) {
         Some(free) if free < needed => Err(BeginError::DiskFull {
-            path: known.destination.clone(),
+            path: found.known.destination.clone(),
             needed,
             free,
         }),

@@ -1,10 +1,19 @@
 //! What the index's writer does with an open download: sync its files, put whole ones in their places, write its rows.
 
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    sync::atomic::Ordering::Relaxed,
+};
 
+use modswarm_protocol::format::Part;
 use rusqlite::Transaction;
 
-use super::state::{Slot, State};
+use super::{
+    layout::Place,
+    moving::Moving,
+    state::{Slot, State},
+};
 use crate::{
     error::IndexError,
     fs,
@@ -16,6 +25,7 @@ use crate::{
 
 /// Places of one leaf in one pack that the index keeps.
 const PLACES_MAX: usize = crate::share::PLACES_MAX as usize;
+
 impl Pending for State {
     fn sync(&self) -> Result<(), IndexError> {
         let (dirty, whole) = {
@@ -45,6 +55,12 @@ impl Pending for State {
         names.extend(whole.iter().map(|(_, target)| target.row.to_string()));
         let names: Vec<String> = names.into_iter().collect();
         self.stage_dir.sync_files(&names).map_err(|e| sync_error(&e))?;
+        if self.names_made.swap(false, Relaxed)
+            && let Err(e) = self.stage_dir.sync()
+        {
+            self.names_made.store(true, Relaxed);
+            return Err(sync_error(&e));
+        }
 
         let numbers = whole.iter().map(|(number, _)| *number).collect();
         self.close_staged(&numbers);
@@ -66,19 +82,17 @@ impl Pending for State {
     fn apply(&self, tx: &Transaction<'_>) -> Result<(), IndexError> {
         let moving = crate::lock(&self.moving);
         let taken = &moving.taken;
-        let mut leaves = Vec::with_capacity(taken.pieces.len());
+        let mut leaves = self.leaves_of_filled(&moving);
         for piece in taken.pieces.iter().filter_map(|&piece| self.content.map().index(piece)) {
             let leaf = self.content.map().leaf(piece);
             let mut last = None;
             for place in self.layout.places(piece).take(PLACES_MAX) {
                 // Once a file is enough.
-                if last.replace(place.file) == Some(place.file) {
+                if last.replace(place.file) == Some(place.file) || !moving.present[place.number as usize] {
                     continue;
                 }
-                let row = match &moving.slots[place.file as usize] {
-                    Slot::Staged(target) => target.row,
-                    Slot::Placed(row) => *row,
-                    Slot::Out => continue,
+                let Some(row) = moving.slots[place.file as usize].row() else {
+                    continue;
                 };
                 leaves.push(LeafRow {
                     prefix: leaf.cid.prefix() as i64,
@@ -115,11 +129,49 @@ impl Pending for State {
         } else {
             for placed in &taken.placed {
                 self.inner.files.forget(placed.row);
+                // Its room is given back when nobody has it open any more.
+                if let Some(replaced) = placed.replaced {
+                    self.inner.files.forget(replaced);
+                }
             }
             for piece in taken.pieces.iter().filter_map(|&piece| self.content.map().index(piece)) {
                 moving.fresh.remove(&self.content.map().leaf(piece).cid);
             }
         }
+    }
+}
+
+impl State {
+    /// The rows of the leaves of files that were put together.
+    fn leaves_of_filled(&self, moving: &Moving) -> Vec<LeafRow> {
+        let mut leaves = Vec::new();
+        for &number in &moving.taken.filled {
+            let Some(row) = moving.slots[number as usize].row() else {
+                continue;
+            };
+            let mut seen = HashSet::new();
+            for span in self.content.spans(&self.content.files()[number as usize]) {
+                let Part::Piece(piece) = span.part else { continue };
+                if !seen.insert(piece) {
+                    continue;
+                }
+                let first = || self.layout.places(piece).take(PLACES_MAX);
+                let here = |place: Place| moving.present[place.number as usize];
+                if !self.layout.places_in(piece, number).all(here) {
+                    continue;
+                }
+                // Beyond the first places of a leaf only what stands for all of them is kept.
+                if first().any(|place| place.file == number) || !first().any(here) {
+                    leaves.push(LeafRow {
+                        prefix: self.content.map().leaf(piece).cid.prefix() as i64,
+                        file: row,
+                        offset: span.offset,
+                        len: span.len,
+                    });
+                }
+            }
+        }
+        leaves
     }
 }
 

@@ -1,12 +1,20 @@
 //! Ending a download: everything in place and durable, the former version superseded.
 
-use std::{collections::HashSet, io, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    sync::Arc,
+};
 
 use modswarm_protocol::{Cid, format::PackPath};
 
 use super::{
-    Finished, former,
+    Finished,
+    decide::{case_of, own_paths},
+    former,
+    moves::{self, Renamed},
     place::{PlaceError, make_folders},
+    settle::settle,
     state::{Slot, State},
 };
 use crate::{
@@ -18,17 +26,16 @@ use crate::{
     share::{Supersede, apply_superseded, surviving},
 };
 
+/// How often the end of a download is gone over, since files at the destination change meanwhile.
+const ROUNDS: u32 = 3;
+
 pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
-    let wanted = state.layout.wanted().count_ones();
-    let missing = wanted - state.have().count_ones();
-    if missing > 0 {
-        return Err(FinishError::Incomplete(missing as u32));
-    }
-    // Those that could not be placed before get another chance.
-    drop(state.stuck());
-    state.tell()?;
-    state.inner.index.writer.flush()?;
-    complain(state)?;
+    complete(state)?;
+    super::assemble::run(state)?;
+    // Leaves that were believed to be here may not have been.
+    complete(state)?;
+    place_all(state)?;
+    let renamed = rename_all(state)?;
     lost_meanwhile(state)?;
     make_all_folders(state)?;
 
@@ -38,11 +45,15 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
         path: state.destination.clone(),
         removed: Vec::new(),
         kept: Vec::new(),
+        renamed: renamed.renamed,
+        skipped: state.skipped(),
+        set_aside: renamed.set_aside,
     };
     if let Some(root) = root {
         let swept = former::sweep(&state.inner, root)?;
         (finished.removed, finished.kept) = (swept.removed, swept.kept);
     }
+    remove_emptied(state, &finished.renamed);
     if state.inner.backend.remove_tree_durably(&state.stage).is_ok() {
         let stage = fs::path_bytes(&state.stage).to_owned();
         let _ = state.inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage));
@@ -51,30 +62,60 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
     Ok(finished)
 }
 
-/// Says why files have not got their names.
-fn complain(state: &State) -> Result<(), FinishError> {
-    let stuck = state.stuck();
-    let mut differ: Vec<PackPath> = Vec::new();
-    let mut blocked = Vec::new();
-    for (number, error) in stuck {
-        match error {
-            PlaceError::Differs => differ.push(state.content.files()[number as usize].path.clone()),
-            PlaceError::Blocked(blockage) => blocked.push(blockage),
-            PlaceError::Io(path, source) if fs::is_disk_full(&source) => return Err(FinishError::DiskFull(path)),
-            PlaceError::Io(path, source) => return Err(FinishError::Io { path, source }),
+fn complete(state: &State) -> Result<(), FinishError> {
+    match state.pieces_missing() {
+        0 => Ok(()),
+        missing => Err(FinishError::Incomplete(missing)),
+    }
+}
+
+/// Puts every file in its place that can go there now; what is in the way is dealt with as the user asked.
+fn place_all(state: &Arc<State>) -> Result<(), FinishError> {
+    // Those that could not be placed before get another chance.
+    let stuck: Vec<u32> = state.take_stuck().into_iter().map(|(number, _)| number).collect();
+    state.try_again(&stuck);
+    for _ in 0..ROUNDS {
+        state.tell()?;
+        state.inner.index.writer.flush()?;
+        let stuck = state.take_stuck();
+        if stuck.is_empty() {
+            return Ok(());
+        }
+        let numbers: Vec<u32> = stuck.iter().map(|(number, _)| *number).collect();
+        if let Err(e) = settle(state, stuck) {
+            state.try_again(&numbers);
+            return Err(e);
         }
     }
-    if !blocked.is_empty() {
-        return Err(FinishError::Blocked(blocked));
+    state.tell()?;
+    Ok(state.inner.index.writer.flush()?)
+}
+
+/// Gives the files their names that waited for all others.
+fn rename_all(state: &Arc<State>) -> Result<Renamed, FinishError> {
+    let mut all = Renamed::default();
+    for _ in 0..ROUNDS {
+        let done = moves::run(state)?;
+        all.renamed.extend(done.renamed);
+        all.set_aside.extend(done.set_aside);
+        if !done.lost.is_empty() {
+            let missing = state.take_back(&done.lost)?;
+            if missing > 0 {
+                return Err(FinishError::Incomplete(missing));
+            }
+            super::assemble::run(state)?;
+            place_all(state)?;
+        }
+        if done.stuck.is_empty() {
+            break;
+        }
+        settle(state, done.stuck)?;
+        state.tell()?;
+        state.inner.index.writer.flush()?;
     }
-    if !differ.is_empty() {
-        differ.sort_unstable();
-        return Err(FinishError::WouldOverwrite {
-            destination: state.destination.clone(),
-            files: differ,
-        });
-    }
-    Ok(())
+    all.renamed.sort_unstable();
+    all.set_aside.sort_unstable();
+    Ok(all)
 }
 
 /// Looks at every file once more, so that its time stamps are older than the look. What was deleted since it was placed is to be fetched again.
@@ -136,10 +177,10 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
     if missing > 0 {
         return Err(FinishError::Incomplete(missing));
     }
-    // Files without pieces of their own are simply made again.
-    state.tell()?;
-    state.inner.index.writer.flush()?;
-    complain(state)
+    // Files without pieces of their own are simply made again, and others may be copied from what is here.
+    super::assemble::run(state)?;
+    complete(state)?;
+    place_all(state)
 }
 
 fn make_all_folders(state: &State) -> Result<(), FinishError> {
@@ -185,18 +226,18 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     let mut supersede: Vec<Supersede> = Vec::new();
     // With only some files selected, the other version is still there with the rest.
     if state.whole_content {
-        let survivors: HashSet<Cid> = state.content.map().iter().map(|(_, leaf)| leaf.cid).collect();
-        let own: HashSet<&[u8]> = state
-            .content
-            .files()
-            .iter()
-            .map(|file| file.path.as_str().as_bytes())
-            .collect();
+        let have = crate::lock(&state.moving).have.clone();
+        let here = state.content.map().iter().filter(|(piece, _)| have[piece.as_usize()]);
+        let survivors: HashSet<Cid> = here.map(|(_, leaf)| leaf.cid).collect();
+        let own = own_paths(&state.content);
         for row in &others {
             if row.record.origin == Origin::Fetched && row.record.state != PackState::Superseded {
                 let files = rows::files_of_pack(&conn, row.record.id)?.into_iter();
                 let files = files.map(|(_, file)| file);
-                let files = files.filter(|file| file.stage.is_none() && !own.contains(file.path.as_slice()));
+                let files = files.filter(|file| {
+                    let own_path = std::str::from_utf8(&file.path).is_ok_and(|path| own.contains(&case_of(path)));
+                    file.stage.is_none() && !own_path
+                });
                 leftover.extend(files.map(|file| file.id));
             }
             supersede.extend(surviving(&state.inner, row, &survivors));
@@ -204,7 +245,7 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     }
     drop(conn);
     let id = state.id;
-    let have = state.have();
+    let have = crate::lock(&state.moving).have.clone();
     let here = state.plan().piece_bytes_here;
     let blob = (!have.all()).then(|| rows::bits_to_bytes(&have));
     let superseded: Vec<_> = supersede.iter().map(|old| (old.id, old.pieces)).collect();
@@ -247,4 +288,17 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     }
     state.inner.forget_withdrawn(&state.content.cid());
     Ok(root)
+}
+
+/// Deletes folders whose last file was renamed.
+fn remove_emptied(state: &State, renamed: &[(PackPath, PackPath)]) {
+    let own: HashSet<&str> = state.content.dirs().iter().map(PackPath::as_str).collect();
+    let left: BTreeSet<PackPath> = renamed
+        .iter()
+        .flat_map(|(from, _)| std::iter::successors(from.parent(), PackPath::parent))
+        .collect();
+    // Deepest first; one that is not empty stays.
+    for dir in left.iter().rev().filter(|dir| !own.contains(dir.as_str())) {
+        let _ = state.inner.backend.remove_dir(&state.destination.join(dir.as_str()));
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, io, path::Path};
 
-use modswarm_protocol::format::{Content, PackPath, Part};
+use modswarm_protocol::{
+    Cid, Codec,
+    format::{Content, PackPath, Part},
+};
 use rayon::prelude::*;
 
 use crate::{
@@ -205,6 +208,62 @@ fn blockage(inner: &Inner, path: &Path, e: io::Error) -> Result<Blockage, BeginE
         }),
     }
 }
+
+/// Whether the file at `path` below `destination` is the file `cid`, as far as that can be told.
+pub(super) fn is_still(inner: &Inner, destination: &Path, path: &PackPath, cid: &Cid) -> bool {
+    let Ok(Some(root)) = open_root(inner, destination) else {
+        return false;
+    };
+    let Ok(opened) = open_below(&*root, path) else {
+        return false;
+    };
+    let mut buf = Vec::new();
+    let mut read = |offset: u64, len: u32| {
+        buf.resize(len as usize, 0);
+        opened.read_exact_at(&mut buf, offset).is_ok().then(|| buf.clone())
+    };
+    if cid.codec() == Codec::Raw {
+        let len = opened.identity().map_or(u64::MAX, |identity| identity.size);
+        return match u32::try_from(len) {
+            Ok(len) if len <= LEAF_MAX => read(0, len).is_some_and(|bytes| cid.verifies(&bytes)),
+            _ => false,
+        };
+    }
+    let Ok(Some(known)) = inner.skeleton(cid, None) else {
+        return false;
+    };
+    let Some(file) = known
+        .content
+        .files()
+        .first()
+        .filter(|_| known.content.files().len() == 1)
+    else {
+        return false;
+    };
+    known.content.spans(file).all(|span| {
+        read(span.offset, span.len).is_some_and(|bytes| match span.part {
+            Part::Piece(piece) => known.content.map().leaf(piece).cid.verifies(&bytes),
+            Part::Node { cid, .. } => inner.carried(&cid).is_ok_and(|carried| carried == bytes),
+        })
+    })
+}
+
+/// Whether what stands at the place of a file of the content is that file by now; its identity, and since when that is certain.
+pub(super) fn is_there(inner: &Inner, content: &Content, destination: &Path, number: u32) -> Option<(Identity, i64)> {
+    let file = &content.files()[number as usize];
+    let root = open_root(inner, destination).ok()??;
+    let entry = open_below(&*root, &file.path).ok()?.identity().ok()?;
+    if entry.size != file.size {
+        return None;
+    }
+    match read_and_compare(inner, content, file, &*root, &Meter::new(&())) {
+        Ok(Some(There::Same { identity, seen, .. })) => Some((identity, seen)),
+        _ => None,
+    }
+}
+
+/// No leaf is longer.
+const LEAF_MAX: u32 = 2 << 20;
 
 enum Unread {
     Cancelled,

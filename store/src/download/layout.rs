@@ -64,6 +64,19 @@ impl Layout {
         })
     }
 
+    /// The places of `piece` in `file`, in the order of offsets.
+    pub(crate) fn places_in(&self, piece: PieceIndex, file: u32) -> impl Iterator<Item = Place> + '_ {
+        let (start, end) = (self.first[piece.as_usize()], self.first[piece.as_usize() + 1]);
+        let files = &self.files[start as usize..end as usize];
+        let from = start + files.partition_point(|f| *f < file) as u32;
+        let to = start + files.partition_point(|f| *f <= file) as u32;
+        (from..to).map(move |number| Place {
+            number,
+            file,
+            offset: self.offsets[number as usize],
+        })
+    }
+
     /// The pieces that have a place.
     pub(crate) fn wanted(&self) -> PieceSet {
         self.first.windows(2).map(|ends| ends[0] < ends[1]).collect()

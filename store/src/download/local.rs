@@ -1,98 +1,94 @@
-//! Leaves that this home holds already: copied instead of fetched.
+//! Which wanted leaves this home has in other files, by the index and a stat of each such file. They are not fetched; `assemble` copies and verifies them.
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
 
-use modswarm_protocol::format::{PieceIndex, PieceSet};
-use rayon::prelude::*;
+use bitvec::vec::BitVec;
+use modswarm_protocol::format::{Content, PieceIndex, PieceSet};
 
-use super::state::{State, write_piece};
+use super::layout::Layout;
 use crate::{
-    error::{BeginError, IndexError, ReadLeafError, WriteError},
+    error::{BeginError, IndexError},
     index::rows,
-    observer::{Meter, Observer, Stage},
-    read::read_leaf,
+    observer::Meter,
+    store::Inner,
 };
 
-/// What [`adopt`] will bring if all is as the index says, in bytes of files.
-pub(crate) fn expected_bytes(state: &State) -> Result<u64, IndexError> {
-    if state.inner.holds_no_leaf()? {
-        return Ok(0);
-    }
-    let map = state.content.map();
-    let mut leaves: Vec<(i64, u32, u64)> = absent(state)
-        .map(|piece| {
-            let leaf = map.leaf(piece);
-            (
-                leaf.cid.prefix() as i64,
-                leaf.len,
-                state.layout.places(piece).count() as u64,
-            )
-        })
-        .collect();
-    leaves.sort_unstable();
-    let conn = state.inner.index.reader()?;
-    let mut bytes = 0;
-    for (prefix, len, places) in leaves {
-        if rows::is_anywhere(&conn, prefix, len)? {
-            bytes += u64::from(len) * places;
+/// Leaves looked up between two looks at whether the job is cancelled.
+const STEP: usize = 4096;
+
+/// The wanted pieces that are absent somewhere and that some file holds, be it of this content (`present`, by number of place) or another.
+pub(super) fn find(
+    inner: &Inner,
+    content: &Content,
+    layout: &Layout,
+    present: &BitVec,
+    meter: &Meter<'_>,
+) -> Result<PieceSet, BeginError> {
+    let map = content.map();
+    let mut local = map.none();
+    let mut unknown: Vec<PieceIndex> = Vec::new();
+    for (piece, _) in map.iter() {
+        let here = layout
+            .places(piece)
+            .filter(|place| present[place.number as usize])
+            .count();
+        if here == layout.places(piece).len() {
+            continue;
+        }
+        if here > 0 {
+            local.set(piece.as_usize(), true);
+        } else {
+            unknown.push(piece);
         }
     }
-    Ok(bytes)
-}
-
-fn absent(state: &State) -> impl Iterator<Item = PieceIndex> {
-    let absent: PieceSet = state.layout.wanted() & !state.have();
-    let map = state.content.map();
-    (0..absent.len())
-        .filter(move |at| absent[*at])
-        .filter_map(|at| map.index(at as u32))
-}
-
-pub(crate) fn adopt(state: &Arc<State>, observer: &dyn Observer) -> Result<PieceSet, BeginError> {
-    let meter = Meter::new(observer);
-    let map = state.content.map();
-    let mut pieces: Vec<PieceIndex> = absent(state).collect();
-    let added = Mutex::new(map.none());
-    if pieces.is_empty() || state.inner.holds_no_leaf()? {
-        return Ok(map.none());
+    if unknown.is_empty() || inner.holds_no_leaf()? {
+        return Ok(local);
     }
     // The index is ordered by prefix: neighbours are looked up one after the other.
-    pieces.sort_unstable_by_key(|piece| map.leaf(*piece).cid.prefix() as i64);
-    let bytes = pieces.iter().map(|piece| u64::from(map.leaf(*piece).len)).sum();
-    meter.stage(Stage::Copying, bytes, pieces.len() as u64);
-    let copy = |piece: &PieceIndex| -> Result<(), BeginError> {
-        if meter.cancelled() {
+    unknown.sort_unstable_by_key(|piece| map.leaf(*piece).cid.prefix() as i64);
+    let mut files = Files::default();
+    let conn = inner.index.reader()?;
+    for (at, piece) in unknown.into_iter().enumerate() {
+        if at % STEP == 0 && meter.cancelled() {
             return Err(BeginError::Cancelled);
         }
-        let leaf = map.leaf(*piece);
-        match read_leaf(&state.inner, &leaf.cid, leaf.len) {
-            Ok(bytes) => {
-                write_piece(state, *piece, &bytes).map_err(|e| begin_error(state, e))?;
-                crate::lock(&added).set(piece.as_usize(), true);
-                meter.add_bytes(u64::from(leaf.len), u64::from(leaf.len));
+        let leaf = map.leaf(piece);
+        for file in rows::files_with_leaf(&conn, leaf.cid.prefix() as i64, leaf.len)? {
+            if files.are_as_known(inner, &conn, file)? {
+                local.set(piece.as_usize(), true);
+                break;
             }
-            Err(ReadLeafError::Index(e)) => return Err(e.into()),
-            // Then it is fetched.
-            Err(_) => meter.add_bytes(u64::from(leaf.len), 0),
         }
-        meter.add_file();
-        Ok(())
-    };
-    state.inner.pool.install(|| pieces.par_iter().try_for_each(copy))?;
-    meter.report();
-    Ok(added.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+    Ok(local)
 }
 
-fn begin_error(state: &State, e: WriteError) -> BeginError {
-    match e {
-        WriteError::DiskFull(path) => BeginError::DiskFull {
-            free: state.inner.backend.free_space(&path).unwrap_or(0),
-            path,
-            needed: 0,
-        },
-        WriteError::Io { path, source } => BeginError::Io { path, source },
-        WriteError::Index(e) => BeginError::Index(e),
-        WriteError::NotAllowed(shortage) => BeginError::NotAllowed(shortage),
-        WriteError::Ended | WriteError::Length { .. } => BeginError::InUse(state.destination.clone()),
+/// Files that were looked at.
+#[derive(Default)]
+struct Files(HashMap<i64, bool>);
+
+impl Files {
+    /// Whether the file is where the index says, and as it says.
+    fn are_as_known(&mut self, inner: &Inner, conn: &rusqlite::Connection, file: i64) -> Result<bool, IndexError> {
+        if let Some(known) = self.0.get(&file) {
+            return Ok(*known);
+        }
+        let same = match rows::file_and_place(conn, file)? {
+            None => false,
+            Some((row, root, stage)) => {
+                let place = root.join(crate::fs::path_from(row.path.clone()));
+                match stage {
+                    // What is committed of it is in it.
+                    Some(stage) => {
+                        inner.backend.exists(&stage.join(row.id.to_string())) || inner.backend.exists(&place)
+                    }
+                    None => {
+                        matches!(inner.backend.identity_at(&place), Ok(Some(now)) if row.identity.same_bytes(&now))
+                    }
+                }
+            }
+        };
+        self.0.insert(file, same);
+        Ok(same)
     }
 }

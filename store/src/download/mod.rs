@@ -1,22 +1,31 @@
 //! How a pack becomes a folder.
 //!
 //! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
-//! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`) and makes the rows (`put`); `state` takes pieces and `commit`
-//! makes them durable; `place` puts whole files where they belong without ever losing what stands there; `finish` ends it. `layout`
-//! knows which piece goes where.
+//! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`), decides what becomes of each file (`decide`), looks for leaves
+//! that the home has elsewhere (`local`), reckons the room (`estimate`) and makes the rows (`put`). `state` takes pieces; `assemble` copies local leaves
+//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions; `commit` makes all that durable; `place` puts
+//! whole files where they belong without ever losing what stands there; `moves` renames what only has another name now; `finish` ends it (`settle`:
+//! files of the user's that are in the way by then). `layout` knows which piece goes where.
 //!
 //! It owns no policy of what to fetch, and it does not verify pieces: the caller has.
 
+mod assemble;
 mod begin;
 mod commit;
+mod compare;
+mod decide;
+mod estimate;
 mod finish;
 mod former;
 mod inspect;
 mod layout;
 mod local;
+mod moves;
+mod moving;
 mod place;
 mod put;
 mod reconcile;
+mod settle;
 mod state;
 
 use std::{path::PathBuf, sync::Arc};
@@ -28,18 +37,54 @@ use modswarm_protocol::{
 };
 
 pub(crate) use self::{
-    begin::{begin, resume},
-    former::recover,
+    begin::{begin, preview, resume},
+    compare::compare,
+    moves::{RecoverError, recover_pack},
     reconcile::write_down,
     state::State,
 };
 use crate::{
-    error::{BeginError, FinishError, IndexError, WriteError},
+    error::{BeginError, FinishError, WriteError},
     fs,
-    observer::Observer,
     packs::{NetworkId, PackId},
     store::Closer,
 };
+
+/// What becomes of files at the destination that differ from the pack's and that no download put there as they are: the user's own, or edited by him.
+///
+/// It goes for those that are found at the beginning and for those that appear or are edited until the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Conflicts {
+    /// Nothing is begun, or ended, while there are such files.
+    #[default]
+    Refuse,
+    /// They stay, and the pack's files are left out there.
+    KeepMine,
+    /// They are replaced.
+    TakeTheirs,
+    /// They are renamed to a free name beside the pack's files.
+    KeepBoth,
+}
+
+impl Conflicts {
+    pub(crate) const fn code(self) -> i64 {
+        match self {
+            Self::Refuse => 0,
+            Self::TakeTheirs => 1,
+            Self::KeepMine => 2,
+            Self::KeepBoth => 3,
+        }
+    }
+
+    pub(crate) const fn from_code(code: i64) -> Self {
+        match code {
+            1 => Self::TakeTheirs,
+            2 => Self::KeepMine,
+            3 => Self::KeepBoth,
+            _ => Self::Refuse,
+        }
+    }
+}
 
 /// What to download, and where to.
 #[derive(Clone, Debug)]
@@ -56,8 +101,8 @@ pub struct DownloadSpec {
     ///
     /// Files that an earlier download of the same content put there stay part of it.
     pub selection: Option<BitVec>,
-    /// Replace files that differ.
-    pub overwrite: bool,
+    /// What to do with files of the user's that are in the way.
+    pub conflicts: Conflicts,
     /// The network to serve it in.
     pub network: NetworkId,
 }
@@ -69,11 +114,11 @@ pub struct Plan {
     pub files: u64,
     /// Bytes of the selected files; equal files count each.
     pub bytes: u64,
-    /// Bytes of them that are in place or staged.
+    /// Bytes of them that are in place, staged, or elsewhere in this home.
     pub bytes_here: u64,
     /// Distinct leaves of the selection.
     pub pieces: u64,
-    /// Those that are everywhere where the selection needs them.
+    /// Those of them that are in this home.
     pub pieces_here: u64,
     /// Bytes of the distinct leaves of the selection.
     pub piece_bytes: u64,
@@ -95,6 +140,42 @@ pub struct Finished {
     pub removed: Vec<PackPath>,
     /// Files of the former version that this one does not have and that were kept, since the user changed them.
     pub kept: Vec<PackPath>,
+    /// Files of the former version that only got another name: from which to which.
+    pub renamed: Vec<(PackPath, PackPath)>,
+    /// Files of the pack that were left out, since the user kept his own there.
+    pub skipped: Vec<PackPath>,
+    /// Files of the user's that were in the way: their names before and now.
+    pub set_aside: Vec<(PackPath, PackPath)>,
+}
+
+/// What a download would do, as far as can be said without beginning it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// Where the files would be.
+    pub destination: PathBuf,
+    /// Files that are there already and stay.
+    pub unchanged: u64,
+    /// Files for which there is nothing yet.
+    pub added: Vec<PackPath>,
+    /// Files that would be replaced by others.
+    pub changed: Vec<PackPath>,
+    /// Files of the version that stands there that would be deleted.
+    pub removed: Vec<PackPath>,
+    /// Files that would only be renamed: from which to which.
+    pub renamed: Vec<(PackPath, PackPath)>,
+    /// Files in the way that are the user's own or that he changed. What becomes of them is [`DownloadSpec::conflicts`]; if that refuses, the sums below are
+    /// those of replacing them.
+    pub conflicts: Vec<PackPath>,
+    /// Files of the version that stands there that would be kept, since the user changed them.
+    pub kept: Vec<PackPath>,
+    /// Bytes of distinct leaves that are nowhere in this home.
+    pub bytes_to_fetch: u64,
+    /// Bytes that would be needed on the disk beside what is there, at the worst moment.
+    pub disk_needed: u64,
+    /// By how many bytes more is taken in the end; less, if negative.
+    pub disk_change: i64,
+    /// Free bytes on the destination's disk, where the system tells.
+    pub disk_free: Option<u64>,
 }
 
 /// An unfinished download. Cheap to clone; dropping the last clone stops it and loses nothing.
@@ -114,6 +195,8 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.state.end();
+        // Whoever opens the same home next finds nobody writing.
+        self.state.join_worker();
     }
 }
 
@@ -141,14 +224,16 @@ impl Download {
         &self.state.destination
     }
 
-    /// Which pieces lie everywhere where the selection needs them.
+    /// Which pieces of the selection are in this home: in their files, or elsewhere, to be copied before their files are put in their places.
+    ///
+    /// It may shrink: see [`Download::lost`].
     pub fn have(&self) -> PieceSet {
         self.state.have()
     }
 
     /// Which pieces the selection needs.
     pub fn wanted(&self) -> PieceSet {
-        self.state.layout.wanted()
+        self.state.wanted()
     }
 
     /// Where it stands now.
@@ -156,24 +241,36 @@ impl Download {
         self.state.plan()
     }
 
-    /// Bytes of the wanted files that [`Download::adopt_local`] will bring, if other files of this home are as the index says.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub fn local_bytes(&self) -> Result<u64, IndexError> {
-        local::expected_bytes(&self.state)
+    /// How many pieces of [`Download::have`] turned out, since the download was opened, not to be where the index said. They are missing now.
+    pub fn lost(&self) -> u64 {
+        self.state.lost()
     }
 
-    /// Finds wanted leaves in files of this home and copies them; returns which pieces it added. Call it before fetching: what it finds need not be
-    /// fetched.
-    ///
-    /// # Errors
-    /// See [`BeginError`]; what was copied stays.
-    pub fn adopt_local(&self, observer: &dyn Observer) -> Result<PieceSet, BeginError> {
-        local::adopt(&self.state, observer)
+    /// Which files will only get another name: from which to which.
+    pub fn renames(&self) -> Vec<(PackPath, PackPath)> {
+        self.state.renames()
     }
 
-    /// Writes a verified piece to every place that needs it. Durable within about a second; until then a crash loses it, and it is fetched again.
+    /// Which files are left out, since the user keeps his own there.
+    pub fn skipped(&self) -> Vec<PackPath> {
+        self.state.skipped()
+    }
+
+    /// Begins to put together, beside the caller, those files whose pieces are all in this home; returns which pieces are to be copied. Files that become
+    /// so later follow by themselves; without this call, the first [`Download::write_piece`] or [`Download::finish`] begins it.
+    ///
+    /// # Errors
+    /// When the thread for it cannot be started.
+    pub fn adopt_local(&self) -> Result<PieceSet, BeginError> {
+        let local = self.state.local();
+        assemble::wake(&self.state).map_err(|source| BeginError::Io {
+            path: self.state.stage.clone(),
+            source,
+        })?;
+        Ok(local)
+    }
+
+    /// Writes a verified piece to every place that needs it, and does not wait for files that it completes to be put in their places. Durable within about a second; until then a crash loses it, and it is fetched again.
     ///
     /// A piece that is here already is ignored, so that duplicates do no harm. Several threads may write at once.
     ///
@@ -193,6 +290,12 @@ impl Download {
     pub fn finish(&self) -> Result<Finished, FinishError> {
         finish::finish(&self.state)
     }
+}
+
+/// Ends what a crash cut off: renames, and files that were to be deleted. When the store is opened.
+pub(crate) fn recover(inner: &crate::store::Inner) -> Result<(), crate::error::IndexError> {
+    moves::recover(inner)?;
+    former::recover(inner)
 }
 
 /// The staging folder's name for `content` at `destination`.

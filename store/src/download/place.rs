@@ -1,13 +1,18 @@
 //! Putting whole files under their final names, never over something else.
 
-use std::{collections::BTreeSet, io, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+};
 
 use modswarm_protocol::format::PackPath;
 
-use super::state::State;
+use super::{Conflicts, state::State};
 use crate::{
-    backend::{BackendDir, Entry, Identity, Onto},
+    backend::{Backend, BackendDir, Entry, Identity, Onto},
     error::Blockage,
+    index::rows::FileRow,
 };
 
 /// Where a staged file is going.
@@ -17,16 +22,32 @@ pub(crate) struct Target {
     pub(crate) row: i64,
     /// What it may replace.
     pub(crate) replace: Replace,
+    /// It gets its name only at the end, under the journal.
+    pub(crate) held: bool,
 }
 
 /// What may stand at a file's final name and be replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Replace {
     Nothing,
-    /// The file of a former version, if it still is as the index knows it: its row and identity.
-    Known(i64, Identity),
-    /// Any file or symlink: the user said so. The row that the index has for the place.
-    Anything(Option<i64>),
+    /// The file of a former version, if it still is as the index knows it.
+    Known(FileRow),
+    /// A file of the user's, of this size, which he lets go. The row that the index has for the place.
+    Theirs {
+        row: Option<i64>,
+        size: u64,
+    },
+}
+
+impl Replace {
+    /// The row of the file that goes.
+    pub(crate) fn row(&self) -> Option<i64> {
+        match self {
+            Self::Known(old) => Some(old.id),
+            Self::Theirs { row, .. } => *row,
+            Self::Nothing => None,
+        }
+    }
 }
 
 /// A file that now has its final name.
@@ -55,6 +76,16 @@ pub(crate) struct Outcome {
     pub(crate) stuck: Vec<(u32, PlaceError)>,
 }
 
+/// Where files are put: out of one folder, below another.
+pub(super) struct Placing<'a> {
+    pub(super) backend: &'a dyn Backend,
+    pub(super) stage: &'a dyn BackendDir,
+    pub(super) root: &'a dyn BackendDir,
+    /// The path of `root`.
+    pub(super) shown: &'a Path,
+    pub(super) policy: Conflicts,
+}
+
 /// Puts each staged file where it belongs; the new names are durable afterwards.
 pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     let mut outcome = Outcome::default();
@@ -75,32 +106,47 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
             return outcome;
         }
     };
+    let placing = Placing {
+        backend: &**backend,
+        stage: &*state.stage_dir,
+        root: &*root,
+        shown: &state.destination,
+        policy: state.policy,
+    };
     let mut folders: BTreeSet<PackPath> = BTreeSet::new();
+    let mut taken_out = Vec::new();
     for (number, target) in whole {
         let path = &state.content.files()[number as usize].path;
-        match place_file(state, &*root, path, &target) {
-            Ok((identity, replaced)) => {
+        match placing.place(path, target.row, &target.replace) {
+            Ok((identity, out)) => {
                 folders.extend(path.parent());
+                taken_out.extend(out.then_some(target.row));
                 outcome.placed.push(Placed {
                     number,
                     row: target.row,
                     identity,
                     seen: backend.now_ns(),
-                    replaced,
+                    replaced: target.replace.row(),
                 });
             }
             Err(e) => outcome.stuck.push((number, e)),
         }
     }
+    match sync_names(&*root, folders).and_then(|()| state.stage_dir.sync()) {
+        Ok(()) => placing.discard(taken_out),
+        Err(e) => tracing::warn!("names in {:?} are not durable yet: {e}", state.destination),
+    }
+    outcome
+}
+
+/// Makes the names in `root`, in `folders` below it and in those above them durable.
+pub(super) fn sync_names(root: &dyn BackendDir, folders: BTreeSet<PackPath>) -> io::Result<()> {
     let mut with_parents = folders.clone();
     for folder in &folders {
         with_parents.extend(std::iter::successors(folder.parent(), PackPath::parent));
     }
     let folders: Vec<&str> = with_parents.iter().map(PackPath::as_str).collect();
-    if let Err(e) = root.sync_folders(&folders).and_then(|()| state.stage_dir.sync()) {
-        tracing::warn!("names in {:?} are not durable yet: {e}", state.destination);
-    }
-    outcome
+    root.sync_folders(&folders)
 }
 
 fn copy_of(e: &io::Error) -> io::Error {
@@ -133,64 +179,145 @@ pub(crate) fn make_folders(
     dir.ok_or_else(|| PlaceError::Io(at, io::ErrorKind::InvalidInput.into()))
 }
 
-fn place_file(
-    state: &State,
-    root: &dyn BackendDir,
-    path: &PackPath,
-    target: &Target,
-) -> Result<(Identity, Option<i64>), PlaceError> {
-    let shown = state.destination.join(path.as_str());
-    let io = |e| PlaceError::Io(shown.clone(), e);
-    let parent = match path.parent() {
-        Some(parent) => Some(make_folders(root, &state.destination, &parent)?),
-        None => None,
-    };
-    let dir = parent.as_deref().unwrap_or(root);
-    let (name, staged) = (path.file_name(), target.row.to_string());
+impl Placing<'_> {
+    /// The folder that `path` lies in, made where there is none; `None` is the root.
+    pub(super) fn parent(&self, path: &PackPath) -> Result<Option<Box<dyn BackendDir>>, PlaceError> {
+        path.parent()
+            .map(|parent| make_folders(self.root, self.shown, &parent))
+            .transpose()
+    }
 
-    let there = dir.entry(name).map_err(io)?;
-    let mut replaced = None;
-    match there {
-        None => match dir.rename_from(&*state.stage_dir, &staged, name, Onto::Nothing) {
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(PlaceError::Differs),
-            Err(e) => return Err(io(e)),
-        },
-        Some(Entry::Folder) => return Err(Blockage::FolderForFile(shown).into()),
-        Some(Entry::Special) => return Err(Blockage::Special(shown).into()),
-        Some(entry) => {
-            let expected = |entry: &Entry| match (&target.replace, entry) {
-                (Replace::Known(_, identity), Entry::File(now)) => identity.same_bytes(now),
-                (Replace::Anything(_), Entry::File(_) | Entry::Symlink) => true,
-                _ => false,
-            };
-            if !expected(&entry) {
-                return Err(PlaceError::Differs);
-            }
-            let swapped = dir
-                .rename_from(&*state.stage_dir, &staged, name, Onto::Exchange)
-                .map_err(io)?;
-            if swapped {
-                // What came out is looked at again: it may have been replaced since the first look, and then goes back.
-                match state.stage_dir.entry(&staged).map_err(io)? {
-                    // If it cannot be deleted now, it goes with the staging folder.
-                    Some(out) if expected(&out) => drop(state.stage_dir.remove_file(&staged)),
-                    _ => {
-                        dir.rename_from(&*state.stage_dir, &staged, name, Onto::Exchange)
-                            .map_err(io)?;
-                        return Err(PlaceError::Differs);
+    /// Deletes files that others took the place of, once that is durable: until then their names may be all that leads to the new ones.
+    pub(super) fn discard(&self, rows: impl IntoIterator<Item = i64>) {
+        for row in rows {
+            // What cannot be deleted now goes with the staging folder.
+            let _ = self.stage.remove_file(&row.to_string());
+        }
+    }
+
+    /// Gives the file `row` of the staging folder the name `path`, in the place of nothing or of what `replace` and the policy let go. Says whether that is
+    /// in the staging folder now, to be discarded.
+    pub(super) fn place(&self, path: &PackPath, row: i64, replace: &Replace) -> Result<(Identity, bool), PlaceError> {
+        let shown = self.shown.join(path.as_str());
+        let io = |e| PlaceError::Io(shown.clone(), e);
+        let parent = self.parent(path)?;
+        let dir = parent.as_deref().unwrap_or(self.root);
+        let (name, staged) = (path.file_name(), row.to_string());
+
+        let there = dir.entry(name).map_err(io)?;
+        let mut taken_out = false;
+        match there {
+            None => match dir.rename_from(self.stage, &staged, name, Onto::Nothing) {
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(PlaceError::Differs),
+                Err(e) => return Err(io(e)),
+            },
+            Some(Entry::Folder) => return Err(Blockage::FolderForFile(shown).into()),
+            Some(Entry::Special) => return Err(Blockage::Special(shown).into()),
+            Some(entry) => {
+                let expected = |entry: &Entry| match (replace, entry) {
+                    (Replace::Known(old), Entry::File(now)) if old.identity.same_bytes(now) => true,
+                    (_, Entry::File(_) | Entry::Symlink) => self.policy == Conflicts::TakeTheirs,
+                    _ => false,
+                };
+                if !expected(&entry) {
+                    return Err(PlaceError::Differs);
+                }
+                let swapped = dir.rename_from(self.stage, &staged, name, Onto::Exchange).map_err(io)?;
+                if swapped {
+                    // What came out is looked at again: it may have been replaced since the first look, and then goes back.
+                    match self.stage.entry(&staged).map_err(io)? {
+                        Some(out) if expected(&out) => taken_out = true,
+                        _ => {
+                            dir.rename_from(self.stage, &staged, name, Onto::Exchange).map_err(io)?;
+                            return Err(PlaceError::Differs);
+                        }
                     }
                 }
             }
-            replaced = match target.replace {
-                Replace::Known(row, _) => Some(row),
-                Replace::Anything(row) => row,
-                Replace::Nothing => None,
-            };
+        }
+        match dir.entry(name).map_err(io)? {
+            Some(Entry::File(identity)) => Ok((identity, taken_out)),
+            _ => Err(PlaceError::Differs),
         }
     }
-    match dir.entry(name).map_err(io)? {
-        Some(Entry::File(identity)) => Ok((identity, replaced)),
-        _ => Err(PlaceError::Differs),
+
+    /// Deletes the file or symlink at `path`.
+    pub(super) fn remove(&self, path: &PackPath) -> Result<(), PlaceError> {
+        let parent = self.parent(path)?;
+        let dir = parent.as_deref().unwrap_or(self.root);
+        match dir.remove_file(path.file_name()) {
+            Err(e) if !crate::fs::is_gone(&e) => Err(PlaceError::Io(self.shown.join(path.as_str()), e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames what stands at `path` to a free name beside it, such as `Skin (mine).pak`; returns the name, `None` if nothing stood there.
+    pub(super) fn set_aside(&self, path: &PackPath, word: &str) -> Result<Option<PackPath>, PlaceError> {
+        let shown = self.shown.join(path.as_str());
+        let io = |e| PlaceError::Io(shown.clone(), e);
+        let parent = self.parent(path)?;
+        let dir = parent.as_deref().unwrap_or(self.root);
+        match dir.entry(path.file_name()).map_err(io)? {
+            None => return Ok(None),
+            Some(Entry::Folder) => return Err(Blockage::FolderForFile(shown).into()),
+            Some(Entry::Special) => return Err(Blockage::Special(shown).into()),
+            Some(Entry::File(_) | Entry::Symlink) => {}
+        }
+        for name in free_names(path.file_name(), word) {
+            match dir.rename_from(dir, path.file_name(), &name, Onto::Nothing) {
+                Ok(_) => return Ok(Some(beside(path, &name))),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(io(e)),
+            }
+        }
+        Err(PlaceError::Differs)
+    }
+}
+
+/// `path` with another file name. A name made of a valid one is valid; if it is too long after all, the path itself.
+pub(super) fn beside(path: &PackPath, name: &str) -> PackPath {
+    let text = match path.parent() {
+        Some(parent) => format!("{parent}/{name}"),
+        None => name.to_owned(),
+    };
+    PackPath::new(&text).unwrap_or_else(|_| path.clone())
+}
+
+/// Names that a file of the name `name` may be given to be out of the way.
+const NAMES_MAX: u32 = 10_000;
+/// Bytes of a name that leave room for the word and the number.
+const STEM_MAX: usize = 200;
+
+/// `Skin (mine).pak`, `Skin (mine 2).pak` and so on.
+pub(super) fn free_names(name: &str, word: &str) -> impl Iterator<Item = String> {
+    // A leading dot is part of the name, and what follows the last one tells games what the file is.
+    let (stem, ending) = match name.rfind('.') {
+        Some(at) if at > 0 && name.len() - at <= 20 => name.split_at(at),
+        _ => (name, ""),
+    };
+    let mut cut = stem.len().min(STEM_MAX);
+    while !stem.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    let (stem, ending, word) = (stem[..cut].to_owned(), ending.to_owned(), word.to_owned());
+    (1..=NAMES_MAX).map(move |n| match n {
+        1 => format!("{stem} ({word}){ending}"),
+        n => format!("{stem} ({word} {n}){ending}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_aside_keeps_its_ending_and_is_short_enough() {
+        let first = |name: &str| free_names(name, "mine").next().unwrap();
+        assert_eq!(first("Skin v1.2_9999999_P.pak"), "Skin v1.2_9999999_P (mine).pak");
+        assert_eq!(free_names("a.pak", "mine").nth(1).unwrap(), "a (mine 2).pak");
+        assert_eq!(first(".hidden"), ".hidden (mine)");
+        assert_eq!(first("plain"), "plain (mine)");
+        assert!(first(&format!("{}.pak", "é".repeat(125))).len() <= 255);
     }
 }

@@ -1,5 +1,7 @@
 //! The rows of a download that begins: its record, what was adopted, and a number for every file to be staged.
 
+use std::collections::BTreeSet;
+
 use modswarm_protocol::{
     Cid,
     format::{Content, Part},
@@ -8,9 +10,10 @@ use rusqlite::Transaction;
 
 use super::{
     DownloadSpec,
-    begin::{Decided, Known, What},
+    begin::Known,
+    decide::{Decided, What},
     place::{Replace, Target},
-    state::Slot,
+    state::{Move, Slot},
 };
 use crate::{
     backend::Identity,
@@ -51,8 +54,15 @@ pub(super) fn put_rows(
         have: Some(have),
         selection,
         stage: Some(fs::path_bytes(&known.stage).to_owned()),
-        overwrite: spec.overwrite,
+        conflicts: spec.conflicts,
     };
+    let moved: BTreeSet<i64> = decided
+        .iter()
+        .filter_map(|file| match &file.what {
+            What::Move { row, .. } => Some(row.id),
+            _ => None,
+        })
+        .collect();
     let puts: Vec<FilePut> = decided
         .into_iter()
         .map(|Decided { number, what }| {
@@ -60,11 +70,12 @@ pub(super) fn put_rows(
             let at_place = known.by_place.get(file.path.as_str().as_bytes()).map(|row| row.id);
             let (fresh, outdated) = match &what {
                 What::Adopt { row, fresh, .. } => (*fresh, at_place.filter(|_| row.is_none())),
+                // Where nothing stands, what the index says of the place is not so.
                 What::Stage {
                     replace: Replace::Nothing,
                     ..
-                } => (false, at_place),
-                What::Stage { .. } => (false, None),
+                } => (false, at_place.filter(|row| !moved.contains(row))),
+                What::Stage { .. } | What::Move { .. } | What::Keep => (false, None),
             };
             FilePut {
                 number: number as u32,
@@ -94,6 +105,7 @@ pub(super) fn put_rows(
             }
             None => rows::insert_pack(tx, &row)?,
         };
+        rows::forget_kept(tx, id)?;
         let made = put_files(tx, id, root, puts, profile.as_deref())?;
         Ok((id, made))
     })?;
@@ -164,7 +176,12 @@ fn put_files(
                 }));
                 Slot::Placed(row)
             }
-            What::Stage { replace, row } => {
+            What::Move { from, row, replace } => Slot::Moving(Move { row, from, replace }),
+            What::Keep => {
+                rows::set_kept(tx, id, &[put.number])?;
+                continue;
+            }
+            What::Stage { replace, row, held } => {
                 let row = match row {
                     Some(row) => row.id,
                     None => {
@@ -178,14 +195,10 @@ fn put_files(
                         rows::insert_file(tx, &new(Some(id.0), FileState::Staged, identity, 0))?
                     }
                 };
-                Slot::Staged(Target { row, replace })
+                Slot::Staged(Target { row, replace, held })
             }
         };
-        let row = match &slot {
-            Slot::Staged(target) => target.row,
-            Slot::Placed(row) => *row,
-            Slot::Out => continue,
-        };
+        let Some(row) = slot.row() else { continue };
         rows::insert_pack_file(tx, id, put.number, row)?;
         slots.push((put.number, slot));
     }

@@ -1,29 +1,34 @@
-//! An open download: which pieces are where, and what is not committed yet.
+//! An open download: its files, and the pieces that are written to them.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
 };
 
 use bitvec::vec::BitVec;
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{Content, Part, PieceIndex, PieceSet},
+    format::{Content, PackPath, Part, PieceIndex, PieceSet},
 };
 
 use super::{
-    Plan,
+    Conflicts, Plan,
     layout::{Layout, Place},
-    place::{PlaceError, Placed, Target},
+    moving::{Gathered, Moving},
+    place::{PlaceError, Replace, Target},
 };
 use crate::{
     backend::{BackendDir, BackendFile},
     error::{Blockage, IndexError, WriteError},
     fs,
-    index::rows,
+    index::rows::{self, FileRow},
     packs::PackId,
     store::Inner,
 };
@@ -40,6 +45,29 @@ pub(crate) enum Slot {
     Staged(Target),
     /// Under its final name; the row that it has.
     Placed(i64),
+    /// Under the name that the former version gave it.
+    Moving(Move),
+}
+
+/// A file that is renamed at the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Move {
+    /// Its row, with the name that it has and by what it is known.
+    pub(crate) row: FileRow,
+    pub(crate) from: PackPath,
+    pub(crate) replace: Replace,
+}
+
+impl Slot {
+    /// The row of the file, and whether it is there at all.
+    pub(super) fn row(&self) -> Option<i64> {
+        match self {
+            Self::Out => None,
+            Self::Staged(target) => Some(target.row),
+            Self::Placed(row) => Some(*row),
+            Self::Moving(file) => Some(file.row.id),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -51,60 +79,18 @@ pub(crate) struct State {
     pub(crate) stage: PathBuf,
     pub(crate) stage_dir: Box<dyn BackendDir>,
     pub(crate) whole_content: bool,
+    pub(crate) policy: Conflicts,
+    /// Files of the pack that the user's own stand for.
+    pub(crate) kept: Mutex<BTreeSet<u32>>,
     pub(crate) layout: Layout,
     pub(crate) moving: Mutex<Moving>,
+    /// Held by whoever puts files together.
+    pub(super) turn: Mutex<()>,
+    pub(super) worker: Mutex<Option<JoinHandle<()>>>,
+    /// Whether files were made in the staging folder whose names are not durable yet.
+    pub(super) names_made: AtomicBool,
     /// Staged files kept open for writing, oldest first.
     open: Mutex<VecDeque<(u32, Arc<dyn BackendFile>)>>,
-}
-
-/// What changes.
-#[derive(Debug)]
-pub(crate) struct Moving {
-    pub(crate) have: PieceSet,
-    writing: HashSet<u32>,
-    /// By number of place.
-    pub(crate) present: BitVec,
-    /// By file: places that are not present.
-    pub(crate) missing: Vec<u32>,
-    pub(crate) slots: Vec<Slot>,
-    pub(crate) gathered: Gathered,
-    /// Taken by the commit that is under way.
-    pub(super) taken: Gathered,
-    /// Pieces that are had and that the index does not know yet: at most what is written in a second.
-    pub(super) fresh: HashMap<Cid, PieceIndex>,
-    /// Whether the writer has been told.
-    pub(super) told: bool,
-    pub(crate) bytes_here: u64,
-    pub(crate) piece_bytes_here: u64,
-    /// Whole files that could not be put in their places.
-    pub(crate) stuck: HashMap<u32, PlaceError>,
-    ended: bool,
-}
-
-/// What is to be committed.
-#[derive(Debug, Default)]
-pub(crate) struct Gathered {
-    pub(super) pieces: Vec<u32>,
-    pub(super) dirty: BTreeSet<u32>,
-    pub(crate) whole: BTreeSet<u32>,
-    pub(super) placed: Vec<Placed>,
-    pub(super) have: Option<(PieceSet, u64)>,
-}
-
-impl Gathered {
-    pub(super) fn merge(&mut self, other: Self) {
-        self.pieces.extend(other.pieces);
-        self.dirty.extend(other.dirty);
-        self.whole.extend(other.whole);
-        self.placed.extend(other.placed);
-        if other.have.is_some() {
-            self.have = other.have;
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.pieces.is_empty() && self.dirty.is_empty() && self.whole.is_empty() && self.placed.is_empty()
-    }
 }
 
 /// What [`State::new`] needs to know.
@@ -115,10 +101,13 @@ pub(crate) struct Start {
     pub(crate) stage: PathBuf,
     pub(crate) stage_dir: Box<dyn BackendDir>,
     pub(crate) whole_content: bool,
+    pub(crate) policy: Conflicts,
+    pub(crate) kept: BTreeSet<u32>,
     pub(crate) layout: Layout,
     pub(crate) slots: Vec<Slot>,
     /// By number of place.
     pub(crate) present: BitVec,
+    pub(crate) local: PieceSet,
 }
 
 impl State {
@@ -130,46 +119,16 @@ impl State {
             stage,
             stage_dir,
             whole_content,
+            policy,
+            kept,
             layout,
             slots,
             present,
+            local,
         } = start;
-        let mut missing = vec![0; slots.len()];
-        let mut have = content.map().none();
-        let (mut bytes_here, mut piece_bytes_here) = (0, 0);
-        for (piece, leaf) in content.map().iter() {
-            let mut all = true;
-            for place in layout.places(piece) {
-                if present[place.number as usize] {
-                    bytes_here += u64::from(leaf.len);
-                } else {
-                    missing[place.file as usize] += 1;
-                    all = false;
-                }
-            }
-            if all && layout.places(piece).len() > 0 {
-                have.set(piece.as_usize(), true);
-                piece_bytes_here += u64::from(leaf.len);
-            }
-        }
-        let mut gathered = Gathered::default();
-        for (number, slot) in slots.iter().enumerate() {
-            match slot {
-                Slot::Staged(_) if missing[number] == 0 => {
-                    gathered.whole.insert(number as u32);
-                }
-                Slot::Placed(_) => {
-                    // Bytes that nodes carry have no places.
-                    let carried = content.parts(&content.files()[number]).filter_map(|part| match part {
-                        Part::Node { len, .. } => Some(u64::from(len)),
-                        Part::Piece(_) => None,
-                    });
-                    bytes_here += carried.sum::<u64>();
-                }
-                _ => {}
-            }
-        }
-        Self {
+        let none = content.map().none();
+        let files = slots.len();
+        let state = Self {
             inner: inner.clone(),
             id,
             content,
@@ -177,28 +136,94 @@ impl State {
             stage,
             stage_dir,
             whole_content,
+            policy,
+            kept: Mutex::new(kept),
             layout,
             moving: Mutex::new(Moving {
-                have,
+                have: none.clone(),
+                local,
+                unwanted: none,
                 writing: HashSet::new(),
                 present,
-                missing,
+                absent: vec![0; files],
+                missing: vec![0; files],
                 slots,
-                gathered,
+                ready: BTreeSet::new(),
+                held: BTreeSet::new(),
+                assembling: false,
+                gathered: Gathered::default(),
                 taken: Gathered::default(),
                 fresh: HashMap::new(),
                 told: false,
-                bytes_here,
-                piece_bytes_here,
+                bytes_here: 0,
+                piece_bytes_here: 0,
+                lost: 0,
                 stuck: HashMap::new(),
                 ended: false,
             }),
+            turn: Mutex::default(),
+            worker: Mutex::default(),
+            names_made: AtomicBool::new(false),
             open: Mutex::default(),
-        }
+        };
+        crate::lock(&state.moving).recount(&state);
+        state
+    }
+
+    /// Bytes of files in their places that nodes carry, and that therefore have no places of their own.
+    pub(super) fn carried_bytes(&self, slots: &[Slot]) -> u64 {
+        let there = slots
+            .iter()
+            .zip(self.content.files())
+            .filter(|(slot, _)| matches!(slot, Slot::Placed(_) | Slot::Moving(_)));
+        there
+            .flat_map(|(_, file)| self.content.parts(file))
+            .filter_map(|part| match part {
+                Part::Node { len, .. } => Some(u64::from(len)),
+                Part::Piece(_) => None,
+            })
+            .sum()
+    }
+
+    pub(crate) fn renames(&self) -> Vec<(PackPath, PackPath)> {
+        let moving = crate::lock(&self.moving);
+        let slots = moving.slots.iter().zip(self.content.files());
+        slots
+            .filter_map(|(slot, file)| match slot {
+                Slot::Moving(moved) => Some((moved.from.clone(), file.path.clone())),
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub(crate) fn skipped(&self) -> Vec<PackPath> {
+        let kept = crate::lock(&self.kept);
+        kept.iter()
+            .map(|number| self.content.files()[*number as usize].path.clone())
+            .collect()
+    }
+
+    /// Which pieces are to be copied from elsewhere.
+    pub(crate) fn local(&self) -> PieceSet {
+        crate::lock(&self.moving).local.clone()
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        crate::lock(&self.moving).lost
+    }
+
+    /// Which pieces the files need that the user wants.
+    pub(crate) fn wanted(&self) -> PieceSet {
+        self.layout.wanted() & !crate::lock(&self.moving).unwanted.clone()
+    }
+
+    /// How many pieces are still to be fetched.
+    pub(super) fn pieces_missing(&self) -> u32 {
+        (self.wanted() & !self.have()).count_ones() as u32
     }
 
     pub(crate) fn have(&self) -> PieceSet {
-        crate::lock(&self.moving).have.clone()
+        crate::lock(&self.moving).had()
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -210,12 +235,23 @@ impl State {
         crate::lock(&self.open).clear();
     }
 
+    /// Waits for the thread that puts files together, which ends soon once the download has ended.
+    pub(super) fn join_worker(&self) {
+        let worker = crate::lock(&self.worker).take();
+        if let Some(worker) = worker {
+            let _ = worker.join();
+        }
+    }
+
     pub(crate) fn plan(&self) -> Plan {
-        let wanted = self.layout.wanted();
-        let piece_bytes = wanted.iter_ones().filter_map(|at| self.content.map().index(at as u32));
-        let piece_bytes = piece_bytes
-            .map(|index| u64::from(self.content.map().leaf(index).len))
-            .sum();
+        let wanted = self.wanted();
+        let map = self.content.map();
+        let bytes_of = |set: &PieceSet| -> u64 {
+            set.iter_ones()
+                .filter_map(|at| map.index(at as u32))
+                .map(|piece| u64::from(map.leaf(piece).len))
+                .sum()
+        };
         let moving = crate::lock(&self.moving);
         let selected = || {
             moving
@@ -224,14 +260,25 @@ impl State {
                 .zip(self.content.files())
                 .filter(|(s, _)| !matches!(s, Slot::Out))
         };
+        let local = moving.local.iter_ones().filter_map(|at| map.index(at as u32));
+        let to_copy: u64 = local
+            .map(|piece| {
+                let absent = self
+                    .layout
+                    .places(piece)
+                    .filter(|place| !moving.present[place.number as usize]);
+                absent.count() as u64 * u64::from(map.leaf(piece).len)
+            })
+            .sum();
+        let here = moving.had();
         Plan {
             files: selected().count() as u64,
             bytes: selected().map(|(_, file)| file.size).sum(),
-            bytes_here: moving.bytes_here,
+            bytes_here: moving.bytes_here + to_copy,
             pieces: wanted.count_ones() as u64,
-            pieces_here: moving.have.count_ones() as u64,
-            piece_bytes,
-            piece_bytes_here: moving.piece_bytes_here,
+            pieces_here: here.count_ones() as u64,
+            piece_bytes: bytes_of(&wanted),
+            piece_bytes_here: bytes_of(&here),
             disk_free: self.inner.backend.free_space(&self.stage),
         }
     }
@@ -241,7 +288,8 @@ impl State {
         let (place, slot, len) = {
             let moving = crate::lock(&self.moving);
             let piece = *moving.fresh.get(cid)?;
-            let place = self.layout.places(piece).next()?;
+            let mut places = self.layout.places(piece);
+            let place = places.find(|place| moving.present[place.number as usize])?;
             let slot = moving.slots[place.file as usize].clone();
             (place, slot, self.content.map().leaf(piece).len)
         };
@@ -255,6 +303,7 @@ impl State {
                 staged.or_else(|_| self.inner.backend.open(&path))
             }
             Slot::Placed(_) => self.inner.backend.open(&path),
+            Slot::Moving(file) => self.inner.backend.open(&self.destination.join(file.from.as_str())),
             Slot::Out => return None,
         };
         let mut bytes = vec![0; len as usize];
@@ -279,6 +328,7 @@ impl State {
                     let _ = self.stage_dir.remove_file(&name);
                     return Err(e);
                 }
+                self.names_made.store(true, Relaxed);
                 file
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.stage_dir.open_file_rw(&name)?,
@@ -337,7 +387,9 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
         if moving.ended {
             return Err(WriteError::Ended);
         }
-        if moving.have[piece.as_usize()] || !moving.writing.insert(piece.get()) {
+        // What can be copied is not asked of others, and what comes all the same is not waited for.
+        let here = moving.have[piece.as_usize()] || moving.local[piece.as_usize()];
+        if here || moving.unwanted[piece.as_usize()] || !moving.writing.insert(piece.get()) {
             return Ok(());
         }
         let absent = state
@@ -356,29 +408,13 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
         crate::lock(&state.moving).writing.remove(&piece.get());
         return Err(shortage.into());
     }
-    // A staged file is made of a hole, and nothing but its own pieces is ever written to it: zeros are there already.
-    let zeros = bytes.iter().all(|byte| *byte == 0);
     let mut written = Vec::with_capacity(places.len());
     let mut failed = None;
     for (place, row) in places {
-        let wrote = state.staged_file(place.file, row).and_then(|file| {
-            if zeros {
-                Ok(())
-            } else {
-                file.write_all_at(bytes, place.offset)
-            }
-        });
-        match wrote {
+        match state.write_place(place, row, bytes) {
             Ok(()) => written.push(place),
             Err(e) => {
-                failed = Some(if fs::is_disk_full(&e) {
-                    WriteError::DiskFull(state.stage.clone())
-                } else {
-                    WriteError::Io {
-                        path: state.stage.join(row.to_string()),
-                        source: e,
-                    }
-                });
+                failed = Some(e);
                 break;
             }
         }
@@ -387,25 +423,47 @@ pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -
         let mut guard = crate::lock(&state.moving);
         let moving = &mut *guard;
         moving.writing.remove(&piece.get());
-        for place in written {
-            moving.present.set(place.number as usize, true);
-            moving.bytes_here += u64::from(leaf.len);
+        moving.is_there(state, piece, &written);
+        for place in &written {
             moving.gathered.dirty.insert(place.file);
-            let missing = &mut moving.missing[place.file as usize];
-            *missing -= 1;
-            if *missing == 0 {
-                moving.gathered.whole.insert(place.file);
-            }
+            moving.look_at(place.file);
         }
-        if failed.is_none() {
-            moving.have.set(piece.as_usize(), true);
-            moving.piece_bytes_here += u64::from(leaf.len);
+        // What is in one file only can be copied to the others.
+        if failed.is_none() || !written.is_empty() {
             moving.gathered.pieces.push(piece.get());
             moving.fresh.insert(leaf.cid, piece);
         }
     }
     state.tell()?;
+    if let Err(e) = super::assemble::wake(state) {
+        tracing::warn!("files of {:?} are put together later: {e}", state.destination);
+    }
     failed.map_or(Ok(()), Err)
+}
+
+impl State {
+    /// Writes a leaf to one of its places, in the staged file `row`.
+    pub(super) fn write_place(&self, place: Place, row: i64, bytes: &[u8]) -> Result<(), WriteError> {
+        // A staged file is made of a hole, and nothing but its own pieces is ever written to it: zeros are there already.
+        let zeros = bytes.iter().all(|byte| *byte == 0);
+        let wrote = self.staged_file(place.file, row).and_then(|file| {
+            if zeros {
+                Ok(())
+            } else {
+                file.write_all_at(bytes, place.offset)
+            }
+        });
+        wrote.map_err(|source| {
+            if fs::is_disk_full(&source) {
+                WriteError::DiskFull(self.stage.clone())
+            } else {
+                WriteError::Io {
+                    path: self.stage.join(row.to_string()),
+                    source,
+                }
+            }
+        })
+    }
 }
 
 impl State {
@@ -415,51 +473,63 @@ impl State {
         !self.content.parts(file).any(|part| matches!(part, Part::Piece(_)))
     }
 
-    /// Files that were placed and are gone again: they are staged anew. Returns how many pieces are missing now.
+    /// Files that were here and are gone again: they are staged anew. Returns how many pieces are missing now.
     pub(crate) fn take_back(&self, numbers: &[u32]) -> Result<u32, IndexError> {
         let mut rows_back = Vec::new();
-        let missing = {
+        {
             let mut guard = crate::lock(&self.moving);
             let moving = &mut *guard;
             for &number in numbers {
-                let Slot::Placed(row) = moving.slots[number as usize] else {
+                let Some(row) = moving.slots[number as usize].row() else {
                     continue;
                 };
                 rows_back.push(row);
-                let replace = super::place::Replace::Nothing;
-                moving.slots[number as usize] = Slot::Staged(Target { row, replace });
-                if self.layout_is_empty_for(number) {
-                    moving.gathered.whole.insert(number);
-                }
+                moving.held.remove(&number);
+                moving.slots[number as usize] = Slot::Staged(Target {
+                    row,
+                    replace: Replace::Nothing,
+                    held: false,
+                });
             }
             let back: HashSet<u32> = numbers.iter().copied().collect();
-            for (piece, leaf) in self.content.map().iter() {
+            for (piece, _) in self.content.map().iter() {
+                let mut any = false;
                 for place in self.layout.places(piece).filter(|place| back.contains(&place.file)) {
-                    if moving.present.replace(place.number as usize, false) {
-                        moving.missing[place.file as usize] += 1;
-                        moving.bytes_here -= u64::from(leaf.len);
-                    }
-                    if moving.have.replace(piece.as_usize(), false) {
-                        moving.piece_bytes_here -= u64::from(leaf.len);
-                    }
+                    moving.present.set(place.number as usize, false);
+                    any = true;
+                }
+                // Another file of the content may have it.
+                if any {
+                    let elsewhere = self.layout.places(piece).any(|place| {
+                        moving.present[place.number as usize] && !matches!(moving.slots[place.file as usize], Slot::Out)
+                    });
+                    moving.local.set(piece.as_usize(), elsewhere);
                 }
             }
-            self.layout.wanted().count_ones() - moving.have.count_ones()
+            moving.recount(self);
         };
         let id = self.id;
         self.inner.index.writer.run(move |tx| -> Result<(), IndexError> {
             rows_back.iter().try_for_each(|row| rows::stage_file(tx, *row, id))
         })?;
-        Ok(missing as u32)
+        Ok(self.pieces_missing())
     }
 
-    /// What blocks whole files, taken together.
-    pub(crate) fn stuck(&self) -> Vec<(u32, PlaceError)> {
+    /// What keeps whole files from their places; they are not tried again by themselves.
+    pub(super) fn take_stuck(&self) -> Vec<(u32, PlaceError)> {
+        crate::lock(&self.moving).stuck.drain().collect()
+    }
+
+    /// Lets whole files that have not got their names be put in their places with the next commit.
+    pub(super) fn try_again(&self, numbers: &[u32]) {
         let mut guard = crate::lock(&self.moving);
         let moving = &mut *guard;
-        let stuck: Vec<_> = moving.stuck.drain().collect();
-        moving.gathered.whole.extend(stuck.iter().map(|(number, _)| *number));
-        stuck
+        for number in numbers {
+            let staged = matches!(moving.slots[*number as usize], Slot::Staged(_));
+            if staged && !moving.held.contains(number) {
+                moving.gathered.whole.insert(*number);
+            }
+        }
     }
 }
 

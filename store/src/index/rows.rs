@@ -1,15 +1,21 @@
 //! Rows as types, and the statements that more than one part needs.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use modswarm_protocol::{Cid, format::PieceSet};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{
     backend::Identity,
+    download::Conflicts,
     error::IndexError,
     fs::path_from,
     packs::{Origin, PackId, PackRecord, PackState},
 };
+
+/// Places of one leaf that are looked at.
+const FILES_MAX: i64 = 64;
 
 type Result<T> = std::result::Result<T, IndexError>;
 
@@ -332,11 +338,12 @@ pub(crate) struct PackRow {
     pub(crate) selection: Option<Vec<u8>>,
     /// The staging folder, while downloading.
     pub(crate) stage: Option<Vec<u8>>,
-    pub(crate) overwrite: bool,
+    pub(crate) conflicts: Conflicts,
 }
 
 const PACK_COLUMNS: &str = "id, pack, content, name, network, root, place, origin, state, created, files, bytes, pieces, pieces_here, \
-                            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used";
+                            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used, \
+                            (SELECT count(*) FROM kept k WHERE k.pack = packs.id)";
 
 fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
     let pack: Option<Vec<u8>> = row.get(1)?;
@@ -370,12 +377,13 @@ fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
             partial: selection.is_some(),
             pinned: row.get(20)?,
             used: row.get::<_, i64>(21)? as u64,
+            kept: row.get::<_, i64>(22)? as u64,
         },
         root: row.get(5)?,
         have: row.get(16)?,
         selection,
         stage: row.get(18)?,
-        overwrite: row.get(19)?,
+        conflicts: Conflicts::from_code(row.get(19)?),
     })
 }
 
@@ -421,7 +429,7 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
         row.have,
         row.selection,
         row.stage,
-        row.overwrite,
+        row.conflicts.code(),
         r.pinned,
         r.used as i64
     ])?;
@@ -445,7 +453,7 @@ pub(crate) fn renew_pack(conn: &Connection, id: PackId, row: &PackRow) -> Result
         r.bytes as i64,
         row.selection,
         row.stage,
-        row.overwrite,
+        row.conflicts.code(),
         row.have,
         r.pieces_here,
         r.piece_bytes_here as i64
@@ -513,6 +521,48 @@ pub(crate) fn is_anywhere(conn: &Connection, prefix: i64, len: u32) -> Result<bo
         .query_row(params![prefix, len, FileState::Gone.code()], |row| row.get(0))?)
 }
 
+/// The files that can be read and are said to hold a leaf of this prefix and length.
+pub(crate) fn files_with_leaf(conn: &Connection, prefix: i64, len: u32) -> Result<Vec<i64>> {
+    let mut statement = conn.prepare_cached(
+        "SELECT l.file FROM leaves l JOIN files f ON f.id = l.file
+         WHERE l.prefix = ?1 AND l.len = ?2 AND f.state != ?3 LIMIT ?4",
+    )?;
+    let rows = statement.query_map(params![prefix, len, FileState::Gone.code(), FILES_MAX], |row| {
+        row.get(0)
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A file's row, its root, and the staging folder that it is in.
+pub(crate) fn file_and_place(conn: &Connection, file: i64) -> Result<Option<(FileRow, PathBuf, Option<PathBuf>)>> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {}, r.path, p.stage FROM files f JOIN roots r ON r.id = f.root LEFT JOIN packs p ON p.id = f.stage WHERE f.id = ?1",
+        FileRow::COLUMNS
+    ))?;
+    let row = statement.query_row([file], |row| {
+        let stage: Option<Vec<u8>> = row.get(13)?;
+        Ok((FileRow::read(row)?, path_from(row.get(12)?), stage.map(path_from)))
+    });
+    Ok(row.optional()?)
+}
+
+/// Says which files of a pack are not there because the user kept his own.
+pub(crate) fn set_kept(conn: &Connection, pack: PackId, numbers: &[u32]) -> Result<()> {
+    let mut forget = conn.prepare_cached("DELETE FROM pack_files WHERE pack = ?1 AND number = ?2")?;
+    let mut keep = conn.prepare_cached("INSERT OR IGNORE INTO kept (pack, number) VALUES (?1, ?2)")?;
+    for number in numbers {
+        forget.execute(params![pack.0, number])?;
+        keep.execute(params![pack.0, number])?;
+    }
+    Ok(())
+}
+
+/// Forgets which files the user kept: he is asked again.
+pub(crate) fn forget_kept(conn: &Connection, pack: PackId) -> Result<()> {
+    conn.execute("DELETE FROM kept WHERE pack = ?1", [pack.0])?;
+    Ok(())
+}
+
 /// Adds and takes away pieces, each with its bytes, of what a pack has.
 pub(crate) fn change_have(conn: &Connection, id: PackId, add: &[(u32, u32)], take: &[(u32, u32)]) -> Result<()> {
     let Some(row) = pack(conn, id)? else { return Ok(()) };
@@ -547,6 +597,8 @@ pub(crate) fn set_pack_state(conn: &Connection, id: PackId, state: PackState) ->
 pub(crate) fn delete_pack(conn: &Connection, id: PackId) -> Result<()> {
     conn.execute("DELETE FROM packs WHERE id = ?1", [id.0])?;
     conn.execute("DELETE FROM pack_files WHERE pack = ?1", [id.0])?;
+    conn.execute("DELETE FROM kept WHERE pack = ?1", [id.0])?;
+    conn.execute("DELETE FROM renames WHERE pack = ?1", [id.0])?;
     Ok(())
 }
 

@@ -62,6 +62,16 @@ const LADDER: &[&str] = &["
     CREATE TABLE stages (path BLOB PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE moves (pack INTEGER PRIMARY KEY, source BLOB NOT NULL, target BLOB NOT NULL, copied INTEGER NOT NULL);
     CREATE TABLE former (file INTEGER PRIMARY KEY);
+",
+    // `kept`: files of a pack whose places have files that the user wanted to keep. `renames`: the journal of the end of an update; `source` is where a
+    // file of the former version lies, none for one that is staged; `replaced` the row of the file that it may take the place of.
+    "
+    CREATE TABLE kept (pack INTEGER NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (pack, number)) WITHOUT ROWID;
+    CREATE TABLE renames (
+        file INTEGER PRIMARY KEY, pack INTEGER NOT NULL, number INTEGER NOT NULL,
+        source BLOB, target BLOB NOT NULL, replaced INTEGER
+    );
+    CREATE INDEX renames_by_pack ON renames(pack);
 "];
 
 /// The version that this program writes.

@@ -8,6 +8,7 @@ use std::{
 use super::{PackId, PackState, Removed};
 use crate::{
     backend::Backend,
+    download::{RecoverError, recover_pack},
     error::{IndexError, RemoveError},
     fs,
     index::rows::{self, FileRow, PackRow},
@@ -21,6 +22,12 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
     if inner.open_download(id).is_some() {
         return Err(RemoveError::InUse);
     }
+    drop(conn);
+    // Files of the user's that an update was renaming are not to go with the staging folder.
+    recover_pack(inner, id).map_err(|e| match e {
+        RecoverError::Io { path, source } => RemoveError::Io { path, source },
+        RecoverError::Index(e) => e.into(),
+    })?;
     if delete_data && pack.record.state == PackState::Downloading {
         // What a crash kept from being written down is to go as well.
         let meter = Meter::new(&());
@@ -28,6 +35,7 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
             tracing::warn!("files that an unfinished download left may stay: {e}");
         }
     }
+    let conn = inner.index.reader()?;
     let files = rows::files_of_pack(&conn, id)?;
     let root = rows::root_path(&conn, pack.root)?
         .map(fs::path_from)

@@ -5,7 +5,10 @@
 
 mod cache;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use modswarm_protocol::{Cid, format::PieceSet};
@@ -13,6 +16,7 @@ use rusqlite::params;
 
 pub(crate) use self::cache::FileCache;
 use crate::{
+    backend::BackendFile,
     error::{IndexError, ReadLeafError},
     fs,
     index::rows::{self, FileState, LeafRow},
@@ -157,12 +161,23 @@ fn look(inner: &Inner, spot: &Spot, cid: &Cid) -> Look {
         Err(e) if fs::is_gone(&e) => return Look::Gone,
         Err(e) => return Look::Failed(path.clone(), e),
     };
+    match look_in(&*file, spot, path, cid) {
+        // A crash may have come after it got its name, in exchange for what stood there, and before that was written down.
+        Look::Other if spot.staged.is_some() => match inner.backend.open(path) {
+            Ok(file) => look_in(&*file, spot, path, cid),
+            Err(_) => Look::Other,
+        },
+        look => look,
+    }
+}
+
+fn look_in(file: &dyn BackendFile, spot: &Spot, path: &Path, cid: &Cid) -> Look {
     let mut bytes = vec![0; spot.row.len as usize];
     match file.read_exact_at(&mut bytes, spot.row.offset) {
         Ok(()) if cid.verifies(&bytes) => Look::Leaf(bytes.into()),
         Ok(()) => Look::Other,
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Look::Other,
-        Err(e) => Look::Failed(path.clone(), e),
+        Err(e) => Look::Failed(path.to_owned(), e),
     }
 }
 

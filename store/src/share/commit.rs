@@ -15,6 +15,7 @@ use rusqlite::Transaction;
 use super::{FileChange, SharedPack, scan::Scan};
 use crate::{
     backend::Identity,
+    download::Conflicts,
     error::{IndexError, ShareError},
     fs,
     home::{Place, PlaceFile},
@@ -110,6 +111,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         piece_bytes: map.bytes(),
         piece_bytes_here: map.bytes(),
         partial: false,
+        kept: 0,
         created: created.unwrap_or_else(crate::packs::now_secs),
         pinned: false,
         used: crate::packs::now_secs(),
@@ -368,7 +370,7 @@ fn put_pack(
                 have: None,
                 selection: None,
                 stage: None,
-                overwrite: false,
+                conflicts: Conflicts::default(),
             },
         )?,
     };

@@ -14,7 +14,8 @@ use modswarm_protocol::{
     format::{Name, PieceSet},
 };
 use modswarm_store::{
-    Download, DownloadSpec, Finished, HomeLock, Observer, Progress, ShareSpec, SharedPack, Store, StoreOptions, Warning,
+    Conflicts, Download, DownloadSpec, Finished, HomeLock, Observer, Progress, ShareSpec, SharedPack, Store,
+    StoreOptions, Warning,
 };
 use tempfile::TempDir;
 
@@ -144,7 +145,7 @@ pub fn spec(pack: &SharedPack, destination: &Path) -> DownloadSpec {
         name: Name::new(pack.manifest.name.as_str()).unwrap(),
         destination: destination.to_owned(),
         selection: None,
-        overwrite: false,
+        conflicts: Conflicts::Refuse,
         network: NETWORK,
     }
 }
@@ -166,7 +167,7 @@ pub fn fetch(from: &Store, download: &Download) -> PieceSet {
 pub fn get(from: &Store, to: &Store, pack: &SharedPack, destination: &Path) -> (PieceSet, Finished) {
     copy_skeleton(from, to, &pack.pack);
     let download = to.begin_download(&spec(pack, destination), &()).unwrap();
-    download.adopt_local(&()).unwrap();
+    download.adopt_local().unwrap();
     let fetched = fetch(from, &download);
     (fetched, download.finish().unwrap())
 }

@@ -22,7 +22,7 @@ use std::{
 use common::{NETWORK, copy_skeleton, noise, spec, write};
 use disk::{CrashDisk, Trouble};
 use modswarm_protocol::Cid;
-use modswarm_store::{DownloadSpec, HomeLock, PackState, ShareSpec, SharedPack, Store, StoreOptions};
+use modswarm_store::{Conflicts, DownloadSpec, HomeLock, PackState, ShareSpec, SharedPack, Store, StoreOptions};
 use tempfile::TempDir;
 
 type Tree = BTreeMap<String, Option<Vec<u8>>>;
@@ -61,6 +61,9 @@ impl World {
         write(&root.join("old.pak"), &noise(3, 60_000));
         write(&root.join("sub/deep/empty"), b"");
         write(&root.join("sub/goes.pak"), &noise(4, 20_000));
+        write(&root.join("left.pak"), &noise(6, 9_000));
+        write(&root.join("right.pak"), &noise(7, 9_500));
+        write(&root.join("was.pak"), &noise(8, 9_800));
         fs::create_dir_all(root.join("hollow")).unwrap();
         let one = share(&from, &root);
         let tree_one = common::tree(&root);
@@ -70,6 +73,12 @@ impl World {
         write(&root.join("changes.pak"), &changed);
         fs::rename(root.join("old.pak"), root.join("new.pak")).unwrap();
         fs::remove_file(root.join("sub/goes.pak")).unwrap();
+        // Two change their names, and a new one takes the name of one that moves.
+        fs::rename(root.join("left.pak"), root.join("third.pak")).unwrap();
+        fs::rename(root.join("right.pak"), root.join("left.pak")).unwrap();
+        fs::rename(root.join("third.pak"), root.join("right.pak")).unwrap();
+        fs::rename(root.join("was.pak"), root.join("sub/is.pak")).unwrap();
+        write(&root.join("was.pak"), &noise(9, 8_000));
         write(&root.join("sub/fresh.pak"), &noise(5, 40_000));
         let two = share(&from, &root);
         let tree_two = common::tree(&root);
@@ -147,7 +156,7 @@ fn text(error: impl std::fmt::Display) -> String {
 fn get(store: &Store, world: &World, pack: &SharedPack, acked: &mut Acked) -> Result<(), String> {
     copy(store, world, pack)?;
     let download = store.begin_download(&destination(pack), &()).map_err(text)?;
-    download.adopt_local(&()).map_err(text)?;
+    download.adopt_local().map_err(text)?;
     let absent: Vec<usize> = (download.wanted() & !download.have()).iter_ones().collect();
     let map = download.content().map().clone();
     for (at, piece) in absent.iter().enumerate() {
@@ -203,7 +212,7 @@ fn copy(store: &Store, world: &World, pack: &SharedPack) -> Result<(), String> {
 
 fn destination(pack: &SharedPack) -> DownloadSpec {
     DownloadSpec {
-        overwrite: false,
+        conflicts: Conflicts::Refuse,
         ..spec(pack, Path::new(OUT))
     }
 }
@@ -574,9 +583,9 @@ fn ten_thousand_flipped_bits_are_all_found_and_fetched_again() {
                 .count();
             assert_eq!(bad.len(), wrong, "after flip {flips}");
             let mut again = destination(&world.one);
-            again.overwrite = true;
+            again.conflicts = Conflicts::TakeTheirs;
             let download = store.begin_download(&again, &()).unwrap();
-            download.adopt_local(&()).unwrap();
+            download.adopt_local().unwrap();
             let absent = download.wanted() & !download.have();
             for at in absent.iter_ones() {
                 let index = content.map().index(at as u32).unwrap();

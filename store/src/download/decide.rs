@@ -1,0 +1,311 @@
+//! What becomes of each file of a content: it is there, it only needs another name, it is to be staged, or the user keeps his own.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use modswarm_protocol::{
+    Cid,
+    format::{Content, PackPath, path::case_key},
+};
+
+use super::{
+    Conflicts,
+    begin::Known,
+    inspect::{There, is_still},
+    place::Replace,
+};
+use crate::{
+    backend::Identity,
+    fs,
+    index::rows::{FileRow, FileState},
+    store::Inner,
+};
+
+/// What is to become of one selected file.
+#[derive(Debug)]
+pub(super) struct Decided {
+    pub(super) number: usize,
+    pub(super) what: What,
+}
+
+#[derive(Debug)]
+pub(super) enum What {
+    /// It is there already.
+    Adopt {
+        identity: Identity,
+        seen: i64,
+        row: Option<i64>,
+        /// Its row and leaves are to be written (again).
+        fresh: bool,
+    },
+    /// It is to be staged; the row that it has been staged under. `held`: it gets its name only at the end, under the journal.
+    Stage {
+        replace: Replace,
+        row: Option<FileRow>,
+        held: bool,
+    },
+    /// The former version has it under another name: it is renamed at the end.
+    Move {
+        from: PackPath,
+        row: FileRow,
+        replace: Replace,
+    },
+    /// The user's file stays there.
+    Keep,
+}
+
+impl What {
+    /// Bytes of the file that goes when this one comes.
+    pub(super) fn replaced_size(&self) -> u64 {
+        match self {
+            Self::Stage { replace, .. } | Self::Move { replace, .. } => match replace {
+                Replace::Known(old) => old.identity.size,
+                Replace::Theirs { size, .. } => *size,
+                Replace::Nothing => 0,
+            },
+            Self::Adopt { .. } | Self::Keep => 0,
+        }
+    }
+}
+
+/// What was decided, and which files of the user's are in the way. If the policy refuses, it is decided as if they were to be replaced.
+#[derive(Debug)]
+pub(super) struct Decisions {
+    pub(super) files: Vec<Decided>,
+    pub(super) conflicts: Vec<PackPath>,
+}
+
+pub(super) fn decide(
+    inner: &Inner,
+    policy: Conflicts,
+    content: &Content,
+    known: &Known,
+    numbers: &[usize],
+    there: Vec<There>,
+    may_move: bool,
+) -> Decisions {
+    let mut conflicts = Vec::new();
+    let mut decided = Vec::with_capacity(numbers.len());
+    for (&number, there) in numbers.iter().zip(there) {
+        let file = &content.files()[number];
+        let at_place = known.by_place.get(file.path.as_str().as_bytes());
+        let row = known.files.get(&(number as u32)).filter(|row| row.stage.is_some());
+        let stage = |replace, held| What::Stage {
+            replace,
+            row: row.cloned(),
+            held,
+        };
+        let what = match there {
+            There::Same { identity, seen, row } => match known.other_case(&file.path, &identity) {
+                // One file, which this system finds under both spellings.
+                Some((from, row)) => What::Move {
+                    from,
+                    row,
+                    replace: Replace::Nothing,
+                },
+                None => What::Adopt {
+                    identity,
+                    seen,
+                    row: row.or_else(|| at_place.filter(|row| row.cid == file.cid).map(|row| row.id)),
+                    fresh: row.is_none(),
+                },
+            },
+            There::Nothing => stage(Replace::Nothing, false),
+            There::Differs(identity) => match known.as_fetched(inner, &file.path, at_place, identity) {
+                Some(old) => stage(Replace::Known(old), false),
+                None => {
+                    conflicts.push(file.path.clone());
+                    let theirs = Replace::Theirs {
+                        row: at_place.map(|row| row.id),
+                        size: identity.map_or(0, |identity| identity.size),
+                    };
+                    match policy {
+                        Conflicts::KeepMine => What::Keep,
+                        Conflicts::KeepBoth => stage(Replace::Nothing, true),
+                        Conflicts::TakeTheirs | Conflicts::Refuse => stage(theirs, false),
+                    }
+                }
+            },
+        };
+        decided.push(Decided { number, what });
+    }
+    if may_move {
+        find_moves(inner, content, known, &mut decided);
+    }
+    Decisions {
+        files: decided,
+        conflicts,
+    }
+}
+
+/// Turns files to be staged into ones to be renamed, where the former version has the same file under a name that is free for the taking.
+fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut [Decided]) {
+    let adopted: HashSet<&[u8]> = decided
+        .iter()
+        .filter(|file| matches!(file.what, What::Adopt { .. } | What::Keep))
+        .map(|file| content.files()[file.number].path.as_str().as_bytes())
+        .collect();
+    let adopted_rows: HashSet<i64> = decided
+        .iter()
+        .filter_map(|file| match &file.what {
+            What::Adopt { row, .. } => *row,
+            _ => None,
+        })
+        .collect();
+    let wanted: HashSet<Cid> = decided
+        .iter()
+        .filter(|file| matches!(file.what, What::Stage { .. }))
+        .map(|file| content.files()[file.number].cid)
+        .collect();
+    // By path, so that the same is decided every time.
+    let mut spare: HashMap<Cid, BTreeMap<PackPath, &FileRow>> = HashMap::new();
+    for (path, row) in &known.by_place {
+        let theirs = known.fetched.contains(&row.id) && row.state == FileState::Whole;
+        if !theirs || row.identity.size == 0 || !wanted.contains(&row.cid) {
+            continue;
+        }
+        if adopted.contains(path.as_slice()) || adopted_rows.contains(&row.id) {
+            continue;
+        }
+        let place = fs::path_from(path.clone());
+        let Some(named) = place.to_str().and_then(|text| PackPath::new(text).ok()) else {
+            continue;
+        };
+        // At its own place it would have been adopted: its bytes are not what the index says.
+        if content.file(&named).is_some_and(|file| file.cid == row.cid) {
+            continue;
+        }
+        let now = inner.backend.identity_at(&known.destination.join(&place));
+        let same = matches!(now, Ok(Some(now)) if row.identity.same_bytes(&now));
+        // One that was found damaged is read before it is believed.
+        if same && (row.seen != 0 || is_still(inner, &known.destination, &named, &row.cid)) {
+            spare.entry(row.cid).or_default().insert(named, row);
+        }
+    }
+    let mut moved: BTreeSet<PackPath> = BTreeSet::new();
+    for same_name in [true, false] {
+        for file in decided.iter_mut() {
+            let described = &content.files()[file.number];
+            let What::Stage { replace, row, .. } = &file.what else {
+                continue;
+            };
+            // What was staged in part is nearly always less work to finish than to explain.
+            if row.is_some() && !matches!(replace, Replace::Nothing) {
+                continue;
+            }
+            let Some(candidates) = spare.get_mut(&described.cid) else {
+                continue;
+            };
+            let found = candidates
+                .keys()
+                .find(|from| !same_name || from.file_name() == described.path.file_name())
+                .cloned();
+            if let Some(from) = found
+                && let Some(row) = candidates.remove(&from)
+            {
+                moved.insert(from.clone());
+                file.what = What::Move {
+                    from,
+                    row: row.clone(),
+                    replace: replace.clone(),
+                };
+            }
+        }
+    }
+    // Whatever comes where a file is moved away waits for that.
+    for file in decided {
+        let path = &content.files()[file.number].path;
+        if !moved.contains(path) {
+            continue;
+        }
+        match &mut file.what {
+            What::Stage { replace, held, .. } => {
+                *replace = Replace::Nothing;
+                *held = true;
+            }
+            What::Move { replace, .. } => *replace = Replace::Nothing,
+            What::Adopt { .. } | What::Keep => {}
+        }
+    }
+}
+
+impl Known {
+    /// The same file, known under a name that differs from `path` only in case, where this system takes the two for one.
+    fn other_case(&self, path: &PackPath, now: &Identity) -> Option<(PackPath, FileRow)> {
+        if !fs::CASE_FOLDS {
+            return None;
+        }
+        self.by_place.values().find_map(|row| {
+            let from = fs::path_from(row.path.clone())
+                .to_str()
+                .and_then(|text| PackPath::new(text).ok())?;
+            let same = self.fetched.contains(&row.id) && row.identity.same_bytes(now);
+            let twin = from != *path && case_of(from.as_str()) == case_of(path.as_str());
+            (same && twin).then(|| (from, row.clone()))
+        })
+    }
+
+    /// The row of the file at `path` if it is still as a download put it there, by its identity `now` or, if only that differs, by its bytes.
+    fn as_fetched(
+        &self,
+        inner: &Inner,
+        path: &PackPath,
+        at_place: Option<&FileRow>,
+        now: Option<Identity>,
+    ) -> Option<FileRow> {
+        let (row, now) = (at_place?, now?);
+        if !self.fetched.contains(&row.id) {
+            return None;
+        }
+        if row.identity.same_bytes(&now) {
+            return Some(row.clone());
+        }
+        let same = row.identity.size == now.size && is_still(inner, &self.destination, path, &row.cid);
+        same.then(|| FileRow {
+            identity: now,
+            ..row.clone()
+        })
+    }
+}
+
+/// Files of versions that stand at the destination and that the content does not have: those that a download left there as they are, and those that the user
+/// changed. `gone`: paths that are renamed away.
+pub(super) fn leftover(
+    inner: &Inner,
+    content: &Content,
+    known: &Known,
+    gone: &BTreeSet<PackPath>,
+) -> (Vec<(PackPath, u64)>, Vec<PackPath>) {
+    let own = own_paths(content);
+    let (mut removed, mut kept) = (Vec::new(), Vec::new());
+    for row in known.by_place.values() {
+        let place = fs::path_from(row.path.clone());
+        let Some(path) = place.to_str().and_then(|text| PackPath::new(text).ok()) else {
+            continue;
+        };
+        if !known.former.contains(&row.id) || own.contains(&case_of(path.as_str())) || gone.contains(&path) {
+            continue;
+        }
+        match inner.backend.identity_at(&known.destination.join(&place)) {
+            Ok(Some(now)) if row.identity.same_bytes(&now) => removed.push((path, now.size)),
+            Err(e) if fs::is_gone(&e) => {}
+            _ => kept.push(path),
+        }
+    }
+    removed.sort_unstable();
+    kept.sort_unstable();
+    (removed, kept)
+}
+
+/// The paths of a content's files, as this system tells names apart.
+pub(super) fn own_paths(content: &Content) -> HashSet<String> {
+    content.files().iter().map(|file| case_of(file.path.as_str())).collect()
+}
+
+/// A path as this system tells names apart.
+pub(super) fn case_of(path: &str) -> String {
+    if fs::CASE_FOLDS {
+        case_key(path)
+    } else {
+        path.to_owned()
+    }
+}

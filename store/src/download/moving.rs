@@ -1,0 +1,230 @@
+//! What changes while a download is open: which places are filled, which pieces can be copied, which files are whole, what is not committed.
+//!
+//! A *place* of a piece is present, or can be filled from this home (its piece is `local`), or is missing. A file without missing places is `ready` to be put
+//! together, one without absent places is whole.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use bitvec::vec::BitVec;
+use modswarm_protocol::{
+    Cid,
+    format::{PieceIndex, PieceSet},
+};
+
+use super::{
+    layout::Place,
+    place::{PlaceError, Placed, Replace, Target},
+    state::{Slot, State},
+};
+
+#[derive(Debug)]
+pub(crate) struct Moving {
+    /// Pieces that are in all their places.
+    pub(crate) have: PieceSet,
+    /// Pieces that are not, and that lie elsewhere in this home.
+    pub(crate) local: PieceSet,
+    /// Pieces that only files have that the user does not want any more.
+    pub(super) unwanted: PieceSet,
+    pub(super) writing: HashSet<u32>,
+    /// By number of place.
+    pub(crate) present: BitVec,
+    /// By file: places that are not present.
+    pub(super) absent: Vec<u32>,
+    /// By file: places that are not present and whose pieces are to be fetched.
+    pub(super) missing: Vec<u32>,
+    pub(crate) slots: Vec<Slot>,
+    /// Files to be put together.
+    pub(super) ready: BTreeSet<u32>,
+    /// Whole files that get their names at the end.
+    pub(super) held: BTreeSet<u32>,
+    /// Whether somebody sees to `ready`.
+    pub(super) assembling: bool,
+    pub(crate) gathered: Gathered,
+    /// Taken by the commit that is under way.
+    pub(super) taken: Gathered,
+    /// Pieces that are had and that the index does not know yet: at most what is written in a second.
+    pub(super) fresh: HashMap<Cid, PieceIndex>,
+    /// Whether the writer has been told.
+    pub(super) told: bool,
+    pub(crate) bytes_here: u64,
+    pub(crate) piece_bytes_here: u64,
+    /// Pieces that were believed local and were not.
+    pub(super) lost: u64,
+    /// Whole files that could not be put in their places.
+    pub(crate) stuck: HashMap<u32, PlaceError>,
+    pub(super) ended: bool,
+}
+
+/// What is to be committed.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(super) pieces: Vec<u32>,
+    /// Files that were put together.
+    pub(super) filled: BTreeSet<u32>,
+    pub(super) dirty: BTreeSet<u32>,
+    pub(crate) whole: BTreeSet<u32>,
+    pub(super) placed: Vec<Placed>,
+    pub(super) have: Option<(PieceSet, u64)>,
+}
+
+impl Gathered {
+    pub(super) fn merge(&mut self, other: Self) {
+        self.pieces.extend(other.pieces);
+        self.filled.extend(other.filled);
+        self.dirty.extend(other.dirty);
+        self.whole.extend(other.whole);
+        self.placed.extend(other.placed);
+        if other.have.is_some() {
+            self.have = other.have;
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let Self {
+            pieces,
+            filled,
+            dirty,
+            whole,
+            placed,
+            have: _,
+        } = self;
+        pieces.is_empty() && filled.is_empty() && dirty.is_empty() && whole.is_empty() && placed.is_empty()
+    }
+}
+
+impl Moving {
+    /// Counts anew what is absent and missing, from `present`, `local` and `slots`; files that became ready are put together.
+    pub(super) fn recount(&mut self, state: &State) {
+        self.absent.fill(0);
+        self.missing.fill(0);
+        self.bytes_here = state.carried_bytes(&self.slots);
+        self.piece_bytes_here = 0;
+        for (piece, leaf) in state.content.map().iter() {
+            let len = u64::from(leaf.len);
+            let (mut all, mut any) = (true, false);
+            for place in state.layout.places(piece) {
+                let file = place.file as usize;
+                if matches!(self.slots[file], Slot::Out) {
+                    continue;
+                }
+                any = true;
+                if self.present[place.number as usize] {
+                    self.bytes_here += len;
+                    continue;
+                }
+                all = false;
+                self.absent[file] += 1;
+                if !self.local[piece.as_usize()] {
+                    self.missing[file] += 1;
+                }
+            }
+            let at = piece.as_usize();
+            self.have.set(at, any && all);
+            self.unwanted.set(at, !any);
+            if any && all {
+                self.local.set(at, false);
+                self.piece_bytes_here += len;
+            }
+        }
+        self.ready.clear();
+        for number in 0..self.slots.len() {
+            self.look_at(number as u32);
+        }
+    }
+
+    /// Notes that a file may have nothing missing any more.
+    pub(super) fn look_at(&mut self, number: u32) {
+        let at = number as usize;
+        if self.missing[at] > 0 || self.held.contains(&number) {
+            return;
+        }
+        let Slot::Staged(target) = &self.slots[at] else { return };
+        // What it replaces may hold leaves that other files need.
+        let may_take_away = !matches!(target.replace, Replace::Nothing) && self.local.any();
+        let held = target.held;
+        if self.absent[at] > 0 || may_take_away {
+            self.ready.insert(number);
+        } else {
+            self.is_whole(number, held);
+        }
+    }
+
+    /// Everything of a file is in it.
+    pub(super) fn is_whole(&mut self, number: u32, held: bool) {
+        if held {
+            self.held.insert(number);
+        } else {
+            self.gathered.whole.insert(number);
+        }
+    }
+
+    /// Takes files to be put together, no more at once than the largest of them takes.
+    pub(super) fn next_batch(&mut self) -> Vec<(u32, Target)> {
+        let most = self.ready.iter().map(|n| self.absent[*n as usize]).max().unwrap_or(0);
+        let mut batch = Vec::new();
+        let mut sum = 0;
+        for &number in &self.ready {
+            let Slot::Staged(target) = &self.slots[number as usize] else {
+                continue;
+            };
+            let absent = self.absent[number as usize];
+            if !batch.is_empty() && sum + absent > most {
+                continue;
+            }
+            sum += absent;
+            batch.push((number, target.clone()));
+        }
+        if batch.is_empty() {
+            self.ready.clear();
+        }
+        for (number, _) in &batch {
+            self.ready.remove(number);
+        }
+        batch
+    }
+
+    /// A piece was written to `places`.
+    pub(super) fn is_there(&mut self, state: &State, piece: PieceIndex, places: &[Place]) {
+        let len = u64::from(state.content.map().leaf(piece).len);
+        let at = piece.as_usize();
+        for place in places {
+            if self.present.replace(place.number as usize, true) {
+                continue;
+            }
+            self.bytes_here += len;
+            let file = place.file as usize;
+            self.absent[file] = self.absent[file].saturating_sub(1);
+            if !self.local[at] {
+                self.missing[file] = self.missing[file].saturating_sub(1);
+            }
+        }
+        let all = state
+            .layout
+            .places(piece)
+            .all(|place| self.present[place.number as usize] || matches!(self.slots[place.file as usize], Slot::Out));
+        if all && !self.have[at] {
+            self.have.set(at, true);
+            self.local.set(at, false);
+            self.piece_bytes_here += len;
+        }
+    }
+
+    /// Pieces that cannot be copied after all.
+    pub(super) fn lose(&mut self, state: &State, pieces: &[PieceIndex]) {
+        let mut any = false;
+        for piece in pieces {
+            if self.local.replace(piece.as_usize(), false) {
+                self.lost += 1;
+                any = true;
+            }
+        }
+        if any {
+            self.recount(state);
+        }
+    }
+
+    /// Which pieces are wanted, in this home or not.
+    pub(super) fn had(&self) -> PieceSet {
+        self.have.clone() | self.local.clone()
+    }
+}
