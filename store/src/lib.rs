@@ -12,6 +12,39 @@
 //!   says that it is here, so that after a crash the index never promises what the disk does not hold.
 //! - A file stands under its final name only when all its leaves have been verified and synced.
 //!
+//! # Example
+//! One store shares a folder, and another takes it over, leaf by leaf:
+//!
+//! ```
+//! use std::fs;
+//!
+//! use modswarm_store::{HomeLock, ShareSpec, Store, StoreOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! fs::create_dir(dir.path().join("Skins"))?;
+//! fs::write(dir.path().join("Skins/red.pak"), b"red")?;
+//!
+//! let lock = HomeLock::try_acquire(&dir.path().join("home"))?.ok_or("another process has this home")?;
+//! let store = Store::open(lock, StoreOptions::default())?;
+//! // The network that the pack is served in; nothing is copied.
+//! let network = [0; 32];
+//! let pack = store.share(&ShareSpec::new(dir.path().join("Skins"), network), &())?;
+//! println!("{} has {} files in {} blocks", pack.pack, pack.files, pack.blocks);
+//!
+//! // Whatever is read is hashed first: a file that changed gives an error and no wrong byte.
+//! let record = store.pack(pack.id)?.ok_or("it was removed")?;
+//! let content = store.content(&record)?.ok_or("its nodes are missing")?;
+//! for (_, leaf) in content.map().iter() {
+//!     let bytes = store.read_leaf(&leaf.cid, leaf.len)?;
+//!     assert!(leaf.cid.verifies(&bytes));
+//! }
+//! assert!(store.verify_pack(pack.id, &())?.bad.is_empty());
+//! store.close()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Where to read next
 //! [`Store`] for the calls, `share` for how a folder becomes a pack, `download` for how a pack becomes a folder, `index` for the tables
 //! and the one writer, [`backend`] for the seam to the disk and `fs` for the operating system behind it.
