@@ -421,6 +421,9 @@ pub struct PackStatus {
     pub peers: u64,
     /// What is wrong and how to mend it.
     pub problem: Option<String>,
+    /// Files of the pack that are not here because the user kept their own in their places.
+    #[serde(default)]
+    pub kept: u64,
     /// Whether `gc --keep` and `rm` leave it alone.
     #[serde(default)]
     pub pinned: bool,

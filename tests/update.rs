@@ -137,6 +137,7 @@ fn mine_stay_and_the_pack_is_not_called_damaged() {
     assert!(case.b.path("Pack/fresh.pak").exists());
     let info = case.b.run(&["info", "Pack", "--json"]);
     assert_eq!(info.last_json()["state"], "seeding", "{}", info.said);
+    assert!(info.last_json()["kept"].as_u64() >= Some(1), "{}", info.said);
     assert_eq!(case.get(&[]).code(), 13, "it is asked again");
 }
 

@@ -296,6 +296,12 @@ fn details(pack: &PackStatus, running: bool) -> String {
         lines.push(("pack", cid.to_string()));
     }
     lines.push(("link", escaped(&pack.link)));
+    if pack.kept > 0 {
+        lines.push((
+            "kept",
+            format!("{} of your own in place of the pack's", text::count(pack.kept, "file")),
+        ));
+    }
     if let Some(problem) = &pack.problem {
         lines.push(("problem", escaped(problem)));
     }

@@ -531,6 +531,7 @@ fn pack_status(record: &PackRecord, problem: Option<String>, overview: &Overview
         bytes_uploaded: live.map_or(0, |(stats, _)| stats.bytes_served),
         peers: live.map_or(0, |(stats, _)| (stats.sources + stats.leechers) as u64),
         problem,
+        kept: record.kept,
         pinned: record.pinned,
         link,
     }
