@@ -5,6 +5,7 @@
 mod commands;
 mod effects;
 mod network;
+mod pages;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +23,10 @@ use modswarm_protocol::{
     wire::BulkHeader,
 };
 use modswarm_store::{Download, WriteError};
-use tokio::{sync::mpsc, sync::oneshot, time::MissedTickBehavior};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 
 pub(super) use commands::{Command, Fetch, Overview, Register, TransferView};
 
@@ -69,10 +73,14 @@ struct Transfer {
     roots: Vec<Cid>,
     /// Which of them is the content, once that is known.
     content: Option<Cid>,
-    /// The pieces, once the skeleton is known.
+    /// The pieces, while they are in memory.
     map: Option<SharedPieceMap>,
     /// What may be served as nodes.
     nodes: Arc<HashSet<Cid>>,
+    /// Set while pieces and nodes are read from the store.
+    loading: Option<pages::Loading>,
+    /// Since when nobody has had to do with the pieces.
+    unused_since: Option<Instant>,
     /// Where arriving pieces go.
     download: Option<Download>,
     /// The job that fetches it.
@@ -111,6 +119,8 @@ pub(super) struct Actor {
     /// Peers that had a session, bounded by [`MAX_MET`].
     met: HashMap<PeerKey, (PeerId, Multiaddr)>,
     transfers: HashMap<TransferId, Transfer>,
+    /// How many contents are read from the store at a time.
+    loads: Arc<Semaphore>,
     listen_addrs: Vec<Multiaddr>,
     input_sender: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
@@ -143,6 +153,7 @@ impl Actor {
             conns_made: 0,
             met: HashMap::new(),
             transfers: HashMap::new(),
+            loads: Arc::new(Semaphore::new(pages::MAX_LOADING)),
             listen_addrs: Vec::new(),
             input_sender,
             inputs,
@@ -233,6 +244,7 @@ impl Actor {
                     self.engine.handle_served(now, &job, outcome);
                 }
             }
+            Input::Loaded { transfer, seed } => self.handle_loaded(transfer, seed.map(|seed| *seed)),
             Input::Inbound {
                 peer,
                 connection,
@@ -283,6 +295,7 @@ impl Actor {
     fn tick(&mut self) {
         let now = Instant::now();
         self.dial_candidates(now);
+        self.put_unused_away(now);
         let reachable = self.swarm.external_addresses().next().is_some();
         self.discovery.tick(now, &mut self.swarm.behaviour_mut().kad, reachable);
     }

@@ -56,6 +56,10 @@ impl BlockPool {
         })
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.inner.store
+    }
+
     /// Waits until a block of `len` bytes may be taken in.
     pub(super) async fn room(&self, len: usize) -> Option<OwnedSemaphorePermit> {
         let units = len.div_ceil(ROOM_UNIT).max(1) as u32;

@@ -1,9 +1,12 @@
 //! What sockets and the block pool tell the actor. They know these types and not the actor.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use modswarm_protocol::{
-    engine::{ConnId, Expected, ServeFailure, ServeJob, Verdict},
+    Cid,
+    engine::{ConnId, ContentPieces, Expected, ServeFailure, ServeJob, TransferId, Verdict},
     wire::{BulkHeader, DecodeError, Message, StreamKind},
 };
 use modswarm_store::{Download, WriteError};
@@ -37,6 +40,11 @@ pub(super) enum Input {
     },
     /// Blocks were sent, or could not be read.
     Served { blocks: Vec<Served> },
+    /// What a peer wants to be served was read from the store; nothing if it cannot be served.
+    Loaded {
+        transfer: TransferId,
+        seed: Option<Box<Seed>>,
+    },
     /// The first byte of a stream that a peer opened was read.
     Inbound {
         peer: PeerId,
@@ -45,6 +53,14 @@ pub(super) enum Input {
         stream: InboundStream,
         kind: Result<StreamKind, SessionError>,
     },
+}
+
+/// A content of the home, ready to be served.
+#[derive(Debug)]
+pub(super) struct Seed {
+    pub(super) pieces: ContentPieces,
+    /// What may be served as nodes.
+    pub(super) nodes: HashSet<Cid>,
 }
 
 /// What to do with a block whose header came.

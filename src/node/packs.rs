@@ -7,11 +7,14 @@ use modswarm_protocol::{
     engine::{ContentPieces, TransferStats},
     format::{Name, PackPath, Target},
 };
-use modswarm_store::{Check, GcError, MoveError, Origin, PackRecord, PackState as Kept, Store};
+use modswarm_store::{
+    Check, GcError, MoveError, NetworkId, Origin, PackRecord, PackState as Kept, SkeletonReadError, Store,
+};
 
 use super::{
     Inner,
     actor::{Command, Overview, Register},
+    facts::Seed,
     index_failure, jobs, network, remove_failure, task_failure,
 };
 use crate::api::{
@@ -21,6 +24,8 @@ use crate::api::{
 
 /// How often the store is asked what can no longer be read.
 const WITHDRAW_INTERVAL: Duration = Duration::from_secs(1);
+/// How long `status` may look at files.
+const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is written down what was served.
 const USED_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -34,25 +39,23 @@ async fn blocking<T: Send + 'static>(
         .map_err(task_failure)?
 }
 
-/// Serves every pack of the home that belongs to the node's network.
+/// Serves every pack of the home that belongs to the node's network. Their files are not looked at here: that is done while they are served.
 pub(super) async fn serve_all(node: &Arc<Inner>) -> Result<(), Failure> {
     let network = node.network_id();
-    let registers = blocking(node, move |store| {
-        let mut registers = Vec::new();
-        for record in store.packs().map_err(index_failure)? {
-            if record.network == network {
-                // A stat a file: what changed while nobody looked is withdrawn before it is promised.
-                store.check_pack(record.id).map_err(index_failure)?;
-                registers.extend(registration(store, &record));
-            }
-        }
-        Ok(registers)
-    })
-    .await?;
-    for register in registers {
-        node.send(Command::Serve(Box::new(register))).await?;
+    let records = blocking(node, |store| store.packs().map_err(index_failure)).await?;
+    for record in records.iter().filter(|record| record.network == network) {
+        node.send(Command::Serve(register(record))).await?;
     }
     Ok(())
+}
+
+/// What the actor is told of a record to serve.
+pub(super) fn register(record: &PackRecord) -> Register {
+    Register {
+        content: record.content,
+        packs: record.pack.into_iter().collect(),
+        has_something: record.pieces == 0 || record.pieces_here > 0,
+    }
 }
 
 /// Tells peers of pieces that can no longer be read here, for as long as the node lives.
@@ -63,9 +66,16 @@ pub(super) async fn watch_withdrawn(node: std::sync::Weak<Inner>) {
         let Some(node) = node.upgrade() else { return };
         for withdrawn in node.store.take_withdrawn() {
             tracing::warn!(content = %withdrawn.content, pieces = withdrawn.pieces.count_ones(), "no longer here");
+            let content = withdrawn.content;
+            let left = blocking(&node, move |store| store.packs_of(&content).map_err(index_failure)).await;
+            let nothing_left = left.is_ok_and(|records| {
+                let mut of_content = records.iter().filter(|record| record.content == content);
+                of_content.all(|record| record.pieces_here == 0)
+            });
             let lost = Command::Lost {
-                content: withdrawn.content,
+                content,
                 pieces: withdrawn.pieces,
+                nothing_left,
             };
             if node.send(lost).await.is_err() {
                 return;
@@ -83,13 +93,6 @@ pub(super) async fn served(node: &Inner) -> Result<Vec<PackRecord>, Failure> {
         Ok(records)
     })
     .await
-}
-
-/// What the actor needs to serve more of `record` than it knows of.
-pub(super) async fn register_again(node: &Inner, record: PackRecord) -> Option<Register> {
-    blocking(node, move |store| Ok(registration(store, &record)))
-        .await
-        .ok()?
 }
 
 /// Remembers what was served, so that clearing up takes first what nobody wants. For as long as the node lives.
@@ -119,37 +122,31 @@ pub(super) async fn watch_used(node: std::sync::Weak<Inner>) {
     }
 }
 
-/// What the actor needs to serve `record`; nothing (and a line in the log) if it cannot be served now.
-fn registration(store: &Store, record: &PackRecord) -> Option<Register> {
-    let content = match store.content(record) {
-        Ok(content) => content?,
-        Err(error) => {
-            tracing::error!(pack = record.name, %error, "a pack cannot be served");
-            return None;
+/// What it takes to serve a content; nothing (and a line in the log) if it cannot be served now.
+pub(super) fn seed(store: &Store, content: &Cid, network: &NetworkId) -> Option<Seed> {
+    let read = || -> Result<Option<Seed>, SkeletonReadError> {
+        let mut records = store.packs_of(content)?;
+        records.retain(|record| record.content == *content && record.network == *network);
+        let Some(record) = records.first() else { return Ok(None) };
+        let Some(known) = store.content(record)? else {
+            return Ok(None);
+        };
+        // What is lost from now on is told to who asked.
+        let Some(have) = store.have(content)? else {
+            return Ok(None);
+        };
+        let mut nodes = jobs::content_nodes(&known);
+        for pack in records.iter().filter_map(|record| record.pack) {
+            nodes.extend(store.head_cids(&pack)?);
         }
+        let map = Arc::clone(known.map());
+        let wanted = Some(map.none());
+        let pieces = ContentPieces { map, have, wanted };
+        Ok(Some(Seed { pieces, nodes }))
     };
-    let have = store.have(&record.content).ok()??;
-    let mut nodes = jobs::content_nodes(&content);
-    if let Some(pack) = record.pack {
-        nodes.insert(pack);
-        if let Ok(Some(skeleton)) = store.skeleton(&pack, None)
-            && let Some(head) = skeleton.pack
-        {
-            nodes.insert(head.manifest_cid);
-            nodes.extend(head.sig.map(|(cid, _)| cid));
-        }
-    }
-    let map = Arc::clone(content.map());
-    let pieces = ContentPieces {
-        wanted: Some(map.none()),
-        map,
-        have,
-    };
-    Some(Register {
-        content: record.content,
-        packs: record.pack.into_iter().collect(),
-        nodes,
-        pieces,
+    read().unwrap_or_else(|error| {
+        tracing::error!(%content, %error, "a content cannot be served");
+        None
     })
 }
 
@@ -387,11 +384,19 @@ async fn make_room(node: &Arc<Inner>, keep: u64, collected: &mut Collected) -> R
     Ok(())
 }
 
-/// All records, with what is wrong with each.
+/// All records, with what is wrong with each. Files are looked at for as long as people like to wait; of packs beyond that, it is said what is known.
 async fn records(node: &Arc<Inner>) -> Result<Vec<(PackRecord, Option<String>)>, Failure> {
     blocking(node, |store| {
         let mut all = Vec::new();
-        for record in store.packs().map_err(index_failure)? {
+        let mut records = store.packs().map_err(index_failure)?;
+        records.sort_by_key(|record| record.files);
+        let until = std::time::Instant::now() + LOOK_PATIENCE;
+        for record in records {
+            if std::time::Instant::now() >= until {
+                let problem = known_problem(&record);
+                all.push((record, problem));
+                continue;
+            }
             let check = store.check_pack(record.id).map_err(index_failure)?;
             let whole = check.missing.is_empty() && check.changed.is_empty();
             let problem = (!whole).then(|| problem(&record, &check));
@@ -399,9 +404,19 @@ async fn records(node: &Arc<Inner>) -> Result<Vec<(PackRecord, Option<String>)>,
             let record = store.pack(record.id).map_err(index_failure)?.unwrap_or(record);
             all.push((record, problem));
         }
+        all.sort_by_key(|(record, _)| record.id);
         Ok(all)
     })
     .await
+}
+
+/// What is wrong with a pack as far as that was found before.
+fn known_problem(record: &PackRecord) -> Option<String> {
+    let expected = record.state == Kept::Whole && !record.partial && record.kept == 0;
+    (expected && record.pieces_here < record.pieces).then(|| {
+        let lost = record.pieces - record.pieces_here;
+        format!("{lost} of its blocks were lost; `modswarm verify` says which files it was")
+    })
 }
 
 /// What is wrong with a pack's files, and how to mend it.

@@ -108,7 +108,6 @@ pub(super) async fn run(node: Weak<Inner>) {
         .inspect_err(|error| tracing::info!(%error, "files are not watched; they are looked at now and then"))
         .ok();
     let mut places: HashMap<PathBuf, Place> = HashMap::new();
-    let mut first = true;
     let mut list = tokio::time::interval(LIST_INTERVAL);
     list.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -128,8 +127,20 @@ pub(super) async fn run(node: Weak<Inner>) {
         let Ok(records) = packs::served(&node).await else {
             return;
         };
-        follow(&mut watcher, &board, &mut places, &records, first);
-        first = false;
+        // It goes through all their folders.
+        let told = Arc::clone(&board);
+        let followed = tokio::task::spawn_blocking(move || {
+            follow(&mut watcher, &told, &mut places, &records);
+            (watcher, places, records)
+        });
+        let records;
+        (watcher, places, records) = match followed.await {
+            Ok(followed) => followed,
+            Err(error) => {
+                tracing::error!(%error, "files are not watched any more");
+                return;
+            }
+        };
         let now = Instant::now();
         looked_at.extend(
             places
@@ -157,7 +168,6 @@ fn follow(
     board: &Board,
     places: &mut HashMap<PathBuf, Place>,
     records: &[PackRecord],
-    first: bool,
 ) {
     let paths: HashSet<&PathBuf> = records.iter().map(|record| &record.path).collect();
     places.retain(|path, _| {
@@ -182,12 +192,10 @@ fn follow(
                 .is_ok(),
             None => false,
         };
-        // What changed before it was watched is seen by looking once; all that was there at the start has just been looked at.
-        let next = match (first, watched) {
-            (false, true) => Instant::now(),
-            (true, true) => Instant::now() + WATCHED_INTERVAL,
-            (_, false) => Instant::now() + UNWATCHED_INTERVAL,
-        };
+        // What changed before it was watched is seen by looking once.
+        let now = Instant::now();
+        let away = !watched && places.contains_key(path);
+        let next = if away { now + UNWATCHED_INTERVAL } else { now };
         let place = Place { watched, next };
         places.insert(path.clone(), place);
     }
@@ -200,9 +208,7 @@ async fn look(node: &Arc<Inner>, record: PackRecord) {
     let looked = tokio::task::spawn_blocking(move || look_at(&store, id)).await;
     match looked {
         Ok(Ok(Some(after))) if after.state != PackState::Downloading && after.pieces_here > record.pieces_here => {
-            if let Some(register) = packs::register_again(node, after).await {
-                let _ = node.send(Command::Serve(Box::new(register))).await;
-            }
+            let _ = node.send(Command::Serve(packs::register(&after))).await;
         }
         Ok(Ok(_)) | Err(_) => {}
         Ok(Err(error)) => tracing::debug!(pack = record.name, %error, "its files could not be looked at"),

@@ -419,6 +419,19 @@ impl Store {
         self.inner.index.writer.run(move |tx| rows::put_nodes(tx, &nodes))
     }
 
+    /// The CIDs of what a pack has beside its content: its root, pack.json and pack.sig. Empty if the pack is not here.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn head_cids(&self, pack: &Cid) -> Result<Vec<Cid>, IndexError> {
+        let node = self.node(pack)?;
+        let parts = node.and_then(|bytes| modswarm_protocol::format::read::pack_parts(pack, &bytes));
+        let Some((manifest, sig)) = parts else {
+            return Ok(Vec::new());
+        };
+        Ok([*pack, manifest].into_iter().chain(sig).collect())
+    }
+
     /// The skeleton of `root` (a pack, folder or file), if all its nodes are here. `name` is what to call the file if `root` is one.
     ///
     /// # Errors

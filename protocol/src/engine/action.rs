@@ -167,6 +167,9 @@ pub enum Event {
     Complete(TransferId),
     /// Nobody connected has the content, or what is still missing of it: find more peers. Said at most every few seconds.
     NeedPeers(TransferId),
+    /// A peer asks for a content that was added by [`super::Engine::add_seed`]: hand its pieces to [`super::Engine::set_pieces`], or say
+    /// [`super::Engine::handle_no_pieces`]. Said once until either.
+    PiecesNeeded(TransferId),
     /// A block could not be kept: the transfer pauses until [`super::Engine::resume`].
     WriteFailed(TransferId),
     /// A peer sent a corrupt block, and will never be talked to again by this engine.

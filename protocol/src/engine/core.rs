@@ -260,6 +260,9 @@ impl Engine {
         }
         for transfer in self.transfers.values_mut() {
             transfer.nodes.forget(id);
+            if let Some(idle) = &mut transfer.idle {
+                idle.waiting.retain(|waiting| waiting.conn != id);
+            }
         }
         self.to_fill.remove(&id);
         self.to_serve.remove(&id);

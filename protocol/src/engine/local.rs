@@ -127,7 +127,9 @@ impl Engine {
             }
         } else {
             transfer.pieces = Some(Pieces::new(pieces));
+            let waiting = transfer.idle.take().unwrap_or_default().waiting;
             self.adopt_sessions(id);
+            self.answer_waiting(waiting);
         }
         self.after_wanted(id);
         id
@@ -274,6 +276,8 @@ impl Engine {
 
     fn drop_transfer(&mut self, id: TransferId, tell: Option<CloseReason>) {
         self.close_sessions(id);
+        let idle = self.transfers.get_mut(&id).and_then(|of| of.idle.take());
+        self.refuse_waiting(idle.unwrap_or_default().waiting);
         for conn_id in self.conns.keys().copied().collect::<Vec<_>>() {
             let Some(conn) = self.conns.get_mut(&conn_id) else {
                 continue;

@@ -28,6 +28,7 @@ impl Engine {
                 if let Some(conn) = self.conns.get_mut(&id) {
                     conn.served.remove(&handle);
                     conn.uploads.close(handle);
+                    self.forget_waiting(id, handle);
                     self.run_choker();
                 }
                 Ok(())
@@ -36,28 +37,33 @@ impl Engine {
         }
     }
 
-    fn on_open(&mut self, id: ConnId, handle: Handle, root: Cid) -> Result<(), Violation> {
-        let Some(conn) = self.conns.get_mut(&id) else {
+    pub(super) fn on_open(&mut self, id: ConnId, handle: Handle, root: Cid) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get(&id) else {
             return Ok(());
         };
-        if conn.served.contains_key(&handle) {
+        if conn.served.contains_key(&handle) || self.waiting_handles(id).any(|other| other == handle) {
             return Err(Violation::HandleInUse);
         }
-        if conn.served.len() >= MAX_HANDLES {
+        if conn.served.len() + self.waiting_handles(id).count() >= MAX_HANDLES {
             return Err(Violation::OverLimit("handles"));
         }
-        let found = self
-            .roots
-            .get(&root)
-            .and_then(|transfer| Some((*transfer, self.transfers.get(transfer)?)));
+        let found = self.roots.get(&root).copied();
+        let found = found.and_then(|transfer| Some((transfer, self.transfers.get(&transfer)?)));
         let found = found.filter(|(_, transfer)| transfer.network == self.config.network);
         let Some((transfer_id, transfer)) = found else {
             self.reject(id, handle, Rejection::Open, RejectReason::NotFound);
             return Ok(());
         };
+        let content = transfer.content;
+        if self.wait_for_pieces(transfer_id, id, handle, root) {
+            return Ok(());
+        }
+        let (Some(transfer), Some(conn)) = (self.transfers.get(&transfer_id), self.conns.get_mut(&id)) else {
+            return Ok(());
+        };
         // Whoever fetches what we fetch may have some of it by now.
         conn.refused.remove(&root);
-        if let Some(content) = &transfer.content {
+        if let Some(content) = &content {
             conn.refused.remove(content);
         }
         let Some(pieces) = &transfer.pieces else {
@@ -80,7 +86,7 @@ impl Engine {
         Ok(())
     }
 
-    fn on_want(
+    pub(super) fn on_want(
         &mut self,
         id: ConnId,
         handle: Handle,
@@ -88,6 +94,9 @@ impl Engine {
         cids: &[Cid],
         nodes: bool,
     ) -> Result<(), Violation> {
+        if nodes && let Some(kept) = self.keep_want(id, handle, request, cids) {
+            return kept;
+        }
         let Some(conn) = self.conns.get_mut(&id) else {
             return Ok(());
         };
@@ -144,7 +153,7 @@ impl Engine {
         Ok(())
     }
 
-    fn reject(&mut self, id: ConnId, handle: Handle, what: Rejection, reason: RejectReason) {
+    pub(super) fn reject(&mut self, id: ConnId, handle: Handle, what: Rejection, reason: RejectReason) {
         self.send(id, Message::Rejected { handle, what, reason });
     }
 

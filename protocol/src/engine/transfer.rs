@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::config::{ContentPieces, PickOrder};
+use super::idle::Idle;
 use super::ids::{ConnId, PeerKey};
 use super::nodes::NodeFetch;
 use super::picker::Picker;
@@ -203,6 +204,8 @@ pub(crate) struct Transfer {
     pub(crate) network: NetworkId,
     pub(crate) order: PickOrder,
     pub(crate) pieces: Option<Pieces>,
+    /// Set while the pieces of a seeded content are not in memory: nobody asks for them.
+    pub(crate) idle: Option<Idle>,
     pub(crate) nodes: NodeFetch,
     pub(crate) paused: bool,
     pub(crate) complete_told: bool,
@@ -232,6 +235,7 @@ impl Transfer {
             network,
             order,
             pieces: None,
+            idle: None,
             nodes: NodeFetch::default(),
             paused: false,
             complete_told: false,
@@ -253,11 +257,11 @@ impl Transfer {
 
     /// Whether anything is still to be fetched, now.
     pub(crate) fn is_fetching(&self) -> bool {
-        !self.paused
-            && self
-                .pieces
-                .as_ref()
-                .is_none_or(|pieces| !pieces.is_complete() || !self.nodes.is_empty())
+        let missing = match &self.pieces {
+            Some(pieces) => !pieces.is_complete(),
+            None => self.idle.is_none(),
+        };
+        !self.paused && (missing || !self.nodes.is_empty())
     }
 
     pub(crate) fn credit(&mut self, peer: PeerKey, bytes: u64) {

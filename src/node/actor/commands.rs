@@ -36,11 +36,15 @@ pub(in crate::node) enum Command {
     /// The job behind a transfer has ended. What is served goes on being served; the rest is forgotten.
     End { transfer: TransferId },
     /// Serves a pack of the home.
-    Serve(Box<Register>),
+    Serve(Register),
     /// Serves a content no longer.
     Forget { content: Cid },
-    /// Pieces that are here no longer.
-    Lost { content: Cid, pieces: PieceSet },
+    /// Pieces that are here no longer; `nothing_left` says that with them everything went.
+    Lost {
+        content: Cid,
+        pieces: PieceSet,
+        nothing_left: bool,
+    },
     /// How one transfer is doing.
     Transfer {
         transfer: TransferId,
@@ -70,8 +74,8 @@ pub(in crate::node) struct Fetch {
 pub(in crate::node) struct Register {
     pub(in crate::node) content: Cid,
     pub(in crate::node) packs: Vec<Cid>,
-    pub(in crate::node) nodes: HashSet<Cid>,
-    pub(in crate::node) pieces: ContentPieces,
+    /// Whether there is anything to serve: only then is it announced.
+    pub(in crate::node) has_something: bool,
 }
 
 /// One transfer, for its job and for `status`.
@@ -122,9 +126,13 @@ impl Actor {
                 let _ = reply.send(self.fetch(transfer, *fetch));
             }
             Command::End { transfer } => self.end_job(transfer),
-            Command::Serve(register) => self.register(*register),
+            Command::Serve(register) => self.register(register),
             Command::Forget { content } => self.forget(&content),
-            Command::Lost { content, pieces } => self.lost(&content, &pieces),
+            Command::Lost {
+                content,
+                pieces,
+                nothing_left,
+            } => self.lost(&content, &pieces, nothing_left),
             Command::Transfer { transfer, reply } => {
                 let _ = reply.send(self.view(transfer));
             }
@@ -285,38 +293,37 @@ impl Actor {
 
     fn register(&mut self, register: Register) {
         let now = self.now();
-        let map = Arc::clone(&register.pieces.map);
-        let has_something = map.is_empty() || register.pieces.have.any();
         let Register {
             content,
             packs,
-            nodes,
-            pieces,
+            has_something,
         } = register;
         let spec = ContentSpec {
             content: Some(content),
             packs: packs.clone(),
             network: self.network_id(),
-            pieces: Some(pieces),
+            pieces: None,
             related: Vec::new(),
             order: PickOrder::default(),
         };
-        let transfer = self.engine.add_content(now, spec);
+        let transfer = self.engine.add_seed(now, spec);
         let t = self.transfers.entry(transfer).or_default();
         t.serving = true;
-        t.map = Some(map);
         t.content = Some(content);
         t.roots.push(content);
         t.roots.extend(packs);
         t.roots.sort_unstable();
         t.roots.dedup();
-        let nodes = t.nodes.iter().copied().chain(nodes).collect();
-        t.nodes = Arc::new(nodes);
+        // What is in memory may lack what has come since.
+        if t.map.is_some() {
+            self.load(transfer);
+        }
         if !has_something {
             return;
         }
+        let roots = self.transfers.get(&transfer).map(|t| t.roots.clone());
         let clock = Instant::now();
-        for cid in t.roots.clone() {
+        for cid in roots.unwrap_or_default() {
             self.discovery.announce(cid, clock);
         }
     }
@@ -337,30 +344,25 @@ impl Actor {
         }
     }
 
-    fn lost(&mut self, content: &Cid, pieces: &PieceSet) {
+    fn lost(&mut self, content: &Cid, pieces: &PieceSet, nothing_left: bool) {
         let now = self.now();
         let Some(transfer) = self.transfer_of(content) else {
             return;
         };
-        let Some(map) = self.transfers.get(&transfer).and_then(|t| t.map.clone()) else {
+        let Some(t) = self.transfers.get_mut(&transfer) else {
             return;
         };
-        for piece in pieces.iter_ones().filter_map(|i| map.index(i as u32)) {
-            self.engine.handle_lost(now, transfer, piece);
+        if let Some(loading) = &mut t.loading {
+            loading.lost.push(pieces.clone());
+        }
+        if let Some(map) = t.map.clone() {
+            for piece in pieces.iter_ones().filter_map(|i| map.index(i as u32)) {
+                self.engine.handle_lost(now, transfer, piece);
+            }
         }
         // Who has nothing left is not to be found for it. It is announced again when something is back.
-        let empty = self
-            .engine
-            .transfer_stats(transfer)
-            .is_some_and(|stats| stats.bytes_here == 0);
-        let fetching = self.transfers.get(&transfer).is_some_and(|t| t.sink.is_some());
-        if empty && !fetching {
-            let roots = self
-                .transfers
-                .get(&transfer)
-                .map(|t| t.roots.clone())
-                .unwrap_or_default();
-            for root in roots {
+        if nothing_left && t.sink.is_none() {
+            for root in t.roots.clone() {
                 self.discovery.withdraw(&root, &mut self.swarm.behaviour_mut().kad);
             }
         }

@@ -54,8 +54,7 @@ impl Actor {
         if job.piece.is_some() {
             return job.len.map(Source::Leaf);
         }
-        let transfer = self.transfers.get(&job.transfer)?;
-        if transfer.nodes.contains(&job.cid) {
+        if self.is_node_of(job.transfer, &job.cid) {
             return Some(Source::Node);
         }
         // It may lie in any pack of this network, an older or newer version most likely; nodes of others are none of the peer's business.
@@ -69,6 +68,7 @@ impl Actor {
                 self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
                 self.tell(transfer, TransferEvent::Complete);
             }
+            Event::PiecesNeeded(transfer) => self.load(transfer),
             Event::NeedPeers(transfer) => self.discovery.hurry(transfer, std::time::Instant::now()),
             Event::WriteFailed(transfer) => {
                 let problem = self.transfers.get_mut(&transfer).and_then(|t| t.problem.take());

@@ -6,13 +6,13 @@ use modswarm_protocol::{
     Cid,
     format::{ChunkerProfile, Link, Name},
 };
-use modswarm_store::{Observer, Progress, ShareSpec, SharedPack, Stage as StoreStage, Store, Warning};
+use modswarm_store::{Observer, Progress, ShareSpec, SharedPack, Stage as StoreStage, Warning};
 use tokio::sync::mpsc;
 
 use super::{
     CancelFlag,
-    failures::{share_failure, skeleton_read_failure, task_failure},
-    nodes_of, unix_seconds,
+    failures::{share_failure, task_failure},
+    unix_seconds,
 };
 use crate::{
     api::{Failure, FailureKind, ShareEvent, ShareRequest, Shared, Stage},
@@ -51,12 +51,13 @@ async fn share(node: &Arc<Inner>, request: ShareRequest, events: &mpsc::Sender<S
     let shared = tokio::task::spawn_blocking(move || store.share(&spec, &reports).map_err(share_failure))
         .await
         .map_err(task_failure)??;
-    let store = node.store.clone();
     let (pack, content) = (shared.pack, shared.content);
-    let register = tokio::task::spawn_blocking(move || registration(&store, pack, content))
-        .await
-        .map_err(task_failure)??;
-    node.send(Command::Serve(Box::new(register))).await?;
+    node.send(Command::Serve(Register {
+        content,
+        packs: vec![pack],
+        has_something: true,
+    }))
+    .await?;
     let addrs = node.overview().await?.addrs;
     let expires = request.expires.map(|seconds| unix_seconds().saturating_add(seconds));
     let link = link_of(&shared.manifest.name, pack, content, &addrs, expires);
@@ -98,38 +99,6 @@ fn spec_of(request: &ShareRequest, network: [u8; 32]) -> Result<ShareSpec, Failu
     spec.hash = request.hash;
     spec.profile = None::<ChunkerProfile>;
     Ok(spec)
-}
-
-/// What the actor needs to serve a pack that the store has.
-fn registration(store: &Store, pack: Cid, content: Cid) -> Result<Register, Failure> {
-    let missing = || {
-        Failure::new(
-            FailureKind::Failed,
-            "the pack is not in the index",
-            "share the folder again",
-        )
-    };
-    let skeleton = store
-        .skeleton(&pack, None)
-        .map_err(skeleton_read_failure)?
-        .ok_or_else(missing)?;
-    let have = store
-        .have(&content)
-        .map_err(super::index_failure)?
-        .ok_or_else(missing)?;
-    let nodes = nodes_of(&skeleton);
-    let map = Arc::clone(skeleton.content.map());
-    let pieces = modswarm_protocol::engine::ContentPieces {
-        wanted: Some(map.none()),
-        map,
-        have,
-    };
-    Ok(Register {
-        content,
-        packs: vec![pack],
-        nodes,
-        pieces,
-    })
 }
 
 /// The text to pass on.

@@ -20,7 +20,7 @@ mod reader;
 
 pub use error::SkeletonError;
 pub use parse::inline_bytes;
-pub use reader::{Added, PackHead, Skeleton, SkeletonReader};
+pub use reader::{Added, PackHead, Skeleton, SkeletonReader, pack_parts};
 
 #[cfg(test)]
 mod tests;

@@ -46,6 +46,12 @@ pub struct PackHead {
     pub sig: Option<(Cid, Bytes)>,
 }
 
+/// The CIDs of pack.json and of pack.sig, if there is one, that the root node of a pack names. Nothing if `bytes` is not such a node.
+pub fn pack_parts(root: &Cid, bytes: &[u8]) -> Option<(Cid, Option<Cid>)> {
+    let links = pack_links(&Node::parse(root, bytes).ok()?, bytes)?;
+    Some((links.manifest, links.sig))
+}
+
 /// What [`SkeletonReader::add`] did with a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Added {
