@@ -1,6 +1,7 @@
 //! The packs of a home: their records, whether their files are still there, and forgetting them.
 
 mod check;
+mod elsewhere;
 mod gc;
 mod relocate;
 mod remove;
@@ -15,6 +16,7 @@ use modswarm_protocol::{Cid, format::PackPath};
 
 pub(crate) use self::{
     check::{check_pack, check_packs_of_file},
+    elsewhere::find as find_elsewhere,
     gc::collect,
     relocate::{move_pack, recover},
     remove::remove_pack,

@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     pub(crate) room: Room,
     /// Contents that somebody holds. Idle packs cost nothing.
     contents: Mutex<HashMap<Cid, Weak<Content>>>,
+    /// The content whose file was found wanting last: more of its leaves are likely to be asked for. Let go by [`Store::take_withdrawn`].
+    held: Mutex<Option<Arc<Content>>>,
     downloads: Mutex<HashMap<PackId, Weak<download::State>>>,
     withdrawn: Mutex<HashMap<Cid, PieceSet>>,
     /// When packs were last looked at on behalf of readers.
@@ -158,6 +160,11 @@ impl Inner {
     /// The content, if somebody holds it.
     pub(crate) fn cached_content(&self, cid: &Cid) -> Option<Arc<Content>> {
         crate::lock(&self.contents).get(cid)?.upgrade()
+    }
+
+    /// Spares those who come next reading the skeleton again.
+    pub(crate) fn hold_for_a_while(&self, content: &Arc<Content>) {
+        *crate::lock(&self.held) = Some(Arc::clone(content));
     }
 
     /// The file bytes that the foreign node `cid` carries in itself.
@@ -237,6 +244,7 @@ impl Store {
             room: Room::new(options.quota, options.min_free),
             options,
             contents: Mutex::default(),
+            held: Mutex::default(),
             downloads: Mutex::default(),
             withdrawn: Mutex::default(),
             checked: Mutex::default(),
@@ -494,6 +502,9 @@ impl Store {
     /// What can no longer be read, since the last call: one entry a content. Peers are to be told.
     pub fn take_withdrawn(&self) -> Vec<Withdrawn> {
         let withdrawn = std::mem::take(&mut *crate::lock(&self.inner.withdrawn));
+        if withdrawn.is_empty() {
+            *crate::lock(&self.inner.held) = None;
+        }
         let entries = withdrawn.into_iter();
         entries.map(|(content, pieces)| Withdrawn { content, pieces }).collect()
     }

@@ -51,6 +51,58 @@ fn ten_thousand_small_files_go_the_whole_way() {
     assert_eq!(tree(&place.path("out")), tree(&place.path("p")));
 }
 
+#[test]
+fn a_leaf_in_a_hundred_thousand_places_is_written_to_each_and_found_in_any() {
+    const FILES: usize = 100;
+    const LEAF: usize = 512;
+    let place = Place::new();
+    let (a, b) = (place.store("a"), place.store("b"));
+    let pattern = noise(1, LEAF);
+    let file = |n: usize| [pattern.repeat(1000), noise(100 + n as u64, LEAF)].concat();
+    for n in 0..FILES {
+        write(&place.path("p").join(format!("{n:03}.pak")), &file(n));
+    }
+    settle();
+    let mut spec = modswarm_store::ShareSpec::new(place.path("p"), [0; 32]);
+    spec.profile = modswarm_protocol::format::ChunkerProfile::fixed(LEAF as u32);
+    let pack = a.share(&spec, &()).unwrap();
+    assert_eq!(pack.blocks, 1 + FILES as u64);
+    get(&a, &b, &pack, &place.path("out"));
+    assert_eq!(tree(&place.path("out")), tree(&place.path("p")));
+    // Wherever it is left, it is found: most of its places are not in the index.
+    let leaf = modswarm_protocol::Cid::of(
+        modswarm_protocol::format::Codec::Raw,
+        modswarm_protocol::format::HashKind::Blake3,
+        &pattern,
+    );
+    let out = |n: usize| place.path("out").join(format!("{n:03}.pak"));
+    for n in 0..FILES - 2 {
+        if n % 3 == 0 {
+            write(&out(n), &noise(500, LEAF * 1001));
+        } else {
+            fs::remove_file(out(n)).unwrap();
+        }
+        if n % 7 == 0 || n == FILES - 3 {
+            let read = b.read_leaf(&leaf, LEAF as u32);
+            assert_eq!(read.unwrap_or_else(|e| panic!("after file {n}: {e}")), pattern);
+        }
+    }
+    b.look_again(b.packs().unwrap()[0].id).unwrap();
+    assert_eq!(b.read_leaf(&leaf, LEAF as u32).unwrap(), pattern);
+    let withdrawn = b.take_withdrawn();
+    assert!(
+        withdrawn.iter().all(|lost| !lost.pieces[0]),
+        "nobody was told that it is lost"
+    );
+    for n in [FILES - 2, FILES - 1] {
+        fs::remove_file(out(n)).unwrap();
+    }
+    settle();
+    b.check_pack(b.packs().unwrap()[0].id).unwrap();
+    b.read_leaf(&leaf, LEAF as u32).unwrap_err();
+    assert!(b.take_withdrawn().iter().any(|lost| lost.pieces[0]));
+}
+
 /// A small file system of its own, where this user may mount one.
 struct Tmpfs(std::path::PathBuf);
 

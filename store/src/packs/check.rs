@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use modswarm_protocol::format::{Content, Part};
 
-use super::{Check, PackId, PackState};
+use super::{Check, PackId, PackState, find_elsewhere};
 use crate::{
     backend::{Backend, Entry},
     error::IndexError,
@@ -120,7 +121,7 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
 fn apply(
     inner: &Inner,
     pack: &rows::PackRow,
-    content: &Content,
+    content: &Arc<Content>,
     changes: Vec<(u32, i64, Change)>,
 ) -> Result<(), IndexError> {
     let id = pack.record.id;
@@ -150,6 +151,7 @@ fn apply(
     for (_, file, _) in &changes {
         inner.files.forget(*file);
     }
+    let (found_in, backend) = (Arc::clone(content), Arc::clone(&inner.backend));
     let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
         for (_, file, change) in &changes {
             match change {
@@ -168,6 +170,9 @@ fn apply(
                 lost.push((piece, len));
             }
         }
+        let pieces: Vec<u32> = lost.iter().map(|(piece, _)| *piece).collect();
+        let elsewhere = find_elsewhere(&*backend, tx, id, &found_in, &pieces)?;
+        lost.retain(|(piece, _)| !elsewhere.contains(piece));
         if whole {
             let back: Vec<_> = back.into_iter().map(|(piece, _, len)| (piece, len)).collect();
             rows::change_have(tx, id, &back, &lost)?;

@@ -1,13 +1,14 @@
 //! Reading a whole pack and comparing it with its CIDs: what rots silently is found, what was doubted and is right is had again.
 
-use std::{collections::HashSet, io, path::Path};
+use std::{collections::HashSet, io, path::Path, sync::Arc};
 
 use modswarm_protocol::format::{Content, File, PackPath, Part, PieceSet, Span};
 use rayon::prelude::*;
+use rusqlite::Transaction;
 
-use super::{Check, PackId, PackState, check_pack};
+use super::{Check, PackId, PackState, check_pack, find_elsewhere};
 use crate::{
-    backend::{BackendFile, Identity},
+    backend::{Backend, BackendFile, Identity},
     error::{IndexError, VerifyError},
     fs,
     index::rows::{self, FileRow, FileState, LeafRow, PackRow},
@@ -295,7 +296,7 @@ fn read(file: &dyn BackendFile, buf: &mut [u8], offset: u64) -> io::Result<bool>
 /// Rows of leaves of one transaction.
 const ROWS_MAX: usize = 50_000;
 
-fn apply(inner: &Inner, pack: &PackRow, content: &Content, looked: Vec<Looked>) -> Result<Verified, VerifyError> {
+fn apply(inner: &Inner, pack: &PackRow, content: &Arc<Content>, looked: Vec<Looked>) -> Result<Verified, VerifyError> {
     let mut verified = Verified {
         files: looked.len() as u64,
         ..Verified::default()
@@ -306,7 +307,9 @@ fn apply(inner: &Inner, pack: &PackRow, content: &Content, looked: Vec<Looked>) 
     let mut flush = |batch: &mut Vec<Looked>, verified: &mut Verified| -> Result<(), IndexError> {
         let batch = std::mem::take(batch);
         let id = pack.record.id;
-        let (restored, lost) = inner.index.writer.run(move |tx| write(tx, id, &batch))?;
+        let (content, backend) = (Arc::clone(content), Arc::clone(&inner.backend));
+        let write = move |tx: &Transaction<'_>| write(&*backend, tx, id, &content, &batch);
+        let (restored, lost) = inner.index.writer.run(write)?;
         verified.restored += restored;
         verified.lost += lost.len() as u64;
         lost_all.extend(lost);
@@ -341,7 +344,13 @@ fn apply(inner: &Inner, pack: &PackRow, content: &Content, looked: Vec<Looked>) 
 }
 
 /// Writes what was found; returns how many pieces came back, and which are lost.
-fn write(tx: &rusqlite::Transaction<'_>, id: PackId, batch: &[Looked]) -> Result<(u64, Vec<u32>), IndexError> {
+fn write(
+    backend: &dyn Backend,
+    tx: &Transaction<'_>,
+    id: PackId,
+    content: &Content,
+    batch: &[Looked],
+) -> Result<(u64, Vec<u32>), IndexError> {
     let before = rows::pack(tx, id)?.map_or(0, |row| row.record.pieces_here);
     let mut right: Vec<LeafRow> = Vec::new();
     for file in batch {
@@ -376,6 +385,9 @@ fn write(tx: &rusqlite::Transaction<'_>, id: PackId, batch: &[Looked]) -> Result
             }
         }
     }
+    let pieces: Vec<u32> = lost.iter().map(|(piece, _)| *piece).collect();
+    let elsewhere = find_elsewhere(backend, tx, id, content, &pieces)?;
+    lost.retain(|(piece, _)| !elsewhere.contains(piece));
     rows::change_have(tx, id, &[], &lost)?;
     Ok((
         u64::from(after.saturating_sub(before)),

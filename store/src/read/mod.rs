@@ -8,10 +8,14 @@ mod cache;
 use std::{
     io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use modswarm_protocol::{Cid, format::PieceSet};
+use modswarm_protocol::{
+    Cid,
+    format::{Content, PieceSet},
+};
 use rusqlite::params;
 
 pub(crate) use self::cache::FileCache;
@@ -20,12 +24,15 @@ use crate::{
     error::{IndexError, ReadLeafError},
     fs,
     index::rows::{self, FileState, LeafRow},
-    packs::{NetworkId, PackId},
+    packs::{NetworkId, PackId, find_elsewhere},
     store::Inner,
 };
 
 /// Places of one prefix that are tried.
 const PLACES_TRIED_MAX: usize = 64;
+
+/// How often places are looked up anew for one reader.
+const LOOKS_MAX: usize = 16;
 
 /// Pieces of one content that can no longer be read here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,24 +66,28 @@ enum Look {
 pub(crate) fn read_leaf(inner: &Inner, cid: &Cid, len: u32) -> Result<Bytes, ReadLeafError> {
     let mut failed = None;
     let mut known = false;
-    // A second look follows when the first found files gone and their packs were looked at.
-    for last in [false, true] {
-        let mut gone = false;
+    // Another look follows when files were gone and their packs were looked at, or places were wrong and others may have been found.
+    for _ in 0..LOOKS_MAX {
+        let mut again = false;
         for spot in spots(inner, cid, len)? {
             match look(inner, &spot, cid) {
                 Look::Leaf(bytes) => return Ok(bytes),
                 Look::Other => {
                     known |= spot.path.is_some();
-                    drop_place(inner, cid, &spot)?;
+                    again = true;
+                    drop_place(inner, cid, &spot, false)?;
                 }
                 Look::Gone => {
                     known = true;
-                    gone |= crate::packs::check_packs_of_file(inner, spot.row.file)?;
+                    again = true;
+                    if !crate::packs::check_packs_of_file(inner, spot.row.file)? {
+                        drop_place(inner, cid, &spot, true)?;
+                    }
                 }
                 Look::Failed(path, source) => failed = Some((path, source)),
             }
         }
-        if last || !gone {
+        if !again {
             break;
         }
     }
@@ -181,64 +192,87 @@ fn look_in(file: &dyn BackendFile, spot: &Spot, path: &Path, cid: &Cid) -> Look 
     }
 }
 
-/// Forgets a place that does not hold its leaf, and withdraws the leaf where no other place is left.
-fn drop_place(inner: &Inner, cid: &Cid, spot: &Spot) -> Result<(), IndexError> {
+/// Forgets a place that does not hold its leaf, or notes that its file is gone, and withdraws the leaf where no other place is left.
+fn drop_place(inner: &Inner, cid: &Cid, spot: &Spot, gone: bool) -> Result<(), IndexError> {
     let row = spot.row;
     inner.files.forget(row.file);
-    let contents = if spot.path.is_some() {
+    let holders = if spot.path.is_some() {
         holders(inner, cid, row.file)?
     } else {
         Vec::new()
     };
+    let backend = Arc::clone(&inner.backend);
     let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
-        rows::delete_leaf(tx, &row)?;
-        rows::doubt_file(tx, row.file)?;
+        if gone {
+            rows::set_file_state(tx, row.file, FileState::Gone)?;
+        } else {
+            rows::delete_leaf(tx, &row)?;
+            rows::doubt_file(tx, row.file)?;
+        }
         if rows::is_anywhere(tx, row.prefix, row.len)? {
             return Ok(Vec::new());
         }
-        for (id, _, _, piece) in &contents {
-            rows::change_have(tx, *id, &[], &[(*piece, row.len)])?;
+        for holder in &holders {
+            if !find_elsewhere(&*backend, tx, holder.record, &holder.content, &[holder.piece])?.is_empty() {
+                return Ok(Vec::new());
+            }
         }
-        Ok(contents)
+        for holder in &holders {
+            rows::change_have(tx, holder.record, &[], &[(holder.piece, row.len)])?;
+        }
+        Ok(holders)
     })?;
-    for (_, content, pieces, piece) in lost {
-        inner.withdraw(content, pieces, [piece]);
+    for holder in lost {
+        holder.withdraw(inner);
     }
     Ok(())
 }
 
 /// Withdraws a leaf that no place holds, of contents that are in use and say that it is here: its file may have been replaced by another version's.
 pub(crate) fn disclaim(inner: &Inner, cid: &Cid) -> Result<(), IndexError> {
-    let claimed: Vec<_> = holders(inner, cid, 0)?;
     let mut lost = Vec::new();
-    for (id, content, pieces, piece) in claimed {
-        let row = rows::pack(&*inner.index.reader()?, id)?;
-        let claims = row.is_some_and(|row| rows::has_bit(row.have.as_deref(), piece));
-        if claims && inner.open_download(id).is_none() {
-            lost.push((id, content, pieces, piece));
+    for holder in holders(inner, cid, 0)? {
+        let row = rows::pack(&*inner.index.reader()?, holder.record)?;
+        let claims = row.is_some_and(|row| rows::has_bit(row.have.as_deref(), holder.piece));
+        if claims && inner.open_download(holder.record).is_none() {
+            lost.push(holder);
         }
     }
-    let Some(len) = lost.iter().find_map(|(_, content, _, piece)| {
-        let content = inner.cached_content(content)?;
-        let index = content.map().index(*piece)?;
-        Some(content.map().leaf(index).len)
-    }) else {
+    let Some(len) = lost.iter().find_map(Holder::piece_len) else {
         return Ok(());
     };
     let lost = inner.index.writer.run(move |tx| -> Result<_, IndexError> {
-        for (id, _, _, piece) in &lost {
-            rows::change_have(tx, *id, &[], &[(*piece, len)])?;
+        for holder in &lost {
+            rows::change_have(tx, holder.record, &[], &[(holder.piece, len)])?;
         }
         Ok(lost)
     })?;
-    for (_, content, pieces, piece) in lost {
-        inner.withdraw(content, pieces, [piece]);
+    for holder in lost {
+        holder.withdraw(inner);
     }
     Ok(())
 }
 
-/// The records whose content has the leaf, of those that have the file or are in use: `(record, content, pieces in all, piece)`.
-fn holders(inner: &Inner, cid: &Cid, file: i64) -> Result<Vec<(PackId, Cid, usize, u32)>, IndexError> {
+/// A record whose content has a leaf.
+struct Holder {
+    record: PackId,
+    content: Arc<Content>,
+    piece: u32,
+}
+
+impl Holder {
+    fn piece_len(&self) -> Option<u32> {
+        let map = self.content.map();
+        Some(map.leaf(map.index(self.piece)?).len)
+    }
+
+    fn withdraw(&self, inner: &Inner) {
+        inner.withdraw(self.content.cid(), self.content.map().len() as usize, [self.piece]);
+    }
+}
+
+/// The records whose content has the leaf, of those that have the file or are in use.
+fn holders(inner: &Inner, cid: &Cid, file: i64) -> Result<Vec<Holder>, IndexError> {
     let conn = inner.index.reader()?;
     let of_file: Vec<PackId> = rows::packs_of_file(&conn, file)?
         .into_iter()
@@ -254,13 +288,14 @@ fn holders(inner: &Inner, cid: &Cid, file: i64) -> Result<Vec<(PackId, Cid, usiz
             None => None,
         };
         let Some(content) = content else { continue };
-        if let Some((index, _)) = content.map().iter().find(|(_, leaf)| leaf.cid == *cid) {
-            found.push((
-                row.record.id,
-                row.record.content,
-                content.map().len() as usize,
-                index.get(),
-            ));
+        let at = content.map().iter().find(|(_, leaf)| leaf.cid == *cid);
+        if let Some(piece) = at.map(|(index, _)| index.get()) {
+            inner.hold_for_a_while(&content);
+            found.push(Holder {
+                record: row.record.id,
+                content,
+                piece,
+            });
         }
     }
     Ok(found)
