@@ -60,6 +60,15 @@ impl From<rusqlite::Error> for IndexError {
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Corrupt,
             Some(Code::ReadOnly) => Self::ReadOnly,
             Some(Code::DiskFull) => Self::DiskFull,
+            None if matches!(
+                e,
+                rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::IntegralValueOutOfRange(..)
+                    | rusqlite::Error::InvalidColumnType(..)
+            ) =>
+            {
+                Self::Corrupt
+            }
             _ => Self::Other(e.to_string()),
         }
     }

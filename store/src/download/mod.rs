@@ -307,6 +307,16 @@ pub(crate) fn staging_name(content: &Cid, destination: &std::path::Path) -> Stri
     format!(".modswarm-{}-{}.part", &text[text.len() - 8..], &hash[..8])
 }
 
+/// Whether `path`, as the index keeps it, is a staging folder's. Only such a folder is ever deleted with all that is in it.
+pub(crate) fn is_staging_folder(path: &[u8]) -> bool {
+    let path = fs::path_from(path.to_owned());
+    path.is_absolute()
+        && path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(is_staging_name)
+}
+
 /// Whether a folder of this name is a staging folder, which is part of no pack.
 pub(crate) fn is_staging_name(name: &str) -> bool {
     name.starts_with(".modswarm-") && name.ends_with(".part")

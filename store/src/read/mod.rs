@@ -11,7 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use modswarm_protocol::{Cid, format::PieceSet};
+use modswarm_protocol::{
+    Cid,
+    format::{MAX_BLOCK_LEN, PieceSet},
+};
 use rusqlite::params;
 
 pub(crate) use self::cache::FileCache;
@@ -107,10 +110,11 @@ fn lens_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Vec<u32>, In
     let conn = inner.index.reader()?;
     let mut statement = conn.prepare_cached(
         "SELECT DISTINCT l.len FROM leaves l JOIN pack_files pf ON pf.file = l.file JOIN packs p ON p.id = pf.pack
-         WHERE l.prefix = ?1 AND p.network = ?2 LIMIT ?3",
+         WHERE l.prefix = ?1 AND p.network = ?2 AND l.len BETWEEN 1 AND ?4 LIMIT ?3",
     )?;
     let prefix = cid.prefix() as i64;
-    let rows = statement.query_map(params![prefix, network, PLACES_TRIED_MAX as i64], |row| row.get(0))?;
+    let values = params![prefix, network, PLACES_TRIED_MAX as i64, MAX_BLOCK_LEN as i64];
+    let rows = statement.query_map(values, |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
