@@ -12,7 +12,7 @@ use crate::room::Shortage;
 
 /// The home folder or its lock cannot be used.
 #[derive(Debug, Error)]
-#[error("the home folder is not usable at {path:?}")]
+#[error("the home folder is not usable at {path:?}; choose another, or make this one writable")]
 pub struct HomeError {
     /// What could not be made or opened.
     pub path: PathBuf,
@@ -31,10 +31,10 @@ pub enum IndexError {
     #[error("the index is damaged; rebuild it from the home's plain files")]
     Corrupt,
     /// The home cannot be written.
-    #[error("the index cannot be written: the home is read-only")]
+    #[error("the index cannot be written: the home is read-only; make its disk writable, or choose another home")]
     ReadOnly,
     /// No room left for the index.
-    #[error("no room left on the disk that holds the index")]
+    #[error("no room left on the disk that holds the home with its index; make room and try again")]
     DiskFull,
     /// A newer modswarm made it.
     #[error("the index was made by a newer modswarm (schema {found}, this one knows {known}); update this program")]

@@ -17,7 +17,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::{
     Conflicts,
-    place::{PlaceError, Placing, Replace, beside, free_names, sync_names},
+    place::{PlaceError, Placing, Replace, beside, free_names, in_the_way, sync_names},
     state::{Move, Slot, State},
 };
 use crate::{
@@ -98,8 +98,13 @@ pub(super) fn run(state: &Arc<State>) -> Result<Renamed, FinishError> {
     state.stage_dir.sync().map_err(io)?;
     state.close_staged(&staged);
     let backend = &*state.inner.backend;
-    backend.create_dirs_durably(&state.destination).map_err(io)?;
-    let root = backend.open_dir(&state.destination).map_err(io)?;
+    let root =
+        backend
+            .make_resolved(&state.destination)
+            .map_err(|e| match in_the_way(backend, &state.destination, &e) {
+                Some(blockage) => FinishError::Blocked(vec![blockage]),
+                None => io(e),
+            })?;
     let placing = Placing {
         backend,
         stage: &*state.stage_dir,
@@ -502,8 +507,8 @@ pub(crate) fn recover_pack(inner: &Inner, id: PackId) -> Result<(), RecoverError
         let path = path.to_owned();
         move |source| RecoverError::Io { path, source }
     };
-    let stage_dir = inner.backend.open_dir(&stage).map_err(io(&stage))?;
-    let root_dir = inner.backend.open_dir(&root).map_err(io(&root))?;
+    let stage_dir = inner.backend.open_resolved(&stage).map_err(io(&stage))?;
+    let root_dir = inner.backend.open_resolved(&root).map_err(io(&root))?;
     let placing = Placing {
         backend: &*inner.backend,
         stage: &*stage_dir,

@@ -185,6 +185,26 @@ impl Dir {
         Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
+    /// Opens the folder at `path`; a symlink anywhere on the way gives `NotADirectory`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open_resolved(path: &Path) -> io::Result<Self> {
+        use rustix::{fs::ResolveFlags, io::Errno};
+        match rustix::fs::openat2(
+            rustix::fs::CWD,
+            path,
+            DIR_FLAGS,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS,
+        ) {
+            Ok(fd) => Ok(Self(fd)),
+            Err(Errno::LOOP) => Err(io::ErrorKind::NotADirectory.into()),
+            // An old kernel, or a sandbox that does not know the call: as near to it as there is.
+            Err(Errno::NOSYS | Errno::PERM) if path.canonicalize()? != path => Err(io::ErrorKind::NotADirectory.into()),
+            Err(Errno::NOSYS | Errno::PERM) => Ok(Self(rustix::fs::open(path, DIR_FLAGS, Mode::empty())?)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// The folder `name` in this one. A symlink or file gives `NotADirectory`.
     pub(crate) fn folder(&self, name: &str) -> io::Result<Self> {
         match rustix::fs::openat(&self.0, name, DIR_FLAGS, Mode::empty()) {

@@ -151,6 +151,13 @@ pub(crate) fn stage_file(conn: &Connection, file: i64, pack: PackId) -> Result<(
     Ok(())
 }
 
+/// Says by what a staged file is recognised when its download goes on.
+pub(crate) fn remember_staged(conn: &Connection, file: i64, identity: &Identity) -> Result<()> {
+    conn.prepare_cached("UPDATE files SET dev = ?2, ino = ?3, ctime = ?4 WHERE id = ?1 AND stage IS NOT NULL")?
+        .execute(params![file, identity.dev as i64, identity.file as i64, identity.ctime])?;
+    Ok(())
+}
+
 /// Says that a file's identity proves nothing: it is read before it is believed.
 pub(crate) fn doubt_file(conn: &Connection, file: i64) -> Result<()> {
     conn.prepare_cached("UPDATE files SET seen = 0 WHERE id = ?1")?
