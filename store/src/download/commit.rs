@@ -72,6 +72,7 @@ impl Pending for State {
         let numbers = whole.iter().map(|(number, _)| *number).collect();
         self.close_staged(&numbers);
         let outcome = super::place::place_files(self, whole);
+        self.disown(outcome.placed.iter().map(|placed| placed.number));
         let mut moving = crate::lock(&self.moving);
         for placed in outcome.placed {
             moving.slots[placed.number as usize] = Slot::Placed(placed.row);

@@ -207,7 +207,7 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
                 Ok(_) => folders.push(path.as_str()),
                 Err(PlaceError::Blocked(blockage)) => return Err(FinishError::Blocked(vec![blockage])),
                 Err(PlaceError::Io(path, source)) => return Err(FinishError::Io { path, source }),
-                Err(PlaceError::Differs) => {}
+                Err(PlaceError::Differs | PlaceError::Lost) => {}
             }
         }
     }

@@ -88,6 +88,18 @@ pub(super) fn run(state: &Arc<State>) -> Result<Renamed, FinishError> {
             state.staged_file(step.number, step.row).map_err(io)?;
         }
     }
+    let mut lost = Vec::new();
+    for step in steps.iter().filter(|step| step.source.is_none()) {
+        if !state.is_ours(step.number, step.row).map_err(io)? {
+            lost.push(step.number);
+        }
+    }
+    if !lost.is_empty() {
+        return Ok(Renamed {
+            lost,
+            ..Renamed::default()
+        });
+    }
     let staged: BTreeSet<u32> = steps.iter().filter(|s| s.source.is_none()).map(|s| s.number).collect();
     let names: Vec<String> = steps
         .iter()
@@ -116,7 +128,7 @@ pub(super) fn run(state: &Arc<State>) -> Result<Renamed, FinishError> {
     let ends = carry_out(&state.inner, &placing, state.id, &steps).map_err(|e| match e {
         Failed::Place(PlaceError::Io(path, source)) => to_finish(path, source),
         Failed::Place(PlaceError::Blocked(blockage)) => FinishError::Blocked(vec![blockage]),
-        Failed::Place(PlaceError::Differs) => FinishError::Incomplete(1),
+        Failed::Place(PlaceError::Differs | PlaceError::Lost) => FinishError::Incomplete(1),
         Failed::Index(e) => FinishError::Index(e),
     })?;
     Ok(settle(state, &steps, ends))

@@ -66,6 +66,8 @@ pub(crate) struct Placed {
 pub(crate) enum PlaceError {
     /// Something that differs stands there.
     Differs,
+    /// What was staged is not there any more, or something else is.
+    Lost,
     Blocked(Blockage),
     Io(PathBuf, io::Error),
 }
@@ -116,6 +118,18 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     let mut taken_out = Vec::new();
     for (number, target) in whole {
         let path = &state.content.files()[number as usize].path;
+        match state.is_ours(number, target.row) {
+            Ok(true) => {}
+            Ok(false) => {
+                outcome.stuck.push((number, PlaceError::Lost));
+                continue;
+            }
+            Err(e) => {
+                let staged = state.stage.join(target.row.to_string());
+                outcome.stuck.push((number, PlaceError::Io(staged, e)));
+                continue;
+            }
+        }
         match placing.place(path, target.row, &target.replace) {
             Ok((identity, out)) => {
                 folders.extend(path.parent());

@@ -24,7 +24,7 @@ pub(super) fn settle(state: &Arc<State>, stuck: Vec<(u32, PlaceError)>) -> Resul
             PlaceError::Differs => differ.push(number),
             PlaceError::Blocked(blockage) => blocked.push(blockage),
             PlaceError::Io(path, source) if fs::is_disk_full(&source) => return Err(FinishError::DiskFull(path)),
-            PlaceError::Io(_, source) if fs::is_gone(&source) && is_lost(state, number) => lost.push(number),
+            PlaceError::Lost => lost.push(number),
             PlaceError::Io(path, source) => return Err(FinishError::Io { path, source }),
         }
     }
@@ -63,14 +63,6 @@ pub(super) fn settle(state: &Arc<State>, stuck: Vec<(u32, PlaceError)>) -> Resul
                 files,
             })
         }
-    }
-}
-
-/// Whether somebody has deleted a staged file: it is to be fetched again.
-fn is_lost(state: &State, number: u32) -> bool {
-    match &crate::lock(&state.moving).slots[number as usize] {
-        Slot::Staged(target) => matches!(state.stage_dir.entry(&target.row.to_string()), Ok(None)),
-        _ => false,
     }
 }
 

@@ -5,14 +5,14 @@
 //! on FAT, the pieces in a file that may be another are read before they count as had. A file with a second name elsewhere is never written to.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     io,
     path::Path,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use bitvec::vec::BitVec;
-use modswarm_protocol::format::{Content, Part, PieceSet};
+use modswarm_protocol::format::{Content, Part, PieceIndex, PieceSet};
 
 use super::{layout::Layout, state::State};
 use crate::{
@@ -24,11 +24,27 @@ use crate::{
 /// Which files of the content have a staged file that is the download's own, by number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Own {
-    files: HashSet<u32>,
+    files: HashMap<u32, Made>,
     /// Those of them that may not be the ones that were made of a hole: what is missing in them need not read as zeros.
     doubtful: HashSet<u32>,
     /// Those whose identity the index knows.
     recorded: HashSet<u32>,
+}
+
+/// By what a staged file is known while it is written to. The number alone is soon given to another file, on some systems at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Made {
+    file: u64,
+    born: i64,
+}
+
+impl Made {
+    fn of(file: &dyn BackendFile) -> io::Result<Self> {
+        Ok(Self {
+            file: file.identity()?.file,
+            born: file.born(),
+        })
+    }
 }
 
 /// A staged file that an earlier run left.
@@ -58,11 +74,12 @@ impl Own {
             let Some((file, known)) = left.find(&*dir, content.files()[left.number as usize].size) else {
                 continue;
             };
+            let Ok(made) = Made::of(&*file) else { continue };
             if known {
-                own.files.insert(left.number);
+                own.files.insert(left.number, made);
                 own.recorded.insert(left.number);
             } else if read_pieces(&*file, (content, layout), left.number, committed, present) {
-                own.files.insert(left.number);
+                own.files.insert(left.number, made);
                 own.doubtful.insert(left.number);
             }
             // One without a single right piece is another file altogether, and is made anew.
@@ -83,7 +100,6 @@ impl Left<'_> {
         let identity = file.identity().ok()?;
         // A crash may have come after the two files had changed places and before that was written down.
         let changed_places = self.at_place.is_some_and(|there| there.same_file(&identity));
-        // A file number is soon given to another file, on some systems at once.
         let known = self.row.identity.same_file(&identity) && self.row.identity.ctime == file.born();
         (!changed_places && identity.size == size && !file.has_other_names()).then_some((file, known))
     }
@@ -126,7 +142,7 @@ impl State {
             return Ok(file.clone());
         }
         let name = row.to_string();
-        let own = crate::lock(&self.own).files.contains(&number);
+        let own = crate::lock(&self.own).files.contains_key(&number);
         let file = match self.stage_dir.create_file(&name) {
             Ok(file) => self.begin_staged(number, &name, file)?,
             Err(e) if fs::is_gone(&e) => {
@@ -136,10 +152,7 @@ impl State {
                 ));
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && own => {
-                let file = self.stage_dir.open_file_rw(&name)?;
-                if file.has_other_names() {
-                    return Err(io::Error::other("it is linked to from elsewhere; delete that link"));
-                }
+                let file = self.open_own(number, &name)?;
                 if self.is_doubtful(number) {
                     self.write_carried(number, &*file)?;
                 }
@@ -166,13 +179,87 @@ impl State {
             let _ = self.stage_dir.remove_file(name);
             return Err(e);
         }
+        let made = Made::of(&*file)?;
         let mut own = crate::lock(&self.own);
-        own.files.insert(number);
+        own.files.insert(number, made);
         own.doubtful.remove(&number);
         own.recorded.remove(&number);
         drop(own);
         self.names_made.store(true, Relaxed);
         Ok(file)
+    }
+
+    fn open_own(&self, number: u32, name: &str) -> io::Result<Box<dyn BackendFile>> {
+        let other = || io::Error::other("something else stands there now; delete that and get the pack again");
+        match self.stage_dir.entry(name)? {
+            Some(Entry::File(_)) => {}
+            _ => return Err(other()),
+        }
+        let file = self.stage_dir.open_file_rw(name)?;
+        if file.has_other_names() {
+            return Err(io::Error::other("it is linked to from elsewhere; delete that link"));
+        }
+        let same = crate::lock(&self.own).files.get(&number) == Some(&Made::of(&*file)?);
+        // Where file numbers do not last, what was written is looked for.
+        if same || self.holds(number, &*file, true) {
+            Ok(file)
+        } else {
+            Err(other())
+        }
+    }
+
+    /// Whether what stands in the staging folder as the whole file `number` is what was written there, and not what somebody put in its place.
+    pub(super) fn is_ours(&self, number: u32, row: i64) -> io::Result<bool> {
+        let name = row.to_string();
+        match self.stage_dir.entry(&name)? {
+            Some(Entry::File(_)) => {}
+            _ => return Ok(false),
+        }
+        let file = self.stage_dir.open_file(&name)?;
+        let same = crate::lock(&self.own).files.get(&number) == Some(&Made::of(&*file)?);
+        Ok(same || self.holds(number, &*file, false))
+    }
+
+    /// Reads the pieces of the file `number`; whether they are in it: all, or all that are said to be.
+    fn holds(&self, number: u32, file: &dyn BackendFile, present_only: bool) -> bool {
+        let described = &self.content.files()[number as usize];
+        let absent: HashSet<u64> = match present_only {
+            false => HashSet::new(),
+            true => {
+                let moving = crate::lock(&self.moving);
+                let pieces: HashSet<PieceIndex> = self.content.parts(described).filter_map(piece_of).collect();
+                let places = pieces.iter().flat_map(|piece| self.layout.places_in(*piece, number));
+                let absent = places.filter(|place| !moving.present[place.number as usize]);
+                absent.map(|place| place.offset).collect()
+            }
+        };
+        let size = file.identity().map_or(0, |identity| identity.size);
+        let mut buf = Vec::new();
+        size == described.size
+            && self.content.spans(described).all(|span| {
+                buf.resize(span.len as usize, 0);
+                match span.part {
+                    Part::Piece(_) if absent.contains(&span.offset) => true,
+                    Part::Piece(piece) => {
+                        file.read_exact_at(&mut buf, span.offset).is_ok()
+                            && self.content.map().leaf(piece).cid.verifies(&buf)
+                    }
+                    Part::Node { cid, .. } => {
+                        file.read_exact_at(&mut buf, span.offset).is_ok()
+                            && self.inner.carried(&cid).is_ok_and(|carried| carried == buf)
+                    }
+                }
+            })
+    }
+
+    /// Staged files that are no more, or have got their names.
+    pub(super) fn disown(&self, numbers: impl Iterator<Item = u32>) {
+        let mut own = crate::lock(&self.own);
+        for number in numbers {
+            own.files.remove(&number);
+            own.doubtful.remove(&number);
+            own.recorded.remove(&number);
+        }
     }
 
     /// Whether what is missing in a staged file may read as something else than zeros.
@@ -194,7 +281,7 @@ impl State {
     /// file was made, since it is written to.
     pub(super) fn to_record(&self, numbers: impl Iterator<Item = (u32, i64)>) -> Vec<(u32, i64, Identity)> {
         let own = crate::lock(&self.own);
-        let unknown = numbers.filter(|(number, _)| own.files.contains(number) && !own.recorded.contains(number));
+        let unknown = numbers.filter(|(number, _)| own.files.contains_key(number) && !own.recorded.contains(number));
         unknown
             .filter_map(|(number, row)| {
                 let file = self.stage_dir.open_file(&row.to_string()).ok()?;
@@ -245,6 +332,13 @@ pub(crate) fn clear_at(backend: &dyn Backend, path: &Path) -> io::Result<()> {
         // Gone, or no folder of ours any more.
         Err(e) if fs::is_gone(&e) => Ok(()),
         Err(e) => Err(e),
+    }
+}
+
+fn piece_of(part: Part) -> Option<PieceIndex> {
+    match part {
+        Part::Piece(piece) => Some(piece),
+        Part::Node { .. } => None,
     }
 }
 

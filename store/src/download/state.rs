@@ -435,6 +435,7 @@ impl State {
 
     /// Files that were here and are gone again: they are staged anew. Returns how many pieces are missing now.
     pub(crate) fn take_back(&self, numbers: &[u32]) -> Result<u32, IndexError> {
+        self.disown(numbers.iter().copied());
         let mut rows_back = Vec::new();
         {
             let mut guard = crate::lock(&self.moving);

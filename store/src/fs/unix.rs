@@ -239,10 +239,14 @@ impl Dir {
         }))
     }
 
-    /// Opens the regular file `name` for reading.
+    /// Opens the regular file `name` for reading; a symlink gives `NotFound`.
     pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
+        let file = match rustix::fs::openat(&self.0, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(rustix::io::Errno::LOOP) => return Err(io::ErrorKind::NotFound.into()),
+            Err(e) => return Err(e.into()),
+        };
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -250,10 +254,14 @@ impl Dir {
         }
     }
 
-    /// Opens the regular file `name` for reading and writing.
+    /// Opens the regular file `name` for reading and writing; a symlink gives `NotFound`.
     pub(crate) fn open_file_rw(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
+        let file = match rustix::fs::openat(&self.0, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(rustix::io::Errno::LOOP) => return Err(io::ErrorKind::NotFound.into()),
+            Err(e) => return Err(e.into()),
+        };
         if file.metadata()?.is_file() {
             Ok(file)
         } else {

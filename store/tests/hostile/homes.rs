@@ -152,6 +152,33 @@ fn a_home_on_a_full_disk_says_so_and_goes_on_when_there_is_room() {
     assert_eq!(second.files, 3000);
 }
 
+#[test]
+fn a_get_goes_on_where_it_was_when_the_homes_disk_has_room_again() {
+    let place = Place::new();
+    let Some(disk) = Tmpfs::mount(place.path("disk"), "4m") else {
+        return;
+    };
+    for n in 0..600 {
+        write(&place.path(&format!("p/{}/{n}", n % 10)), &noise(n, 500));
+    }
+    let (a, b) = (place.store("a"), open(&disk.0.join("home")));
+    let pack = share(&a, &place.path("p"));
+    copy_skeleton(&a, &b, &pack.pack);
+    let download = b.begin_download(&spec(&pack, &place.path("out")), &()).unwrap();
+    let ballast = disk.0.join("ballast");
+    fill(&ballast);
+    fetch(&a, &download);
+    let refused = download.finish().unwrap_err();
+    assert_helps(&words(&refused), &["no room", "home"]);
+    let refused = b.flush().unwrap_err();
+    assert_helps(&words(&refused), &["no room", "home"]);
+    fs::remove_file(&ballast).unwrap();
+    assert_eq!(fetch(&a, &download).count_ones(), 0, "nothing is fetched twice");
+    download.finish().unwrap();
+    assert_eq!(tree(&place.path("out")), tree(&place.path("p")));
+    assert_readable(&b, &pack.content);
+}
+
 /// Takes all the room that there is.
 fn fill(ballast: &std::path::Path) {
     use std::io::Write as _;

@@ -1,6 +1,6 @@
 //! The staging folder lies among the user's files, under a name that anybody can reckon.
 
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, path::Path};
 
 use super::{assert_helps, common::*, planted::case};
 
@@ -187,5 +187,76 @@ fn a_staging_folder_that_is_deleted_costs_what_was_in_it_and_nothing_else() {
             assert_helps(&text, &["get the pack again"]);
         }
         case.assert_goes_through();
+    }
+}
+
+/// Two gets at once: what happens to the staging folder of one is nothing to the other, and to the home.
+#[test]
+fn a_get_that_cannot_go_on_keeps_no_other_from_its_end() {
+    let case = case();
+    write(&case.place.path("q/empty"), b"");
+    write(&case.place.path("q/f"), &noise(6, 200_000));
+    let other = share(&case.a, &case.place.path("q"));
+    copy_skeleton(&case.a, &case.b, &other.pack);
+    let stuck = case.b.begin_download(&case.spec(), &()).unwrap();
+    fs::remove_dir_all(case.stage()).unwrap();
+    get(&case.a, &case.b, &other, &case.place.path("other/q"));
+    assert_eq!(tree(&case.place.path("other/q")), tree(&case.place.path("q")));
+    share(&case.b, &case.place.path("q"));
+    // Ended and forgotten, it holds up nothing at all any more.
+    let id = stuck.id();
+    drop(stuck);
+    case.b.remove_pack(id, false).unwrap();
+    case.b.flush().unwrap();
+    case.assert_goes_through();
+}
+
+/// Between two pieces, or just before its final name, a staged file is exchanged for something else: that never gets the name.
+#[test]
+fn what_is_put_in_the_place_of_staged_files_never_gets_their_names() {
+    type Planting = fn(&Path, &Path);
+    let plantings: [(&str, Planting); 4] = [
+        ("a symlink", |at, precious| symlink(precious, at).unwrap()),
+        ("a hard link", |at, precious| fs::hard_link(precious, at).unwrap()),
+        ("a folder", |at, _| fs::create_dir(at).unwrap()),
+        ("other bytes", |at, _| fs::write(at, noise(55, 400_000)).unwrap()),
+    ];
+    for (what, planting) in plantings {
+        for moment in 1..4 {
+            println!("{what} at moment {moment}");
+            let case = case();
+            let precious = case.place.path("outside/precious");
+            let got = case.get(&case.spec(), |now| {
+                if now == moment {
+                    for entry in fs::read_dir(case.stage()).unwrap() {
+                        let path = entry.unwrap().path();
+                        let len = fs::metadata(&path).unwrap().len();
+                        fs::remove_file(&path).unwrap();
+                        planting(&path, &precious);
+                        if path.is_file() && what == "other bytes" {
+                            fs::OpenOptions::new()
+                                .write(true)
+                                .open(&path)
+                                .unwrap()
+                                .set_len(len)
+                                .unwrap();
+                        }
+                    }
+                }
+            });
+            case.assert_outside_untouched();
+            if let Err(text) = got {
+                assert!(text.contains("stands there") || text.contains("directory"), "{text}");
+                for entry in fs::read_dir(case.stage()).unwrap() {
+                    let path = entry.unwrap().path();
+                    if path.is_dir() {
+                        fs::remove_dir(path).unwrap();
+                    }
+                }
+            }
+            case.get(&case.spec(), |_| {}).unwrap();
+            assert_eq!(tree(&case.out()), tree(&case.place.path("p")));
+            case.assert_outside_untouched();
+        }
     }
 }
