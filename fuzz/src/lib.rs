@@ -21,8 +21,11 @@ pub mod seeds;
 pub mod skeleton;
 pub mod wire;
 
-/// All targets by name, which is also that of their corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+/// A target's name, which is also that of its corpus, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 9] = [
     ("block", block::run),
     ("skeleton", skeleton::run),
     ("manifest", manifest::run),
