@@ -12,7 +12,7 @@ use crate::room::Shortage;
 
 /// The home folder or its lock cannot be used.
 #[derive(Debug, Error)]
-#[error("the home folder is not usable at {path:?}; choose another, or make this one writable")]
+#[error("the home folder is not usable at {path:?}")]
 pub struct HomeError {
     /// What could not be made or opened.
     pub path: PathBuf,

@@ -57,7 +57,11 @@ fn a_home_on_a_read_only_disk_is_refused_and_comes_back_with_the_disk() {
     drop(store);
     disk.remount("ro");
     let refused = try_open(&home).unwrap_err();
-    assert_helps(&refused, &["home", "lock", "Read-only"]);
+    // The program adds what to do: another home, or other rights.
+    assert!(
+        refused.contains("the home folder is not usable") && refused.contains("Read-only"),
+        "{refused}"
+    );
     disk.remount("rw");
     assert_readable(&open(&home), &pack.content);
 }
@@ -223,7 +227,10 @@ fn a_home_that_is_a_file_or_lies_below_one_is_refused() {
     write(&place.path("file"), b"mine");
     for home in ["file", "file/below"] {
         let refused = words(&HomeLock::try_acquire(&place.path(home)).unwrap_err());
-        assert_helps(&refused, &["home", "file"]);
+        assert!(
+            refused.contains("the home folder is not usable") && refused.contains("file"),
+            "{refused}"
+        );
     }
     assert_eq!(fs::read(place.path("file")).unwrap(), b"mine");
 }
