@@ -11,10 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use modswarm_protocol::{
-    Cid,
-    format::{MAX_BLOCK_LEN, PieceSet},
-};
+use modswarm_protocol::{Cid, format::PieceSet};
 use rusqlite::params;
 
 pub(crate) use self::cache::FileCache;
@@ -113,7 +110,9 @@ fn lens_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Vec<u32>, In
          WHERE l.prefix = ?1 AND p.network = ?2 AND l.len BETWEEN 1 AND ?4 LIMIT ?3",
     )?;
     let prefix = cid.prefix() as i64;
-    let values = params![prefix, network, PLACES_TRIED_MAX as i64, MAX_BLOCK_LEN as i64];
+    // Whatever a row says, no more memory than a block's is taken for it.
+    let len_max = modswarm_protocol::format::MAX_BLOCK_LEN as i64;
+    let values = params![prefix, network, PLACES_TRIED_MAX as i64, len_max];
     let rows = statement.query_map(values, |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
