@@ -49,7 +49,21 @@ fn empty() -> Connection {
     let mut conn = Connection::open_in_memory().expect("memory");
     conn.set_prepared_statement_cache_capacity(64);
     schema::migrate(&mut conn).expect("a new index");
+    for table in tables(&conn) {
+        assert!(
+            TABLES.contains(&table.as_str()),
+            "{table} is not among the tables that are fuzzed"
+        );
+    }
     conn
+}
+
+fn tables(conn: &Connection) -> Vec<String> {
+    let mut statement = conn
+        .prepare("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+        .expect("SQLite tells of tables");
+    let names = statement.query_map([], |row| row.get(0)).expect("rows");
+    names.collect::<rusqlite::Result<_>>().expect("names are text")
 }
 
 /// Takes a value off `input`: a byte of its type, and what that needs.
@@ -383,8 +397,9 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
         rows::set_kept(&conn, id, &[1])?;
         rows::remember_stage(&conn, b"/games/mods/.modswarm-abcdefgh-01234567.part")?;
         conn.execute_batch(
-            "INSERT INTO moves VALUES (1, x'2f61', x'2f62', 1); INSERT INTO former VALUES (1);
-             INSERT INTO renames VALUES (1, 1, 0, x'61', x'62', 2);",
+            "INSERT INTO moves (pack, source, target, copied) VALUES (1, x'2f61', x'2f62', 1);
+             INSERT INTO former (file) VALUES (1);
+             INSERT INTO renames (file, pack, number, source, target, replaced) VALUES (1, 1, 0, x'61', x'62', 2);",
         )?;
         Ok(())
     };
