@@ -46,6 +46,7 @@ fn assert_helps(text: &str, parts: &[&str]) {
         "--only",
         "get ",
         "in several packs",
+        "name a folder",
     ];
     assert!(
         REMEDIES.iter().any(|remedy| text.contains(remedy)),

@@ -365,3 +365,26 @@ fn symlinks_planted_during_an_update_are_not_followed() {
         }
     }
 }
+
+#[test]
+fn a_pack_is_neither_moved_nor_deleted_through_a_symlink() {
+    let case = case();
+    case.assert_goes_through();
+    let id = case.b.packs().unwrap()[0].id;
+    symlink(case.place.path("outside"), case.place.path("elsewhere")).unwrap();
+    let refused = words(&case.b.move_pack(id, &case.place.path("elsewhere"), &()).unwrap_err());
+    assert_helps(&refused, &["something at"]);
+    case.assert_outside_untouched();
+    assert_eq!(tree(&case.out()), tree(&case.place.path("p")));
+
+    // The user's own files of the same names and bytes, where one of the pack's folders was.
+    fs::rename(case.out().join("sub"), case.place.path("aside")).unwrap();
+    write(&case.place.path("twin/f"), &noise(1, 400_000));
+    write(&case.place.path("twin/deeper/h"), &noise(4, 3000));
+    symlink(case.place.path("twin"), case.out().join("sub")).unwrap();
+    let before = tree(&case.place.path("twin"));
+    case.b.remove_pack(id, true).unwrap();
+    assert_eq!(tree(&case.place.path("twin")), before);
+    case.assert_outside_untouched();
+    assert!(!case.out().join("g").exists());
+}
