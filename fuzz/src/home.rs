@@ -257,6 +257,8 @@ fn is_staged(path: &Path) -> bool {
 
 fn edit(index: &Path, data: &[u8]) {
     let conn = Connection::open(index).expect("its own index");
+    // As the store opens it.
+    conn.pragma_update(None, "foreign_keys", false).expect("a setting");
     let mut input = Input(data);
     for _ in 0..EDITS_MAX {
         if input.is_empty() {

@@ -48,6 +48,8 @@ thread_local! {
 fn empty() -> Connection {
     let mut conn = Connection::open_in_memory().expect("memory");
     conn.set_prepared_statement_cache_capacity(64);
+    // As the store opens it.
+    conn.pragma_update(None, "foreign_keys", false).expect("a setting");
     schema::migrate(&mut conn).expect("a new index");
     for table in tables(&conn) {
         assert!(
@@ -405,12 +407,26 @@ pub fn record_seeds() -> Vec<Vec<u8>> {
     };
     write().expect("its own statements");
     let tables: Vec<Vec<u8>> = (0..TABLES.len()).map(|number| dump(&conn, number)).collect();
+    let table = |name: &str| TABLES.iter().position(|table| *table == name).unwrap_or(0);
     // Everything together, and what has to be read on its own.
     let mut seeds = vec![tables.concat()];
-    seeds.extend(["packs", "files", "leaves", "renames"].map(|table| {
-        let number = TABLES.iter().position(|name| *name == table).unwrap_or(0);
-        tables[number].clone()
-    }));
+    let with_roots = |rows: Vec<u8>| [tables[table("roots")].clone(), rows].concat();
+    seeds.extend(["packs", "files", "leaves", "renames"].map(|name| with_roots(tables[table(name)].clone())));
+    // What no statement of the store writes.
+    for (name, change) in [
+        ("files", "path = CAST('../../outside' AS BLOB)"),
+        ("files", "path = CAST('/outside' AS BLOB)"),
+        ("files", "cid = x'0155000464617461'"),
+        ("packs", "pieces = 4294967295, have = NULL"),
+        ("packs", "pieces = 16777217"),
+        ("packs", "pieces_here = 0, piece_bytes_here = -1"),
+        ("packs", "stage = CAST('/home' AS BLOB)"),
+        ("packs", "network = x'07'"),
+    ] {
+        let changed = conn.execute(&format!("UPDATE {name} SET {change}"), []);
+        assert!(changed.expect("columns of the table") > 0);
+        seeds.push(with_roots(dump(&conn, table(name))));
+    }
     seeds
 }
 
