@@ -452,12 +452,16 @@ pub fn place_seeds() -> Vec<Vec<u8>> {
         pack: None,
         ..record()
     };
-    let mut records = vec![(record(), Place::Downloading), (shared, Place::Whole)];
-    #[cfg(unix)]
-    {
-        let path = crate::fs::path_from(b"/games/\xff\xfe".to_vec());
-        records.push((PackRecord { path, ..record() }, Place::Whole));
-    }
+    // Not text on Unix; elsewhere one more that is.
+    let odd = PackRecord {
+        path: crate::fs::path_from(b"/games/\xff\xfe".to_vec()),
+        ..record()
+    };
+    let records = [
+        (record(), Place::Downloading),
+        (shared, Place::Whole),
+        (odd, Place::Whole),
+    ];
     let bytes =
         |(record, place): (PackRecord, Place)| PlaceFile::new(PackId(7), &record, place).to_bytes().expect("JSON");
     records.into_iter().map(bytes).collect()

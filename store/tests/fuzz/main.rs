@@ -6,6 +6,9 @@
 //! - `MODSWARM_FUZZ_SEED=N` begins elsewhere; the seed is printed.
 //! - `MODSWARM_FUZZ_CASES=N` runs N mutations of each target.
 //! - `MODSWARM_FUZZ_WRITE=1` writes the seeds of the corpora anew, after a change of a format.
+//!
+//! The corpora hold paths as Unix spells them.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod mutate;
