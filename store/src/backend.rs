@@ -99,6 +99,19 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// Opens the folder at `path`, following symlinks: the user chose it.
     fn open_dir(&self, path: &Path) -> io::Result<Box<dyn BackendDir>>;
 
+    /// Opens the folder at `path`, which was [resolved](Backend::resolve) before: a symlink that stands on the way now was planted since, and gives
+    /// `NotADirectory`.
+    ///
+    /// # Errors
+    /// As [`Backend::open_dir`].
+    fn open_resolved(&self, path: &Path) -> io::Result<Box<dyn BackendDir>> {
+        if self.resolve(path)? == path {
+            self.open_dir(path)
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+    }
+
     /// What stands at `path`, which is not followed if it is a symlink; `NotFound` if nothing does.
     fn entry(&self, path: &Path) -> io::Result<Entry>;
 
@@ -148,6 +161,16 @@ pub trait Backend: Debug + Send + Sync + 'static {
 pub trait BackendFile: Debug + Send + Sync {
     /// By what it is known.
     fn identity(&self) -> io::Result<Identity>;
+
+    /// When it was made, in nanoseconds since 1970; 0 where the system does not tell.
+    fn born(&self) -> i64 {
+        0
+    }
+
+    /// Whether it certainly has a second name somewhere: writing to it would change what is found there. `false` where the system does not tell.
+    fn has_other_names(&self) -> bool {
+        false
+    }
 
     /// Fills `buf` from `offset`; `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
@@ -247,16 +270,28 @@ impl dyn Backend {
         Ok(())
     }
 
-    /// Deletes a folder with all that is in it, for good.
-    pub(crate) fn remove_tree_durably(&self, path: &Path) -> io::Result<()> {
-        match self.remove_tree(path) {
-            Err(e) if !crate::fs::is_gone(&e) => return Err(e),
-            _ => {}
+    /// The folder at `path`, which was resolved before as far as it existed, made with its parents where there is none; names that are made are durable.
+    /// As with [`Backend::open_resolved`], no symlink is followed.
+    pub(crate) fn make_resolved(&self, path: &Path) -> io::Result<Box<dyn BackendDir>> {
+        match self.open_resolved(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
         }
-        match path.parent().map(|parent| self.sync_dir(parent)) {
-            Some(Err(e)) if !crate::fs::is_gone(&e) => Err(e),
-            _ => Ok(()),
+        let existing = self.existing_ancestor(path);
+        let mut dir = self.open_resolved(&existing)?;
+        for component in path.strip_prefix(&existing).unwrap_or(path).components() {
+            let Some(name) = component.as_os_str().to_str() else {
+                // Folders are walked by names that are text; such a path is made at once and looked at afterwards.
+                self.create_dirs_durably(path)?;
+                return self.open_resolved(path);
+            };
+            let (made, new) = dir.make_folder(name)?;
+            if new {
+                dir.sync()?;
+            }
+            dir = made;
         }
+        Ok(dir)
     }
 
     /// All bytes of a small file of the home.

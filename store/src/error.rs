@@ -31,10 +31,10 @@ pub enum IndexError {
     #[error("the index is damaged; rebuild it from the home's plain files")]
     Corrupt,
     /// The home cannot be written.
-    #[error("the index cannot be written: the home is read-only")]
+    #[error("the index cannot be written: the home is read-only; make its disk writable, or choose another home")]
     ReadOnly,
     /// No room left for the index.
-    #[error("no room left on the disk that holds the index")]
+    #[error("no room left on the disk that holds the home with its index; make room and try again")]
     DiskFull,
     /// A newer modswarm made it.
     #[error("the index was made by a newer modswarm (schema {found}, this one knows {known}); update this program")]
@@ -60,6 +60,15 @@ impl From<rusqlite::Error> for IndexError {
             Some(Code::DatabaseCorrupt | Code::NotADatabase) => Self::Corrupt,
             Some(Code::ReadOnly) => Self::ReadOnly,
             Some(Code::DiskFull) => Self::DiskFull,
+            None if matches!(
+                e,
+                rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::IntegralValueOutOfRange(..)
+                    | rusqlite::Error::InvalidColumnType(..)
+            ) =>
+            {
+                Self::Corrupt
+            }
             _ => Self::Other(e.to_string()),
         }
     }

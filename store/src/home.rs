@@ -146,7 +146,7 @@ impl PlaceFile {
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(2) || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     (0..text.len() / 2)
@@ -157,8 +157,17 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 impl PlaceFile {
     /// Reads the file at `path`, which is called `place-<number>.json`; `None` if it makes no sense.
     pub(crate) fn read(backend: &dyn Backend, path: &Path, number: i64) -> Option<Self> {
-        let file: Self = serde_json::from_slice(&backend.read(path).ok()?).ok()?;
+        Self::parse(&backend.read(path).ok()?, number)
+    }
+
+    /// Reads the bytes of such a file.
+    pub(crate) fn parse(bytes: &[u8], number: i64) -> Option<Self> {
+        let file: Self = serde_json::from_slice(bytes).ok()?;
         (number > 0).then_some(Self { number, ..file })
+    }
+
+    pub(crate) fn to_bytes(&self) -> io::Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self).map_err(io::Error::other)
     }
 
     pub(crate) fn number(&self) -> i64 {
@@ -193,8 +202,7 @@ impl HomeLock {
     /// Remembers where a pack lies. Durable.
     pub(crate) fn write_place(&self, backend: &dyn Backend, file: &PlaceFile) -> io::Result<()> {
         let path = self.place_path(&file.pack.unwrap_or(file.content), file.number);
-        let bytes = serde_json::to_vec_pretty(file).map_err(io::Error::other)?;
-        write_plain(backend, &path, &bytes)
+        write_plain(backend, &path, &file.to_bytes()?)
     }
 
     /// Forgets where a pack lies, and the pack's plain files with its last place.

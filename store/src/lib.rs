@@ -53,6 +53,9 @@ pub mod backend;
 mod download;
 mod error;
 mod fs;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod home;
 mod index;
 mod observer;

@@ -34,7 +34,7 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
     match error {
         IndexError::DiskFull => Failure::new(
             FailureKind::DiskFull,
-            error.to_string(),
+            "no room left on the disk that holds the home with its index",
             format!("make room on the disk of the home (`modswarm status` names it), {GOES_ON}"),
         ),
         IndexError::Busy | IndexError::Newer { .. } => Failure {
@@ -49,7 +49,7 @@ pub(in crate::node) fn index_failure(error: IndexError) -> Failure {
         ),
         IndexError::ReadOnly => Failure::new(
             FailureKind::Failed,
-            error.to_string(),
+            "the index cannot be written: the home is read-only",
             "make the home writable, or name another with --home",
         ),
         _ => Failure::new(

@@ -100,7 +100,7 @@ fn assemble(state: &Arc<State>, batch: &[(u32, Target)]) -> Result<(), FinishErr
     }
     if preserve(state, &filled)? {
         state.tell()?;
-        state.inner.index.writer.flush()?;
+        state.inner.index.writer.flush_of(state.clone())?;
     }
     {
         let mut moving = crate::lock(&state.moving);
@@ -109,7 +109,7 @@ fn assemble(state: &Arc<State>, batch: &[(u32, Target)]) -> Result<(), FinishErr
         }
     }
     state.tell()?;
-    state.inner.index.writer.flush()?;
+    state.inner.index.writer.flush_of(state.clone())?;
     Ok(())
 }
 

@@ -21,8 +21,9 @@ use super::{
     layout::Layout,
     local,
     moves::{RecoverError, recover_pack},
-    place::Replace,
+    place::{Replace, in_the_way},
     put::put_rows,
+    staging::{Left, Own},
     staging_name,
     state::{Start, State},
 };
@@ -89,6 +90,7 @@ struct Examined {
     layout: Layout,
     /// By number of place.
     present: BitVec,
+    own: Own,
     local: PieceSet,
     estimate: Estimate,
 }
@@ -124,7 +126,7 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
         placed.set(file.number, !matches!(file.what, What::Keep));
     }
     let layout = Layout::new(&content, |number| placed[number]);
-    let present = present(inner, &content, &layout, &known, &decisions.files);
+    let (present, own) = present(inner, &content, &layout, &known, &decisions.files);
     let local = local::find(inner, &content, &layout, &present, meter)?;
     let estimate = estimate(&content, &layout, &decisions.files, &present, &local);
     Ok(Examined {
@@ -136,6 +138,7 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
         decisions,
         layout,
         present,
+        own,
         local,
         estimate,
     })
@@ -207,6 +210,7 @@ pub(crate) fn begin(
         decisions,
         layout,
         present,
+        own,
         local,
         ..
     } = found;
@@ -230,11 +234,14 @@ pub(crate) fn begin(
     // It is known before it is made: whatever happens, somebody clears it up.
     let stage = fs::path_bytes(&known.stage).to_owned();
     inner.index.writer.run(move |tx| rows::remember_stage(tx, &stage))?;
-    inner
-        .backend
-        .create_dirs_durably(&known.stage)
-        .map_err(make(&known.stage))?;
-    let stage_dir = inner.backend.open_dir(&known.stage).map_err(make(&known.stage))?;
+    let stage_dir =
+        inner
+            .backend
+            .make_resolved(&known.stage)
+            .map_err(|e| match in_the_way(&*inner.backend, &known.stage, &e) {
+                Some(blockage) => BeginError::Blocked(vec![blockage]),
+                None => make(&known.stage)(e),
+            })?;
     let record = PackRecord {
         id: PackId(0),
         pack: spec.pack,
@@ -302,6 +309,7 @@ pub(crate) fn begin(
             destination: known.destination,
             stage: known.stage,
             stage_dir,
+            own,
             whole_content,
             policy: spec.conflicts,
             kept,
@@ -471,45 +479,47 @@ fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
     }
 }
 
-/// Whether the staged file of `row` is there as it should be.
-fn staged(inner: &Inner, known: &Known, content: &Content, number: usize, row: &FileRow) -> bool {
-    let there = inner.backend.identity_at(&known.stage.join(row.id.to_string()));
-    let at_place = known.by_place.get(content.files()[number].path.as_str().as_bytes());
-    match there {
-        // A crash may have come after the two files had changed places and before that was written down.
-        Ok(Some(identity)) if at_place.is_some_and(|old| old.identity.same_file(&identity)) => false,
-        Ok(Some(identity)) => identity.size == content.files()[number].size,
-        _ => false,
-    }
-}
-
 /// Which places are filled: all of files that are there, if only under another name, and those of staged files whose pieces are committed.
-fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, decided: &[Decided]) -> BitVec {
-    let mut trusted = vec![false; content.files().len()];
+fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, decided: &[Decided]) -> (BitVec, Own) {
     let mut adopted = vec![false; content.files().len()];
+    let mut left = Vec::new();
     for file in decided {
         match &file.what {
             What::Adopt { .. } | What::Move { .. } => adopted[file.number] = true,
-            What::Stage { row: Some(row), .. } => {
-                trusted[file.number] = staged(inner, known, content, file.number, row);
-            }
+            What::Stage { row: Some(row), .. } => left.push((file.number, row)),
             What::Stage { row: None, .. } | What::Keep => {}
         }
     }
-    let committed = match &known.record {
-        Some(row) => rows::bits_from_bytes(row.have.as_deref(), content.map().len() as usize),
-        None => content.map().none(),
-    };
     let mut present = BitVec::repeat(false, layout.len());
     for (piece, _) in content.map().iter() {
-        for place in layout.places(piece) {
-            let file = place.file as usize;
-            if adopted[file] || trusted[file] && committed[piece.as_usize()] {
-                present.set(place.number as usize, true);
-            }
+        for place in layout.places(piece).filter(|place| adopted[place.file as usize]) {
+            present.set(place.number as usize, true);
         }
     }
-    present
+    let Some(record) = &known.record else {
+        return (present, Own::default());
+    };
+    let committed = rows::bits_from_bytes(record.have.as_deref(), content.map().len() as usize);
+    let left: Vec<Left<'_>> = left
+        .into_iter()
+        .map(|(number, row)| Left {
+            number: number as u32,
+            row,
+            at_place: known
+                .by_place
+                .get(content.files()[number].path.as_str().as_bytes())
+                .map(|row| &row.identity),
+        })
+        .collect();
+    let own = Own::look(
+        &*inner.backend,
+        &known.stage,
+        (content, layout),
+        &committed,
+        &left,
+        &mut present,
+    );
+    (present, own)
 }
 
 /// The pieces that are in all their places.

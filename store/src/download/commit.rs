@@ -11,7 +11,7 @@ use rusqlite::Transaction;
 
 use super::{
     layout::Place,
-    moving::Moving,
+    moving::{Gathered, Moving},
     state::{Slot, State},
 };
 use crate::{
@@ -48,6 +48,11 @@ impl Pending for State {
             if self.layout_is_empty_for(*number)
                 && let Err(e) = self.staged_file(*number, target.row)
             {
+                if fs::is_gone(&e) && self.has_ended() {
+                    // The download was dropped and its pack forgotten, and the staging folder went with it.
+                    crate::lock(&self.moving).taken = Gathered::default();
+                    return Ok(());
+                }
                 return Err(sync_error(&e));
             }
         }
@@ -62,9 +67,12 @@ impl Pending for State {
             return Err(sync_error(&e));
         }
 
+        let made = self.to_record(dirty.iter().map(|(number, target)| (*number, target.row)));
+        crate::lock(&self.moving).taken.made.extend(made);
         let numbers = whole.iter().map(|(number, _)| *number).collect();
         self.close_staged(&numbers);
         let outcome = super::place::place_files(self, whole);
+        self.disown(outcome.placed.iter().map(|placed| placed.number));
         let mut moving = crate::lock(&self.moving);
         for placed in outcome.placed {
             moving.slots[placed.number as usize] = Slot::Placed(placed.row);
@@ -104,6 +112,9 @@ impl Pending for State {
         }
         leaves.sort_unstable();
         rows::insert_leaves(tx, &leaves)?;
+        for (_, row, identity) in &taken.made {
+            rows::remember_staged(tx, *row, identity)?;
+        }
         for placed in &taken.placed {
             if let Some(old) = placed.replaced {
                 rows::delete_file(tx, old)?;
@@ -127,6 +138,7 @@ impl Pending for State {
             // The writer tries again by itself.
             moving.told = true;
         } else {
+            self.are_recorded(taken.made.iter().map(|(number, ..)| *number));
             for placed in &taken.placed {
                 self.inner.files.forget(placed.row);
                 // Its room is given back when nobody has it open any more.

@@ -13,8 +13,9 @@ use super::{
     decide::{case_of, own_paths},
     former,
     moves::{self, Renamed},
-    place::{PlaceError, make_folders},
+    place::{PlaceError, in_the_way, make_folders},
     settle::settle,
+    staging::{clear, clear_at},
     state::{Slot, State},
 };
 use crate::{
@@ -54,7 +55,7 @@ pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
         (finished.removed, finished.kept) = (swept.removed, swept.kept);
     }
     remove_emptied(state, &finished.renamed);
-    if state.inner.backend.remove_tree_durably(&state.stage).is_ok() {
+    if clear(&*state.inner.backend, &state.stage, &*state.stage_dir).is_ok() {
         let stage = fs::path_bytes(&state.stage).to_owned();
         let _ = state.inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage));
     }
@@ -76,7 +77,7 @@ fn place_all(state: &Arc<State>) -> Result<(), FinishError> {
     state.try_again(&stuck);
     for _ in 0..ROUNDS {
         state.tell()?;
-        state.inner.index.writer.flush()?;
+        state.inner.index.writer.flush_of(state.clone())?;
         let stuck = state.take_stuck();
         if stuck.is_empty() {
             return Ok(());
@@ -88,7 +89,7 @@ fn place_all(state: &Arc<State>) -> Result<(), FinishError> {
         }
     }
     state.tell()?;
-    Ok(state.inner.index.writer.flush()?)
+    Ok(state.inner.index.writer.flush_of(state.clone())?)
 }
 
 /// Gives the files their names that waited for all others.
@@ -111,7 +112,7 @@ fn rename_all(state: &Arc<State>) -> Result<Renamed, FinishError> {
         }
         settle(state, done.stuck)?;
         state.tell()?;
-        state.inner.index.writer.flush()?;
+        state.inner.index.writer.flush_of(state.clone())?;
     }
     all.renamed.sort_unstable();
     all.set_aside.sort_unstable();
@@ -191,12 +192,14 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
             source,
         },
     };
-    state
-        .inner
-        .backend
-        .create_dirs_durably(&state.destination)
-        .map_err(io)?;
-    let root = state.inner.backend.open_dir(&state.destination).map_err(io)?;
+    let backend = &*state.inner.backend;
+    let root =
+        backend
+            .make_resolved(&state.destination)
+            .map_err(|e| match in_the_way(backend, &state.destination, &e) {
+                Some(blockage) => FinishError::Blocked(vec![blockage]),
+                None => io(e),
+            })?;
     let mut folders: Vec<&str> = Vec::new();
     if state.whole_content {
         for path in state.content.dirs() {
@@ -204,7 +207,7 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
                 Ok(_) => folders.push(path.as_str()),
                 Err(PlaceError::Blocked(blockage)) => return Err(FinishError::Blocked(vec![blockage])),
                 Err(PlaceError::Io(path, source)) => return Err(FinishError::Io { path, source }),
-                Err(PlaceError::Differs) => {}
+                Err(PlaceError::Differs | PlaceError::Lost) => {}
             }
         }
     }
@@ -262,14 +265,7 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     }
     for stage in others.iter().filter_map(|row| row.stage.as_ref()) {
         let ours = fs::path_bytes(&state.stage) == stage.as_slice();
-        if !ours
-            && state.whole_content
-            && state
-                .inner
-                .backend
-                .remove_tree_durably(&fs::path_from(stage.clone()))
-                .is_ok()
-        {
+        if !ours && state.whole_content && clear_at(&*state.inner.backend, &fs::path_from(stage.clone())).is_ok() {
             let stage = stage.clone();
             state.inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage))?;
         }

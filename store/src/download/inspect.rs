@@ -8,6 +8,7 @@ use modswarm_protocol::{
 };
 use rayon::prelude::*;
 
+use super::place::in_the_way;
 use crate::{
     backend::{BackendDir, BackendFile, Entry, Identity},
     error::{BeginError, Blockage},
@@ -184,15 +185,15 @@ pub(crate) fn inspect(
 }
 
 fn open_root(inner: &Inner, destination: &Path) -> Result<Option<Box<dyn BackendDir>>, BeginError> {
-    match inner.backend.open_dir(destination) {
+    match inner.backend.open_resolved(destination) {
         Ok(dir) => Ok(Some(dir)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) if e.kind() == io::ErrorKind::NotADirectory => Err(BeginError::Blocked(vec![Blockage::FileForFolder(
-            destination.to_owned(),
-        )])),
-        Err(source) => Err(BeginError::Io {
-            path: destination.to_owned(),
-            source,
+        Err(source) => Err(match in_the_way(&*inner.backend, destination, &source) {
+            Some(blockage) => BeginError::Blocked(vec![blockage]),
+            None => BeginError::Io {
+                path: destination.to_owned(),
+                source,
+            },
         }),
     }
 }

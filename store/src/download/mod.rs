@@ -3,7 +3,7 @@
 //! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
 //! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`), decides what becomes of each file (`decide`), looks for leaves
 //! that the home has elsewhere (`local`), reckons the room (`estimate`) and makes the rows (`put`). `state` takes pieces; `assemble` copies local leaves
-//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions; `commit` makes all that durable; `place` puts
+//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions; `staging` knows which staged files are its own; `commit` makes all that durable; `place` puts
 //! whole files where they belong without ever losing what stands there; `moves` renames what only has another name now; `finish` ends it (`settle`:
 //! files of the user's that are in the way by then). `layout` knows which piece goes where.
 //!
@@ -26,6 +26,7 @@ mod place;
 mod put;
 mod reconcile;
 mod settle;
+mod staging;
 mod state;
 
 use std::{path::PathBuf, sync::Arc};
@@ -41,6 +42,7 @@ pub(crate) use self::{
     compare::compare,
     moves::{RecoverError, recover_pack},
     reconcile::write_down,
+    staging::clear_at,
     state::State,
 };
 use crate::{
@@ -305,6 +307,16 @@ pub(crate) fn staging_name(content: &Cid, destination: &std::path::Path) -> Stri
     let text = content.to_string();
     let hash = hasher.finalize().to_hex();
     format!(".modswarm-{}-{}.part", &text[text.len() - 8..], &hash[..8])
+}
+
+/// Whether `path`, as the index keeps it, is a staging folder's. Only such a folder is ever deleted with all that is in it.
+pub(crate) fn is_staging_folder(path: &[u8]) -> bool {
+    let path = fs::path_from(path.to_owned());
+    path.is_absolute()
+        && path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(is_staging_name)
 }
 
 /// Whether a folder of this name is a staging folder, which is part of no pack.

@@ -17,7 +17,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::{
     Conflicts,
-    place::{PlaceError, Placing, Replace, beside, free_names, sync_names},
+    place::{PlaceError, Placing, Replace, beside, free_names, in_the_way, sync_names},
     state::{Move, Slot, State},
 };
 use crate::{
@@ -88,6 +88,18 @@ pub(super) fn run(state: &Arc<State>) -> Result<Renamed, FinishError> {
             state.staged_file(step.number, step.row).map_err(io)?;
         }
     }
+    let mut lost = Vec::new();
+    for step in steps.iter().filter(|step| step.source.is_none()) {
+        if !state.is_ours(step.number, step.row).map_err(io)? {
+            lost.push(step.number);
+        }
+    }
+    if !lost.is_empty() {
+        return Ok(Renamed {
+            lost,
+            ..Renamed::default()
+        });
+    }
     let staged: BTreeSet<u32> = steps.iter().filter(|s| s.source.is_none()).map(|s| s.number).collect();
     let names: Vec<String> = steps
         .iter()
@@ -98,8 +110,13 @@ pub(super) fn run(state: &Arc<State>) -> Result<Renamed, FinishError> {
     state.stage_dir.sync().map_err(io)?;
     state.close_staged(&staged);
     let backend = &*state.inner.backend;
-    backend.create_dirs_durably(&state.destination).map_err(io)?;
-    let root = backend.open_dir(&state.destination).map_err(io)?;
+    let root =
+        backend
+            .make_resolved(&state.destination)
+            .map_err(|e| match in_the_way(backend, &state.destination, &e) {
+                Some(blockage) => FinishError::Blocked(vec![blockage]),
+                None => io(e),
+            })?;
     let placing = Placing {
         backend,
         stage: &*state.stage_dir,
@@ -111,7 +128,7 @@ pub(super) fn run(state: &Arc<State>) -> Result<Renamed, FinishError> {
     let ends = carry_out(&state.inner, &placing, state.id, &steps).map_err(|e| match e {
         Failed::Place(PlaceError::Io(path, source)) => to_finish(path, source),
         Failed::Place(PlaceError::Blocked(blockage)) => FinishError::Blocked(vec![blockage]),
-        Failed::Place(PlaceError::Differs) => FinishError::Incomplete(1),
+        Failed::Place(PlaceError::Differs | PlaceError::Lost) => FinishError::Incomplete(1),
         Failed::Index(e) => FinishError::Index(e),
     })?;
     Ok(settle(state, &steps, ends))
@@ -502,8 +519,8 @@ pub(crate) fn recover_pack(inner: &Inner, id: PackId) -> Result<(), RecoverError
         let path = path.to_owned();
         move |source| RecoverError::Io { path, source }
     };
-    let stage_dir = inner.backend.open_dir(&stage).map_err(io(&stage))?;
-    let root_dir = inner.backend.open_dir(&root).map_err(io(&root))?;
+    let stage_dir = inner.backend.open_resolved(&stage).map_err(io(&stage))?;
+    let root_dir = inner.backend.open_resolved(&root).map_err(io(&root))?;
     let placing = Placing {
         backend: &*inner.backend,
         stage: &*stage_dir,

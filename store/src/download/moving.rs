@@ -16,6 +16,7 @@ use super::{
     place::{PlaceError, Placed, Replace, Target},
     state::{Slot, State},
 };
+use crate::backend::Identity;
 
 #[derive(Debug)]
 pub(crate) struct Moving {
@@ -64,6 +65,8 @@ pub(crate) struct Gathered {
     pub(super) dirty: BTreeSet<u32>,
     pub(crate) whole: BTreeSet<u32>,
     pub(super) placed: Vec<Placed>,
+    /// Staged files, their rows, and by what they are to be remembered.
+    pub(super) made: Vec<(u32, i64, Identity)>,
     pub(super) have: Option<(PieceSet, u64)>,
 }
 
@@ -74,6 +77,7 @@ impl Gathered {
         self.dirty.extend(other.dirty);
         self.whole.extend(other.whole);
         self.placed.extend(other.placed);
+        self.made.extend(other.made);
         if other.have.is_some() {
             self.have = other.have;
         }
@@ -86,6 +90,7 @@ impl Gathered {
             dirty,
             whole,
             placed,
+            made: _,
             have: _,
         } = self;
         pieces.is_empty() && filled.is_empty() && dirty.is_empty() && whole.is_empty() && placed.is_empty()

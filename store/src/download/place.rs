@@ -66,6 +66,8 @@ pub(crate) struct Placed {
 pub(crate) enum PlaceError {
     /// Something that differs stands there.
     Differs,
+    /// What was staged is not there any more, or something else is.
+    Lost,
     Blocked(Blockage),
     Io(PathBuf, io::Error),
 }
@@ -93,16 +95,15 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
         return outcome;
     }
     let backend = &state.inner.backend;
-    let root = backend
-        .create_dirs_durably(&state.destination)
-        .and_then(|()| backend.open_dir(&state.destination));
-    let root = match root {
+    let root = match backend.make_resolved(&state.destination) {
         Ok(root) => root,
         Err(e) => {
-            let all = whole.into_iter();
-            outcome.stuck = all
-                .map(|(number, _)| (number, PlaceError::Io(state.destination.clone(), copy_of(&e))))
-                .collect();
+            let in_the_way = in_the_way(&**backend, &state.destination, &e);
+            let error = || match &in_the_way {
+                Some(blockage) => PlaceError::Blocked(blockage.clone()),
+                None => PlaceError::Io(state.destination.clone(), copy_of(&e)),
+            };
+            outcome.stuck = whole.into_iter().map(|(number, _)| (number, error())).collect();
             return outcome;
         }
     };
@@ -117,6 +118,18 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     let mut taken_out = Vec::new();
     for (number, target) in whole {
         let path = &state.content.files()[number as usize].path;
+        match state.is_ours(number, target.row) {
+            Ok(true) => {}
+            Ok(false) => {
+                outcome.stuck.push((number, PlaceError::Lost));
+                continue;
+            }
+            Err(e) => {
+                let staged = state.stage.join(target.row.to_string());
+                outcome.stuck.push((number, PlaceError::Io(staged, e)));
+                continue;
+            }
+        }
         match placing.place(path, target.row, &target.replace) {
             Ok((identity, out)) => {
                 folders.extend(path.parent());
@@ -152,6 +165,20 @@ pub(super) fn sync_names(root: &dyn BackendDir, folders: BTreeSet<PackPath>) -> 
 fn copy_of(e: &io::Error) -> io::Error {
     e.raw_os_error()
         .map_or_else(|| e.kind().into(), io::Error::from_raw_os_error)
+}
+
+/// What keeps the folder at `path` from being opened, where `e` says that something on the way is no folder.
+pub(super) fn in_the_way(backend: &dyn Backend, path: &Path, e: &io::Error) -> Option<Blockage> {
+    if e.kind() != io::ErrorKind::NotADirectory {
+        return None;
+    }
+    let mut on_the_way: Vec<&Path> = path.ancestors().collect();
+    on_the_way.reverse();
+    on_the_way.into_iter().find_map(|at| match backend.entry(at).ok()? {
+        Entry::Symlink => Some(Blockage::Symlink(at.to_owned())),
+        Entry::File(_) | Entry::Special => Some(Blockage::FileForFolder(at.to_owned())),
+        Entry::Folder => None,
+    })
 }
 
 /// The folder at `path` below `root`, made where there is none.

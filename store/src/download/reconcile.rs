@@ -89,7 +89,7 @@ fn look(
         .map(|row| (row.path, row.identity))
         .collect();
     drop(conn);
-    let Ok(root) = inner.backend.open_dir(destination) else {
+    let Ok(root) = inner.backend.open_resolved(destination) else {
         return Ok(Vec::new());
     };
     let mut placed = Vec::new();

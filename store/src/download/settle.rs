@@ -17,17 +17,22 @@ use crate::{
 /// Deals with what kept `stuck` files from their places; an error names what cannot be dealt with.
 pub(super) fn settle(state: &Arc<State>, stuck: Vec<(u32, PlaceError)>) -> Result<(), FinishError> {
     let mut differ: Vec<u32> = Vec::new();
+    let mut lost: Vec<u32> = Vec::new();
     let mut blocked = Vec::new();
     for (number, error) in stuck {
         match error {
             PlaceError::Differs => differ.push(number),
             PlaceError::Blocked(blockage) => blocked.push(blockage),
             PlaceError::Io(path, source) if fs::is_disk_full(&source) => return Err(FinishError::DiskFull(path)),
+            PlaceError::Lost => lost.push(number),
             PlaceError::Io(path, source) => return Err(FinishError::Io { path, source }),
         }
     }
     if !blocked.is_empty() {
         return Err(FinishError::Blocked(blocked));
+    }
+    if !lost.is_empty() {
+        return Err(FinishError::Incomplete(state.take_back(&lost)?));
     }
     differ.retain(|number| !adopt(state, *number));
     if differ.is_empty() {

@@ -2,12 +2,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     thread::JoinHandle,
 };
 
@@ -23,6 +19,7 @@ use super::{
     layout::{Layout, Place},
     moving::{Gathered, Moving},
     place::{PlaceError, Replace, Target},
+    staging::Own,
 };
 use crate::{
     backend::{BackendDir, BackendFile},
@@ -78,6 +75,7 @@ pub(crate) struct State {
     pub(crate) destination: PathBuf,
     pub(crate) stage: PathBuf,
     pub(crate) stage_dir: Box<dyn BackendDir>,
+    pub(super) own: Mutex<Own>,
     pub(crate) whole_content: bool,
     pub(crate) policy: Conflicts,
     /// Files of the pack that the user's own stand for.
@@ -90,7 +88,7 @@ pub(crate) struct State {
     /// Whether files were made in the staging folder whose names are not durable yet.
     pub(super) names_made: AtomicBool,
     /// Staged files kept open for writing, oldest first.
-    open: Mutex<VecDeque<(u32, Arc<dyn BackendFile>)>>,
+    pub(super) open: Mutex<VecDeque<(u32, Arc<dyn BackendFile>)>>,
 }
 
 /// What [`State::new`] needs to know.
@@ -100,6 +98,7 @@ pub(crate) struct Start {
     pub(crate) destination: PathBuf,
     pub(crate) stage: PathBuf,
     pub(crate) stage_dir: Box<dyn BackendDir>,
+    pub(crate) own: Own,
     pub(crate) whole_content: bool,
     pub(crate) policy: Conflicts,
     pub(crate) kept: BTreeSet<u32>,
@@ -118,6 +117,7 @@ impl State {
             destination,
             stage,
             stage_dir,
+            own,
             whole_content,
             policy,
             kept,
@@ -135,6 +135,7 @@ impl State {
             destination,
             stage,
             stage_dir,
+            own: Mutex::new(own),
             whole_content,
             policy,
             kept: Mutex::new(kept),
@@ -311,47 +312,6 @@ impl State {
         cid.verifies(&bytes).then(|| bytes.into())
     }
 
-    /// The staged file `number`, made (sparse, with what nodes carry) where there is none.
-    pub(crate) fn staged_file(&self, number: u32, row: i64) -> io::Result<Arc<dyn BackendFile>> {
-        let mut open = crate::lock(&self.open);
-        if let Some((_, file)) = open.iter().find(|(n, _)| *n == number) {
-            return Ok(file.clone());
-        }
-        let name = row.to_string();
-        let described = &self.content.files()[number as usize];
-        let file = match self.stage_dir.create_file(&name) {
-            Ok(file) => {
-                let made = file
-                    .set_len(described.size)
-                    .and_then(|()| self.write_carried(number, &*file));
-                if let Err(e) = made {
-                    let _ = self.stage_dir.remove_file(&name);
-                    return Err(e);
-                }
-                self.names_made.store(true, Relaxed);
-                file
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => self.stage_dir.open_file_rw(&name)?,
-            Err(e) => return Err(e),
-        };
-        let file: Arc<dyn BackendFile> = Arc::from(file);
-        while open.len() >= self.inner.options.open_files_max.max(1) {
-            open.pop_front();
-        }
-        open.push_back((number, file.clone()));
-        Ok(file)
-    }
-
-    fn write_carried(&self, number: u32, file: &dyn BackendFile) -> io::Result<()> {
-        for span in self.content.spans(&self.content.files()[number as usize]) {
-            if let Part::Node { cid, .. } = span.part {
-                let bytes = self.inner.carried(&cid).map_err(io::Error::other)?;
-                file.write_all_at(&bytes, span.offset)?;
-            }
-        }
-        Ok(())
-    }
-
     pub(super) fn close_staged(&self, numbers: &BTreeSet<u32>) {
         crate::lock(&self.open).retain(|(number, _)| !numbers.contains(number));
     }
@@ -368,7 +328,7 @@ impl State {
             self.inner.index.writer.pending(self.clone())?;
         }
         if flush {
-            self.inner.index.writer.flush()?;
+            self.inner.index.writer.flush_of(self.clone())?;
         }
         Ok(())
     }
@@ -445,7 +405,7 @@ impl State {
     /// Writes a leaf to one of its places, in the staged file `row`.
     pub(super) fn write_place(&self, place: Place, row: i64, bytes: &[u8]) -> Result<(), WriteError> {
         // A staged file is made of a hole, and nothing but its own pieces is ever written to it: zeros are there already.
-        let zeros = bytes.iter().all(|byte| *byte == 0);
+        let zeros = bytes.iter().all(|byte| *byte == 0) && !self.is_doubtful(place.file);
         let wrote = self.staged_file(place.file, row).and_then(|file| {
             if zeros {
                 Ok(())
@@ -475,6 +435,7 @@ impl State {
 
     /// Files that were here and are gone again: they are staged anew. Returns how many pieces are missing now.
     pub(crate) fn take_back(&self, numbers: &[u32]) -> Result<u32, IndexError> {
+        self.disown(numbers.iter().copied());
         let mut rows_back = Vec::new();
         {
             let mut guard = crate::lock(&self.moving);

@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    time::UNIX_EPOCH,
 };
 
 use super::sys;
@@ -50,6 +51,11 @@ impl Backend for SystemBackend {
 
     fn open_dir(&self, path: &Path) -> io::Result<Box<dyn BackendDir>> {
         Ok(Box::new(SystemDir(sys::Dir::open(path)?)))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_resolved(&self, path: &Path) -> io::Result<Box<dyn BackendDir>> {
+        Ok(Box::new(SystemDir(sys::Dir::open_resolved(path)?)))
     }
 
     fn entry(&self, path: &Path) -> io::Result<Entry> {
@@ -115,6 +121,18 @@ impl Backend for SystemBackend {
 impl BackendFile for SystemFile {
     fn identity(&self) -> io::Result<Identity> {
         sys::identity(&self.0)
+    }
+
+    fn born(&self) -> i64 {
+        let created = self.0.metadata().and_then(|metadata| metadata.created());
+        let since = created.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        since.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(0))
+    }
+
+    #[cfg(unix)]
+    fn has_other_names(&self) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        self.0.metadata().is_ok_and(|metadata| metadata.nlink() > 1)
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

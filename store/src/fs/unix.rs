@@ -185,6 +185,26 @@ impl Dir {
         Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
     }
 
+    /// Opens the folder at `path`; a symlink anywhere on the way gives `NotADirectory`.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn open_resolved(path: &Path) -> io::Result<Self> {
+        use rustix::{fs::ResolveFlags, io::Errno};
+        match rustix::fs::openat2(
+            rustix::fs::CWD,
+            path,
+            DIR_FLAGS,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS,
+        ) {
+            Ok(fd) => Ok(Self(fd)),
+            Err(Errno::LOOP) => Err(io::ErrorKind::NotADirectory.into()),
+            // An old kernel, or a sandbox that does not know the call: as near to it as there is.
+            Err(Errno::NOSYS | Errno::PERM) if path.canonicalize()? != path => Err(io::ErrorKind::NotADirectory.into()),
+            Err(Errno::NOSYS | Errno::PERM) => Ok(Self(rustix::fs::open(path, DIR_FLAGS, Mode::empty())?)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// The folder `name` in this one. A symlink or file gives `NotADirectory`.
     pub(crate) fn folder(&self, name: &str) -> io::Result<Self> {
         match rustix::fs::openat(&self.0, name, DIR_FLAGS, Mode::empty()) {
@@ -219,10 +239,14 @@ impl Dir {
         }))
     }
 
-    /// Opens the regular file `name` for reading.
+    /// Opens the regular file `name` for reading; a symlink gives `NotFound`.
     pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
+        let file = match rustix::fs::openat(&self.0, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(rustix::io::Errno::LOOP) => return Err(io::ErrorKind::NotFound.into()),
+            Err(e) => return Err(e.into()),
+        };
         if file.metadata()?.is_file() {
             Ok(file)
         } else {
@@ -230,10 +254,14 @@ impl Dir {
         }
     }
 
-    /// Opens the regular file `name` for reading and writing.
+    /// Opens the regular file `name` for reading and writing; a symlink gives `NotFound`.
     pub(crate) fn open_file_rw(&self, name: &str) -> io::Result<File> {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(&self.0, name, flags, Mode::empty())?);
+        let file = match rustix::fs::openat(&self.0, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(rustix::io::Errno::LOOP) => return Err(io::ErrorKind::NotFound.into()),
+            Err(e) => return Err(e.into()),
+        };
         if file.metadata()?.is_file() {
             Ok(file)
         } else {

@@ -3,7 +3,7 @@
 //! `schema` has the tables, `writer` the thread, `rows` the statements that several parts need.
 
 pub(crate) mod rows;
-mod schema;
+pub(crate) mod schema;
 pub(crate) mod writer;
 
 use std::{

@@ -2,7 +2,7 @@
 
 mod packs;
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use bytes::Bytes;
 use modswarm_protocol::{Cid, format::PieceSet};
@@ -68,7 +68,7 @@ impl FileRow {
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {
             id: row.get(0)?,
-            path: row.get(1)?,
+            path: read_place(row, 1)?,
             stage: row.get(2)?,
             state: FileState::from_code(row.get(3)?),
             identity: Identity {
@@ -148,6 +148,13 @@ pub(crate) fn place_file(conn: &Connection, file: i64, identity: &Identity, seen
 pub(crate) fn stage_file(conn: &Connection, file: i64, pack: PackId) -> Result<()> {
     conn.prepare_cached("UPDATE files SET stage = ?2, state = ?3 WHERE id = ?1")?
         .execute(params![file, pack.0, FileState::Staged.code()])?;
+    Ok(())
+}
+
+/// Says by what a staged file is recognised when its download goes on.
+pub(crate) fn remember_staged(conn: &Connection, file: i64, identity: &Identity) -> Result<()> {
+    conn.prepare_cached("UPDATE files SET dev = ?2, ino = ?3, ctime = ?4 WHERE id = ?1 AND stage IS NOT NULL")?
+        .execute(params![file, identity.dev as i64, identity.file as i64, identity.ctime])?;
     Ok(())
 }
 
@@ -396,6 +403,22 @@ fn parse_cid(bytes: &[u8], column: usize) -> rusqlite::Result<Cid> {
 fn read_cid(row: &Row<'_>, column: usize) -> rusqlite::Result<Cid> {
     let bytes: Vec<u8> = row.get(column)?;
     parse_cid(&bytes, column)
+}
+
+/// A value that no statement of the store writes.
+fn senseless(column: usize, what: &'static str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Null, what.into())
+}
+
+/// A path below a root: whatever happened to the index, nothing outside is read, replaced or deleted on its word.
+fn read_place(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<u8>> {
+    let bytes: Vec<u8> = row.get(column)?;
+    let below = |c| matches!(c, Component::Normal(_));
+    if path_from(bytes.clone()).components().all(below) {
+        Ok(bytes)
+    } else {
+        Err(senseless(column, "a file's path leaves its folder"))
+    }
 }
 
 #[cfg(test)]

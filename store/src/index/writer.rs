@@ -37,7 +37,7 @@ pub(crate) trait Pending: Send + Sync {
 enum Op {
     Job(Job),
     Pending(Arc<dyn Pending>),
-    Flush(SyncSender<Result<(), IndexError>>),
+    Flush(SyncSender<Result<(), IndexError>>, Option<Arc<dyn Pending>>),
     Stop,
 }
 
@@ -105,8 +105,17 @@ impl Writer {
 
     /// Commits all that is pending, and waits.
     pub(crate) fn flush(&self) -> Result<(), IndexError> {
+        self.flush_and_wait(None)
+    }
+
+    /// As [`Writer::flush`], where it matters to the caller only whether `pending` was committed: another's disk may be gone.
+    pub(crate) fn flush_of(&self, pending: Arc<dyn Pending>) -> Result<(), IndexError> {
+        self.flush_and_wait(Some(pending))
+    }
+
+    fn flush_and_wait(&self, of: Option<Arc<dyn Pending>>) -> Result<(), IndexError> {
         let (reply, result) = mpsc::sync_channel(1);
-        self.send(Op::Flush(reply))?;
+        self.send(Op::Flush(reply, of))?;
         result.recv().map_err(|_| IndexError::Closed)?
     }
 
@@ -165,17 +174,18 @@ fn run(mut conn: Connection, backend: &dyn Backend, queue: &Receiver<Op>) {
                 }
                 pending.push(p);
             }
-            Ok(Op::Flush(reply)) => {
-                let _ = reply.send(commit(&mut conn, backend, &mut pending));
+            Ok(Op::Flush(reply, of)) => {
+                let of = of.as_deref();
+                let _ = reply.send(commit(&mut conn, backend, &mut pending, of));
             }
             Err(RecvTimeoutError::Timeout) => {
-                if let Err(e) = commit(&mut conn, backend, &mut pending) {
+                if let Err(e) = commit(&mut conn, backend, &mut pending, None) {
                     tracing::warn!("the index could not be written, trying again: {e}");
                     due = Instant::now() + INTERVAL;
                 }
             }
             Ok(Op::Stop) | Err(RecvTimeoutError::Disconnected) => {
-                if let Err(e) = commit(&mut conn, backend, &mut pending) {
+                if let Err(e) = commit(&mut conn, backend, &mut pending, None) {
                     tracing::warn!("the index could not be written at the end: {e}");
                 }
                 return;
@@ -183,34 +193,50 @@ fn run(mut conn: Connection, backend: &dyn Backend, queue: &Receiver<Op>) {
         }
         // Under a stream of jobs the time-out would never fire.
         if !pending.is_empty() && Instant::now() >= due {
-            let _ = commit(&mut conn, backend, &mut pending);
+            let _ = commit(&mut conn, backend, &mut pending, None);
             due = Instant::now() + INTERVAL;
         }
     }
 }
 
-/// Commits all pending together. On failure they stay pending.
-fn commit(conn: &mut Connection, backend: &dyn Backend, pending: &mut Vec<Arc<dyn Pending>>) -> Result<(), IndexError> {
+/// Commits all pending together that could be synced; the others, and after a failure all, stay pending. Gives the first error, or that of `of`.
+fn commit(
+    conn: &mut Connection,
+    backend: &dyn Backend,
+    pending: &mut Vec<Arc<dyn Pending>>,
+    of: Option<&dyn Pending>,
+) -> Result<(), IndexError> {
     if pending.is_empty() {
         return Ok(());
     }
-    let result = pending
-        .iter()
-        .try_for_each(|p| p.sync())
-        .and_then(|()| -> Result<(), IndexError> {
-            let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for p in pending.iter() {
-                p.apply(&tx)?;
-            }
-            commit_tx(tx, backend)
-        });
-    for p in pending.iter() {
+    let synced: Vec<Result<(), IndexError>> = pending.iter().map(|p| p.sync()).collect();
+    let ready = || pending.iter().zip(&synced).filter(|(_, synced)| synced.is_ok());
+    let mut apply = || -> Result<(), IndexError> {
+        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (p, _) in ready() {
+            p.apply(&tx)?;
+        }
+        commit_tx(tx, backend)
+    };
+    let committed = match ready().next() {
+        Some(_) => apply(),
+        None => Ok(()),
+    };
+    let mut left = Vec::new();
+    let mut outcome = committed.clone();
+    for (p, synced) in std::mem::take(pending).into_iter().zip(synced) {
+        let result = synced.and_then(|()| committed.clone());
         p.committed(&result);
+        if let Err(e) = result {
+            let asked = of.is_none_or(|of| std::ptr::addr_eq(of, Arc::as_ptr(&p)));
+            if asked && outcome.is_ok() {
+                outcome = Err(e);
+            }
+            left.push(p);
+        }
     }
-    if result.is_ok() {
-        pending.clear();
-    }
-    result
+    *pending = left;
+    outcome
 }
 
 fn commit_tx(tx: Transaction<'_>, backend: &dyn Backend) -> Result<(), IndexError> {

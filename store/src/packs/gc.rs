@@ -14,6 +14,7 @@ use rusqlite::params;
 
 use super::PackRecord;
 use crate::{
+    download::{clear_at, is_staging_folder},
     error::{GcError, IndexError},
     fs,
     index::rows,
@@ -105,8 +106,11 @@ fn stages(inner: &Inner, collected: &mut Collected) -> Result<(), IndexError> {
     drop(conn);
     for bytes in left {
         let path = fs::path_from(bytes.clone());
+        if !is_staging_folder(&bytes) {
+            return Err(IndexError::Corrupt);
+        }
         let there = inner.backend.exists(&path);
-        match inner.backend.remove_tree_durably(&path) {
+        match clear_at(&*inner.backend, &path) {
             Ok(()) if there => collected.stages.push(path),
             Ok(()) => {}
             // A disk that is not there now: next time.

@@ -8,6 +8,7 @@ use std::{
 use super::{PackId, PackState, Removed};
 use crate::{
     backend::Backend,
+    download::clear_at,
     download::{RecoverError, recover_pack},
     error::{IndexError, RemoveError},
     fs,
@@ -59,7 +60,7 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
     if let Some(stage) = &pack.stage {
         // Staged files are ours alone.
         let path = fs::path_from(stage.clone());
-        if inner.backend.remove_tree_durably(&path).is_ok() {
+        if clear_at(&*inner.backend, &path).is_ok() {
             let stage = stage.clone();
             inner.index.writer.run(move |tx| rows::forget_stage(tx, &stage))?;
         }

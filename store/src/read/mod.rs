@@ -118,10 +118,13 @@ fn lens_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Vec<u32>, In
     let conn = inner.index.reader()?;
     let mut statement = conn.prepare_cached(
         "SELECT DISTINCT l.len FROM leaves l JOIN pack_files pf ON pf.file = l.file JOIN packs p ON p.id = pf.pack
-         WHERE l.prefix = ?1 AND p.network = ?2 LIMIT ?3",
+         WHERE l.prefix = ?1 AND p.network = ?2 AND l.len BETWEEN 1 AND ?4 LIMIT ?3",
     )?;
     let prefix = cid.prefix() as i64;
-    let rows = statement.query_map(params![prefix, network, PLACES_TRIED_MAX as i64], |row| row.get(0))?;
+    // Whatever a row says, no more memory than a block's is taken for it.
+    let len_max = modswarm_protocol::format::MAX_BLOCK_LEN as i64;
+    let values = params![prefix, network, PLACES_TRIED_MAX as i64, len_max];
+    let rows = statement.query_map(values, |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 

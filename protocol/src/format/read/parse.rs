@@ -94,6 +94,20 @@ impl Node {
         }
     }
 
+    /// Files and folders that it lists.
+    pub(super) fn entries(&self) -> usize {
+        match self {
+            Self::Directory(entries) => entries.len(),
+            Self::Shard(entries) => {
+                let own = entries
+                    .iter()
+                    .filter(|entry| matches!(entry.content, ShardContent::Entry { .. }));
+                own.count()
+            }
+            Self::File(_) | Self::Symlink => 0,
+        }
+    }
+
     /// The nodes that it links to.
     pub(super) fn children(&self) -> Vec<Cid> {
         let all: Vec<Cid> = match self {

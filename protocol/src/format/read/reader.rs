@@ -76,6 +76,8 @@ pub struct SkeletonReader {
     queue: VecDeque<Cid>,
     missing: u64,
     skeleton_bytes: u64,
+    /// Entries of the distinct folders that were added: the content has at least as many.
+    entries: u64,
     head: Head,
 }
 
@@ -135,6 +137,7 @@ impl SkeletonReader {
             queue: VecDeque::new(),
             missing: 0,
             skeleton_bytes: 0,
+            entries: 0,
             head: Head::None,
         };
         match root.codec() {
@@ -239,7 +242,10 @@ impl SkeletonReader {
                 self.head = Head::Candidate(links);
                 vec![content]
             }
-            _ => node.children(),
+            _ => {
+                self.count_entries(&node)?;
+                node.children()
+            }
         };
         self.nodes.0.insert(*cid, Some((node, bytes.len() as u32)));
         self.want_nodes(&children);
@@ -373,6 +379,18 @@ impl SkeletonReader {
             self.queue.push_back(cid);
             self.missing += 1;
         }
+    }
+
+    /// Refuses too many entries as soon as they have come, since each is held until all nodes are there.
+    fn count_entries(&mut self, node: &Node) -> Result<(), SkeletonError> {
+        self.entries += node.entries() as u64;
+        if self.entries > self.limits.entries {
+            return Err(SkeletonError::TooLarge {
+                what: "files and folders",
+                max: self.limits.entries,
+            });
+        }
+        Ok(())
     }
 
     fn count_skeleton(&mut self, len: usize) -> Result<(), SkeletonError> {

@@ -1,11 +1,11 @@
 //! Rows of packs: their records, what each has, and what is remembered beside them.
 
-use modswarm_protocol::Cid;
+use modswarm_protocol::{Cid, format::Limits};
 use rusqlite::{Connection, Row, params};
 
-use super::{Result, bits_from_bytes, bits_to_bytes, parse_cid, read_cid};
+use super::{Result, bits_from_bytes, bits_to_bytes, parse_cid, read_cid, senseless};
 use crate::{
-    download::Conflicts,
+    download::{Conflicts, is_staging_folder},
     fs::path_from,
     packs::{Origin, PackId, PackRecord, PackState},
 };
@@ -32,6 +32,14 @@ fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
     let pack: Option<Vec<u8>> = row.get(1)?;
     let pack = pack.map(|bytes| parse_cid(&bytes, 1)).transpose()?;
     let selection: Option<Vec<u8>> = row.get(17)?;
+    let pieces: u32 = row.get(12)?;
+    if u64::from(pieces) > Limits::DEFAULT.parts {
+        return Err(senseless(12, "more pieces than a content may have"));
+    }
+    let stage: Option<Vec<u8>> = row.get(18)?;
+    if stage.as_ref().is_some_and(|stage| !is_staging_folder(stage)) {
+        return Err(senseless(18, "no staging folder has this name"));
+    }
     Ok(PackRow {
         record: PackRecord {
             id: PackId(row.get(0)?),
@@ -53,7 +61,7 @@ fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
             created: row.get::<_, i64>(9)? as u64,
             files: row.get::<_, i64>(10)? as u64,
             bytes: row.get::<_, i64>(11)? as u64,
-            pieces: row.get(12)?,
+            pieces,
             pieces_here: row.get(13)?,
             piece_bytes: row.get::<_, i64>(14)? as u64,
             piece_bytes_here: row.get::<_, i64>(15)? as u64,
@@ -65,7 +73,7 @@ fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
         root: row.get(5)?,
         have: row.get(16)?,
         selection,
-        stage: row.get(18)?,
+        stage,
         conflicts: Conflicts::from_code(row.get(19)?),
     })
 }
@@ -225,9 +233,9 @@ pub(crate) fn change_have(conn: &Connection, id: PackId, add: &[(u32, u32)], tak
                 *bit = to;
                 let len = u64::from(len);
                 (pieces, bytes) = if to {
-                    (pieces + 1, bytes + len)
+                    (pieces.saturating_add(1), bytes.saturating_add(len))
                 } else {
-                    (pieces - 1, bytes.saturating_sub(len))
+                    (pieces.saturating_sub(1), bytes.saturating_sub(len))
                 };
             }
         }

@@ -139,3 +139,48 @@ fn paths_are_bounded_one_by_one_and_together() {
         SkeletonError::TooLarge { .. }
     );
 }
+
+/// A skeleton of the largest size may list many more entries than are accepted: they are not all held before that is said.
+#[test]
+fn too_many_entries_are_refused_before_all_folders_have_come() {
+    let mut dag = Dag::default();
+    let folder = |dag: &mut Dag, n: u32| {
+        let names: Vec<String> = (0..10).map(|at| format!("{n} {at}")).collect();
+        let links: Vec<Link<'_>> = names.iter().map(|name| (name.as_bytes(), leaf(name), 1)).collect();
+        dag.dir(&links)
+    };
+    let folders: Vec<Cid> = (0..10).map(|n| folder(&mut dag, n)).collect();
+    let names: Vec<String> = (0..10).map(|n| n.to_string()).collect();
+    let links: Vec<Link<'_>> = names
+        .iter()
+        .zip(&folders)
+        .map(|(name, cid)| (name.as_bytes(), *cid, 0))
+        .collect();
+    let root = dag.dir(&links);
+    let limits = |entries| Limits {
+        entries,
+        ..Limits::DEFAULT
+    };
+    assert_eq!(
+        dag.read_within(root, limits(110))
+            .expect("at the bound")
+            .content
+            .files()
+            .len(),
+        100
+    );
+    let mut reader = SkeletonReader::new(root, limits(109));
+    let mut added = 0;
+    let refused = loop {
+        let cid = reader.wanted(1)[0];
+        match reader.add(&cid, &dag.0[&cid]) {
+            Ok(_) => added += 1,
+            Err(e) => break e,
+        }
+    };
+    assert!(
+        matches!(refused, SkeletonError::TooLarge { max: 109, .. }),
+        "{refused:?}"
+    );
+    assert_eq!(added, 10, "the last folder is one too many");
+}
