@@ -216,7 +216,10 @@ pub(crate) fn own_target(target: &str) -> Result<String, Failure> {
         && let Ok(path) = std::path::absolute(target)
         && path.exists()
     {
-        return Ok(path.canonicalize().unwrap_or(path).to_string_lossy().into_owned());
+        return Ok(dunce::canonicalize(&path)
+            .unwrap_or(path)
+            .to_string_lossy()
+            .into_owned());
     }
     Ok(target.to_owned())
 }

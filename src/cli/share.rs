@@ -178,18 +178,18 @@ fn checked_path(path: &Path, home: &Path) -> Result<PathBuf, Failure> {
     };
     // `..` after a symlink leads where only the system knows.
     let absolute = if path.components().any(|component| component == Component::ParentDir) {
-        path.canonicalize().map_err(failed)?
+        dunce::canonicalize(path).map_err(failed)?
     } else {
         std::path::absolute(path).map_err(failed)?
     };
-    let real = absolute.canonicalize().map_err(failed)?;
+    let real = dunce::canonicalize(&absolute).map_err(failed)?;
     if real.parent().is_none() {
         return Err(usage(
             "that is the whole file system".to_owned(),
             "share the folder with the mods only",
         ));
     }
-    let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
+    let home = dunce::canonicalize(home).unwrap_or_else(|_| home.to_owned());
     if home.starts_with(&real) || real.starts_with(&home) {
         return Err(usage(
             format!(

@@ -1,6 +1,6 @@
 //! The home's packs: serving them, and saying how they do.
 
-use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use modswarm_protocol::{
     Cid,
@@ -457,7 +457,7 @@ fn choose<'a>(packs: &'a [Entry], target: &str) -> Result<Chosen<'a>, Failure> {
         .flatten()
         .flatten()
         .collect();
-    let path = Path::new(target).canonicalize().ok();
+    let path = dunce::canonicalize(target).ok();
     let matches: Vec<&Entry> = packs
         .iter()
         .filter(|(record, _)| {

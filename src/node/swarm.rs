@@ -1,11 +1,12 @@
 //! The libp2p swarm: transports and behaviours, with their limits.
 
+mod tcp;
+
 use std::{num::NonZeroUsize, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, connection_limits::ConnectionLimits, identify,
-    identity::Keypair, kad, mdns, noise, ping, swarm::NetworkBehaviour, swarm::behaviour::toggle::Toggle, tcp, tls,
-    yamux,
+    identity::Keypair, kad, mdns, ping, swarm::NetworkBehaviour, swarm::behaviour::toggle::Toggle,
 };
 
 use super::{network::AddressClass, network::classify, swap};
@@ -53,17 +54,13 @@ pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result
     };
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            (tls::Config::new, noise::Config::new),
-            yamux::Config::default,
-        )
-        .map_err(|e| fail("TCP", e.to_string()))?
         .with_quic_config(|mut config| {
             config.max_stream_data = QUIC_STREAM_WINDOW;
             config.max_connection_data = QUIC_CONNECTION_WINDOW;
             config
-        });
+        })
+        .with_other_transport(|key| tcp::transport(key).map_err(Into::into))
+        .map_err(|e| fail("TCP", e.to_string()))?;
     // Names are resolved only where built-in or given entry points may be names.
     let builder = builder.with_dns().map_err(|e| fail("DNS", e.to_string()))?;
     let swarm = builder

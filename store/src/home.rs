@@ -41,7 +41,7 @@ impl HomeLock {
             move |source| HomeError { path, source }
         };
         fs::create_private_dir(home).map_err(wrap(home))?;
-        let home = home.canonicalize().map_err(wrap(home))?;
+        let home = dunce::canonicalize(home).map_err(wrap(home))?;
         let path = home.join("lock");
         let file = OpenOptions::new()
             .create(true)

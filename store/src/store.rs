@@ -499,9 +499,11 @@ impl Store {
         read::read_leaf_in(&self.inner, cid, network)
     }
 
-    /// What can no longer be read, since the last call: one entry a content. Peers are to be told.
+    /// What can no longer be read, since the last call: one entry a content. Peers are to be told. To be called about once a second, since it also closes
+    /// files that were read and are not any more.
     pub fn take_withdrawn(&self) -> Vec<Withdrawn> {
         let withdrawn = std::mem::take(&mut *crate::lock(&self.inner.withdrawn));
+        self.inner.files.close_stale();
         if withdrawn.is_empty() {
             *crate::lock(&self.inner.held) = None;
         }

@@ -1,4 +1,5 @@
-//! What may be in a folder that is shared.
+//! What may be in a folder that is shared: names, symlinks and sockets as only Unix has them.
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
 mod common;

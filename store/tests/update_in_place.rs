@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use common::*;
 use modswarm_store::{BeginError, Conflicts, Download, FinishError, Finished, PackState, SharedPack, Store};
@@ -77,7 +77,7 @@ fn names(of: &[modswarm_protocol::format::PackPath]) -> Vec<&str> {
 }
 
 fn inode(path: &Path) -> u64 {
-    fs::metadata(path).unwrap().ino()
+    number_and_time(path).0
 }
 
 fn changed(seed: u64, len: usize, at: usize) -> Vec<u8> {
@@ -95,7 +95,7 @@ fn allocated(dir: &Path) -> u64 {
             let metadata = entry.metadata().unwrap();
             match metadata.is_dir() {
                 true => allocated(&entry.path()),
-                false => metadata.blocks() * 512,
+                false => disk_bytes(&entry.path()).unwrap_or(metadata.len()),
             }
         })
         .sum()

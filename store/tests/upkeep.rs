@@ -5,7 +5,6 @@ mod common;
 
 use std::{
     fs,
-    os::unix::fs::FileExt as _,
     time::{Duration, SystemTime},
 };
 
@@ -24,10 +23,9 @@ fn fill(place: &Place, name: &str) {
 /// Flips a bit of a file, and puts its time stamp back: rot.
 fn rot(path: &std::path::Path, at: u64) {
     let before = fs::metadata(path).unwrap().modified().unwrap();
-    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+    let byte = read_at(path, at, 1)[0];
+    write_at(path, at, &[byte ^ 4]);
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
     file.set_modified(before).unwrap();
 }
 
@@ -258,13 +256,12 @@ fn a_move_that_was_cut_off_is_ended_when_the_store_is_opened() {
     drop(store);
     // As a crash leaves it between the rename and the rows.
     let journal = |source: &str, target: &str| {
-        use std::os::unix::ffi::OsStrExt as _;
         let conn = rusqlite::Connection::open(place.path("home/index.sqlite")).unwrap();
         conn.execute(
             "INSERT INTO moves (pack, source, target, copied) VALUES (1, ?1, ?2, 0)",
             [
-                place.path(source).as_os_str().as_bytes(),
-                place.path(target).as_os_str().as_bytes(),
+                place.path(source).as_os_str().as_encoded_bytes(),
+                place.path(target).as_os_str().as_encoded_bytes(),
             ],
         )
         .unwrap();

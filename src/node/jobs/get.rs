@@ -278,7 +278,7 @@ impl Job {
         let store = self.node.store.clone();
         let asked = output.to_owned();
         let installed = tokio::task::spawn_blocking(move || {
-            let real = asked.canonicalize().unwrap_or(asked);
+            let real = dunce::canonicalize(&asked).unwrap_or(asked);
             let packs = store.packs().map_err(index_failure)?;
             Ok(packs.into_iter().any(|pack| pack.path == real))
         })

@@ -102,7 +102,7 @@ impl Backend for SystemBackend {
     }
 
     fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
-        path.canonicalize()
+        dunce::canonicalize(path)
     }
 
     fn free_space(&self, path: &Path) -> Option<u64> {

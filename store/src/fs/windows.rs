@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use windows_sys::Win32::Storage::FileSystem as win;
+use windows_sys::Win32::{
+    Storage::FileSystem as win,
+    System::{IO as ioctl, Ioctl::FSCTL_SET_SPARSE},
+};
 
 use super::{Entry, Identity, Onto};
 
@@ -48,7 +51,7 @@ pub(crate) fn identity_from(path: &Path, _metadata: &fs::Metadata) -> io::Result
     identity(&open_with(path, 0)?)
 }
 
-/// The identity of an open file. Windows tells when the metadata changed only by a call that std lacks; the write time stands for both.
+/// The identity of an open file. Where the file system does not know when its metadata changed, the write time stands for both.
 pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     // SAFETY: all-zero bytes are a valid value of this plain C struct.
     let mut info: win::BY_HANDLE_FILE_INFORMATION = unsafe { std::mem::zeroed() };
@@ -59,16 +62,48 @@ pub(crate) fn identity(file: &File) -> io::Result<Identity> {
     let join = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
     // In 100 ns since 1601.
     let ticks = join(info.ftLastWriteTime.dwHighDateTime, info.ftLastWriteTime.dwLowDateTime);
-    let written = (ticks as i64)
-        .saturating_sub(116_444_736_000_000_000)
-        .saturating_mul(100);
+    let since_1970 = |ticks: i64| ticks.saturating_sub(116_444_736_000_000_000).saturating_mul(100);
+    let written = since_1970(ticks as i64);
+    let changed = change_time(file).map_or(written, since_1970);
     Ok(Identity {
         dev: u64::from(info.dwVolumeSerialNumber),
         file: join(info.nFileIndexHigh, info.nFileIndexLow),
         size: join(info.nFileSizeHigh, info.nFileSizeLow),
         mtime: written,
-        ctime: written,
+        ctime: changed,
     })
+}
+
+/// When the metadata of an open file changed, in 100 ns since 1601, if the file system knows.
+fn change_time(file: &File) -> Option<i64> {
+    // SAFETY: all-zero bytes are a valid value of this plain C struct.
+    let mut info: win::FILE_BASIC_INFO = unsafe { std::mem::zeroed() };
+    // SAFETY: the handle is open as long as `file`, and `info` is a valid place of the said size for the answer.
+    let ok = unsafe {
+        win::GetFileInformationByHandleEx(
+            file.as_raw_handle().cast(),
+            win::FileBasicInfo,
+            std::ptr::from_mut(&mut info).cast(),
+            size_of::<win::FILE_BASIC_INFO>() as u32,
+        )
+    };
+    (ok != 0 && info.ChangeTime != 0).then_some(info.ChangeTime)
+}
+
+/// A path for the system's own calls: of any length, and ended with a zero.
+fn wide(path: &Path) -> Vec<u16> {
+    use std::os::windows::ffi::OsStrExt as _;
+    // With this prefix there is no limit of 260 characters; it takes whole paths alone.
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let text: Vec<u16> = whole.as_os_str().encode_wide().collect();
+    let has_prefix = text.starts_with(&[u16::from(b'\\'), u16::from(b'\\')]);
+    let prefix: &[u8] = if has_prefix { b"" } else { br"\\?\" };
+    prefix
+        .iter()
+        .map(|byte| u16::from(*byte))
+        .chain(text)
+        .chain([0])
+        .collect()
 }
 
 fn regular(file: File) -> io::Result<File> {
@@ -142,17 +177,34 @@ pub(crate) fn sync_dir(_path: &Path) -> io::Result<()> {
 
 /// Bytes that this user can still write to the disk of `path`.
 pub(crate) fn free_space(path: &Path) -> Option<u64> {
-    use std::os::windows::ffi::OsStrExt as _;
-    let wide: Vec<u16> = path.as_os_str().encode_wide().chain([0]).collect();
+    let path = wide(path);
     let mut free = 0;
-    // SAFETY: `wide` ends with a zero and `free` is a valid place for the answer; the other two may be null.
-    let ok = unsafe { win::GetDiskFreeSpaceExW(wide.as_ptr(), &mut free, std::ptr::null_mut(), std::ptr::null_mut()) };
+    // SAFETY: `path` ends with a zero and `free` is a valid place for the answer; the other two may be null.
+    let ok = unsafe { win::GetDiskFreeSpaceExW(path.as_ptr(), &mut free, std::ptr::null_mut(), std::ptr::null_mut()) };
     (ok != 0).then_some(free)
 }
 
 /// The volume of `path`.
 pub(crate) fn device(path: &Path) -> io::Result<u64> {
     Ok(identity(&open_with(path, 0)?)?.dev)
+}
+
+/// Lets what is never written take no room. Without it, writing at the end of a new file makes Windows write zeros up to there. Not every file system can.
+fn make_sparse(file: &File) {
+    let mut returned = 0;
+    // SAFETY: the handle is open as long as `file`; this request has no input and no output, and `returned` is a valid place for their length.
+    unsafe {
+        ioctl::DeviceIoControl(
+            file.as_raw_handle().cast(),
+            FSCTL_SET_SPARSE,
+            std::ptr::null(),
+            0,
+            std::ptr::null_mut(),
+            0,
+            &mut returned,
+            std::ptr::null_mut(),
+        )
+    };
 }
 
 /// Names that differ only in case are one.
@@ -239,19 +291,19 @@ impl Dir {
 
     /// Makes the file `name`; `AlreadyExists` if anything stands there.
     pub(crate) fn create_file(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create_new(true)
             .share_mode(SHARE_ALL)
-            .open(self.0.join(name))
+            .open(self.0.join(name))?;
+        make_sparse(&file);
+        Ok(file)
     }
 
     /// Moves `from_name` of the folder `from` to `name` in this one. Windows has no exchange: what stood there is replaced.
     pub(crate) fn rename_from(&self, from: &Self, from_name: &str, name: &str, onto: Onto) -> io::Result<bool> {
-        use std::os::windows::ffi::OsStrExt as _;
-        let wide = |path: PathBuf| -> Vec<u16> { path.as_os_str().encode_wide().chain([0]).collect() };
-        let (old, new) = (wide(from.0.join(from_name)), wide(self.0.join(name)));
+        let (old, new) = (wide(&from.0.join(from_name)), wide(&self.0.join(name)));
         let flags = match onto {
             Onto::Nothing => win::MOVEFILE_WRITE_THROUGH,
             Onto::Exchange => win::MOVEFILE_WRITE_THROUGH | win::MOVEFILE_REPLACE_EXISTING,

@@ -65,6 +65,11 @@ impl FileCache {
         Ok(file)
     }
 
+    /// Closes files that nobody has read for a while: some systems keep a folder that has an open file from being deleted.
+    pub(crate) fn close_stale(&self) {
+        crate::lock(&self.entries).retain(|_, entry| entry.opened.elapsed() < FRESH);
+    }
+
     /// Closes the file of this number once nobody reads it.
     pub(crate) fn forget(&self, number: i64) {
         crate::lock(&self.entries).remove(&number);

@@ -56,7 +56,7 @@ pub(crate) fn scan(path: &Path, pool: &rayon::ThreadPool, meter: &Meter<'_>) -> 
             source,
         },
     };
-    let shared = path.canonicalize().map_err(io)?;
+    let shared = dunce::canonicalize(path).map_err(io)?;
     let metadata = std::fs::metadata(&shared).map_err(io)?;
     if metadata.is_dir() {
         scan_folder(shared, pool, meter)

@@ -34,7 +34,7 @@ impl Place {
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().canonicalize().unwrap().join(name)
+        dunce::canonicalize(self.dir.path()).unwrap().join(name)
     }
 
     pub fn store(&self, name: &str) -> Store {
@@ -49,6 +49,46 @@ pub fn open(home: &Path) -> Store {
     let mut options = StoreOptions::default();
     options.hash_threads = 2;
     Store::open(lock, options).unwrap()
+}
+
+/// What stays the same of a file as long as it is the same file, whatever it is called; and when it was written.
+pub fn number_and_time(path: &Path) -> (u64, std::time::SystemTime) {
+    let metadata = fs::metadata(path).unwrap();
+    #[cfg(unix)]
+    let number = std::os::unix::fs::MetadataExt::ino(&metadata);
+    // Windows tells a file's number only through an open handle; when it was made will do.
+    #[cfg(windows)]
+    let number = std::os::windows::fs::MetadataExt::creation_time(&metadata);
+    (number, metadata.modified().unwrap())
+}
+
+/// Bytes that a file takes on the disk; nothing where that cannot be told.
+pub fn disk_bytes(path: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    return Some(std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512);
+    #[cfg(windows)]
+    {
+        let _ = path;
+        None
+    }
+}
+
+/// Writes `bytes` in the middle of a file.
+pub fn write_at(path: &Path, offset: u64, bytes: &[u8]) {
+    use std::io::{Seek as _, Write as _};
+    let mut file = fs::File::options().write(true).open(path).unwrap();
+    file.seek(std::io::SeekFrom::Start(offset)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+/// Reads `len` bytes in the middle of a file.
+pub fn read_at(path: &Path, offset: u64, len: usize) -> Vec<u8> {
+    use std::io::{Read as _, Seek as _};
+    let mut file = fs::File::open(path).unwrap();
+    file.seek(std::io::SeekFrom::Start(offset)).unwrap();
+    let mut bytes = vec![0; len];
+    file.read_exact(&mut bytes).unwrap();
+    bytes
 }
 
 /// Bytes that look random; the same for the same seed.
@@ -81,7 +121,13 @@ pub fn tree(root: &Path) -> BTreeMap<String, Option<Vec<u8>>> {
     fn walk(root: &Path, at: &Path, into: &mut BTreeMap<String, Option<Vec<u8>>>) {
         for entry in fs::read_dir(at).unwrap() {
             let entry = entry.unwrap();
-            let name = entry.path().strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+            let name = entry
+                .path()
+                .strip_prefix(root)
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .replace(std::path::MAIN_SEPARATOR, "/");
             if entry.file_type().unwrap().is_dir() {
                 into.insert(name, None);
                 walk(root, &entry.path(), into);
