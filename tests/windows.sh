@@ -57,7 +57,7 @@ timeout 120 wine "$built/modswarm.exe" --version 2>/dev/null
 
 say "the store's tests"
 # Left out, since Wine keeps the name of a deleted file until it is closed, which Windows 10 does not: tests that delete folders whose files were
-# just read (update_in_place, dedup_and_update, and one of upkeep). Left out as too slow under Wine: extremes.
+# just read (update_in_place, dedup_and_update, upkeep). Left out as too slow under Wine: extremes.
 for test in changing_files destination rebuild resume share_again share_and_get; do
   program=$(ls -t "$built/deps/$test"-*.exe | head -1)
   echo "$test"

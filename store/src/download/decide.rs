@@ -167,7 +167,7 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut [De
             continue;
         }
         let place = fs::path_from(path.clone());
-        let Some(named) = place.to_str().and_then(|text| PackPath::new(text).ok()) else {
+        let Some(named) = fs::pack_path(&place) else {
             continue;
         };
         // At its own place it would have been adopted: its bytes are not what the index says.
@@ -235,9 +235,7 @@ impl Known {
             return None;
         }
         self.by_place.values().find_map(|row| {
-            let from = fs::path_from(row.path.clone())
-                .to_str()
-                .and_then(|text| PackPath::new(text).ok())?;
+            let from = fs::pack_path(&fs::path_from(row.path.clone()))?;
             let same = self.fetched.contains(&row.id) && row.identity.same_bytes(now);
             let twin = from != *path && case_of(from.as_str()) == case_of(path.as_str());
             (same && twin).then(|| (from, row.clone()))
@@ -279,7 +277,7 @@ pub(super) fn leftover(
     let (mut removed, mut kept) = (Vec::new(), Vec::new());
     for row in known.by_place.values() {
         let place = fs::path_from(row.path.clone());
-        let Some(path) = place.to_str().and_then(|text| PackPath::new(text).ok()) else {
+        let Some(path) = fs::pack_path(&place) else {
             continue;
         };
         if !known.former.contains(&row.id) || own.contains(&case_of(path.as_str())) || gone.contains(&path) {

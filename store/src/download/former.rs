@@ -73,7 +73,7 @@ pub(super) fn sweep(inner: &Inner, root: i64) -> Result<Swept, IndexError> {
     for file in files {
         let place = fs::path_from(file.path.clone());
         let path = folder.join(&place);
-        let named = place.to_str().and_then(|text| PackPath::new(text).ok());
+        let named = fs::pack_path(&place);
         let between = place.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
         match inner.backend.identity_at(&path) {
             Ok(Some(now)) if file.identity.same_bytes(&now) => match inner.backend.remove_file(&path) {

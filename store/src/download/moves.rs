@@ -560,10 +560,7 @@ fn read_journal(conn: &Connection, id: PackId) -> Result<Vec<Step>, IndexError> 
             known.insert(file, row);
         }
     }
-    let path = |bytes: Vec<u8>| {
-        let text = String::from_utf8(bytes).ok()?;
-        PackPath::new(&text).ok()
-    };
+    let path = |bytes: Vec<u8>| fs::pack_path(&fs::path_from(bytes));
     let broken = || IndexError::Other("the journal of an update makes no sense".to_owned());
     let mut steps = Vec::with_capacity(entries.len());
     for (row, number, source, target, replaced) in entries {

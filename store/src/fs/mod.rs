@@ -6,8 +6,11 @@
 
 use std::{
     io,
+    path::{MAIN_SEPARATOR, Path},
     time::{SystemTime, UNIX_EPOCH},
 };
+
+use modswarm_protocol::format::PackPath;
 
 #[cfg(unix)]
 #[path = "unix.rs"]
@@ -28,6 +31,12 @@ fn now_ns() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// A path below a pack's folder as packs spell it; nothing if no pack can hold it.
+pub(crate) fn pack_path(place: &Path) -> Option<PackPath> {
+    let text = place.to_str()?.replace(MAIN_SEPARATOR, "/");
+    PackPath::new(&text).ok()
 }
 
 /// Whether `e` means that a disk or quota is full.

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use modswarm_protocol::format::{Content, PackPath};
+use modswarm_protocol::format::Content;
 use rusqlite::{Transaction, params};
 
 use super::{PackId, PackState, verify::verify_pack};
@@ -338,8 +338,7 @@ fn copy_files(
             Err(e) if fs::is_gone(&e) => continue,
             Err(e) => return Err(io(&source)(e)),
         };
-        let text = place.to_str().ok_or_else(|| MoveError::NoName(source.clone()))?;
-        let path = PackPath::new(text).map_err(|_| MoveError::NoName(source.clone()))?;
+        let path = fs::pack_path(&place).ok_or_else(|| MoveError::NoName(source.clone()))?;
         let parent = match path.parent().filter(|_| !is_file) {
             Some(parent) => {
                 folders.insert(parent.as_str().to_owned());
