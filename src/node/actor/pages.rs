@@ -6,7 +6,6 @@ use std::{
 };
 
 use modswarm_protocol::{Cid, engine::TransferId, format::PieceSet};
-use tokio::sync::oneshot;
 
 use super::Actor;
 use crate::node::{
@@ -26,8 +25,6 @@ pub(super) struct Loading {
     pub(super) lost: Vec<PieceSet>,
     /// Something has come meanwhile: it is read once more.
     again: bool,
-    /// Dropped when nobody waits for it any more.
-    _wanted: oneshot::Sender<()>,
 }
 
 impl Actor {
@@ -44,20 +41,15 @@ impl Actor {
             loading.again = true;
             return;
         }
-        let (wanted, unwanted) = oneshot::channel();
         t.loading = Some(Loading {
             lost: Vec::new(),
             again: false,
-            _wanted: wanted,
         });
         let store = self.pool.store().clone();
         let loads = Arc::clone(&self.loads);
         let inputs = self.input_sender.clone();
         tokio::spawn(async move {
             let Ok(_turn) = loads.acquire_owned().await else { return };
-            if unwanted.is_terminated() {
-                return;
-            }
             let seed = tokio::task::spawn_blocking(move || packs::seed(&store, &content, &network)).await;
             let seed = seed.ok().flatten().map(Box::new);
             let _ = inputs.send(Input::Loaded { transfer, seed }).await;

@@ -3,9 +3,9 @@
 //! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
 //! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`), decides what becomes of each file (`decide`), looks for leaves
 //! that the home has elsewhere (`local`), reckons the room (`estimate`) and makes the rows (`put`). `state` takes pieces; `assemble` copies local leaves
-//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions; `staging` knows which staged files are its own; `commit` makes all that durable; `place` puts
-//! whole files where they belong without ever losing what stands there; `moves` renames what only has another name now; `finish` ends it (`settle`:
-//! files of the user's that are in the way by then). `layout` knows which piece goes where.
+//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions; `staging` knows which staged files are the
+//! download's own; `commit` makes all that durable; `place` puts whole files where they belong without ever losing what stands there; `moves` renames
+//! what only has another name now; `finish` ends it (`settle`: files of the user's that are in the way by then). `layout` knows which piece goes where.
 //!
 //! It owns no policy of what to fetch, and it does not verify pieces: the caller has.
 

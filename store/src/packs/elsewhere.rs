@@ -1,7 +1,7 @@
 //! Places of leaves that the index does not name: of a leaf that occurs in very many places it keeps only the first few, and when those are gone the others
 //! are found by going through the pack.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use modswarm_protocol::format::{Content, Part};
 use rusqlite::Connection;
@@ -26,7 +26,7 @@ pub(crate) fn find(
     id: PackId,
     content: &Content,
     pieces: &[u32],
-) -> Result<Vec<u32>, IndexError> {
+) -> Result<BTreeSet<u32>, IndexError> {
     let mut wanted: BTreeMap<u32, usize> = pieces.iter().map(|piece| (*piece, 0)).collect();
     let in_file = |number: usize| {
         content
@@ -46,14 +46,14 @@ pub(crate) fn find(
     // The others were all in the index.
     wanted.retain(|_, count| *count > usize::from(PLACES_MAX));
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(BTreeSet::new());
     }
     let pack = rows::pack(conn, id)?;
     let root = pack.map(|pack| rows::root_path(conn, pack.root)).transpose()?.flatten();
     let Some(root) = root.map(fs::path_from) else {
-        return Ok(Vec::new());
+        return Ok(BTreeSet::new());
     };
-    let mut found = Vec::new();
+    let mut found = BTreeSet::new();
     let mut places = Vec::new();
     let mut looks = 0;
     for (number, file) in rows::files_of_pack(conn, id)? {
@@ -77,7 +77,7 @@ pub(crate) fn find(
             wanted.remove(&piece);
             let index = content.map().index(piece);
             let prefix = index.map(|index| content.map().leaf(index).cid.prefix() as i64);
-            found.push(piece);
+            found.insert(piece);
             places.extend(prefix.map(|prefix| LeafRow {
                 prefix,
                 file: file.id,

@@ -8,8 +8,7 @@ use std::{
 use super::{PackId, PackState, Removed};
 use crate::{
     backend::Backend,
-    download::clear_at,
-    download::{RecoverError, recover_pack},
+    download::{RecoverError, clear_at, recover_pack},
     error::{IndexError, RemoveError},
     fs,
     index::rows::{self, FileRow, PackRow},
