@@ -42,6 +42,9 @@ pub struct ShareRequest {
     pub previous: Option<Cid>,
     /// Seconds until the link expires.
     pub expires: Option<u64>,
+    /// Whether the home is to have a copy of its own, so that the folder may be changed or deleted; none: as when it was shared before, and not at first.
+    #[serde(default)]
+    pub copy: Option<bool>,
 }
 
 /// What `get` does with files at the destination that are the user's own, or that he changed after a get put them there.
@@ -158,6 +161,8 @@ pub enum Stage {
     Hashing,
     /// Writing the index.
     Indexing,
+    /// Copying what is shared into the home.
+    Copying,
     /// Nobody known yet.
     LookingForPeers,
     /// Dialling the first peers.
@@ -427,6 +432,9 @@ pub struct PackStatus {
     /// Whether `gc --keep` and `rm` leave it alone.
     #[serde(default)]
     pub pinned: bool,
+    /// Whether the home has a copy of its own, and does without the folder.
+    #[serde(default)]
+    pub copied: bool,
     /// What to pass on.
     pub link: String,
 }
@@ -656,6 +664,9 @@ pub struct Collected {
     pub node_bytes: u64,
     /// Entries of the index that meant nothing any more.
     pub rows: u64,
+    /// Bytes of copies that no pack needs any more.
+    #[serde(default)]
+    pub copy_bytes: u64,
     /// Staging folders that were left over.
     pub stages: Vec<PathBuf>,
     /// Bytes of the index before.

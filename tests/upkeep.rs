@@ -133,3 +133,27 @@ fn a_download_beyond_the_quota_or_below_the_floor_is_refused_before_it_begins() 
     let fits = b.run(&["get", &seed.link, "--no-seed", "--quota", "3MB", "--min-free", "0"]);
     assert_eq!(fits.code(), 0, "{}", fits.said);
 }
+
+#[test]
+fn a_pack_shared_with_a_copy_does_without_its_folder_and_rm_gives_the_room_back() {
+    let [a, b] = ["from", "to"].map(Machine::new);
+    let pack = a.path("Pack");
+    write(&pack.join("big.pak"), &noise(1, 2_000_000));
+    write(&pack.join("sub/small.pak"), &noise(2, 40_000));
+    let seed = share(&a, &pack, &["--copy"]);
+    let kept = a.path("Kept");
+    fs::rename(&pack, &kept).expect("it can be moved");
+    let status = a.run(&["status", "--json"]);
+    let first = &status.last_json()["packs"][0];
+    assert_eq!(first["copied"], true, "{}", status.said);
+    assert!(first["problem"].is_null(), "{first}");
+    let got = b.run(&["get", &seed.link, "--json", "--no-seed"]);
+    assert_eq!(got.code(), 0, "{}", got.said);
+    assert_same_tree(&kept, &b.path("Pack"));
+    assert_eq!(a.run(&["verify"]).code(), 0);
+
+    let removed = a.run(&["rm", &seed.content]);
+    assert_eq!(removed.code(), 0, "{}", removed.said);
+    let left = fs::read_dir(a.home().join("segments")).expect("a folder").count();
+    assert_eq!(left, 0);
+}

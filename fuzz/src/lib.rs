@@ -18,6 +18,7 @@ pub mod memory;
 pub mod place;
 pub mod records;
 pub mod seeds;
+pub mod segment;
 pub mod skeleton;
 pub mod wire;
 
@@ -25,7 +26,7 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("block", block::run),
     ("skeleton", skeleton::run),
     ("manifest", manifest::run),
@@ -34,6 +35,7 @@ pub const TARGETS: [Target; 9] = [
     ("engine", engine::run),
     ("records", records::run),
     ("place", place::run),
+    ("segment", segment::run),
     ("home", home::run),
 ];
 

@@ -296,6 +296,12 @@ pub(crate) struct ShareArgs {
     /// Make the link valid for this long only, as in 12h or 7d [default: for ever].
     #[arg(long, value_name = "TIME", value_parser = config::parse_seconds)]
     pub(crate) expires: Option<u64>,
+    /// Keep a copy in the home, so that the folder may be changed or deleted while the pack is seeded; costs no room where the file system can share it.
+    #[arg(long, overrides_with = "no_copy")]
+    pub(crate) copy: bool,
+    /// Seed from the folder again, and need the copy no more [default: as it was shared before, and no copy at first].
+    #[arg(long, overrides_with = "copy")]
+    pub(crate) no_copy: bool,
     /// Print no QR code.
     #[arg(long)]
     pub(crate) no_qr: bool,

@@ -299,6 +299,9 @@ fn details(pack: &PackStatus, running: bool) -> String {
         lines.push(("pack", cid.to_string()));
     }
     lines.push(("link", escaped(&pack.link)));
+    if pack.copied {
+        lines.push(("copy", "in the home: the folder may be changed or deleted".to_owned()));
+    }
     if pack.kept > 0 {
         lines.push((
             "kept",

@@ -281,6 +281,7 @@ fn stage_text(stage: Stage) -> &'static str {
         Stage::Scanning => "looking at the files",
         Stage::Hashing => "hashing",
         Stage::Indexing => "writing the index",
+        Stage::Copying => "copying",
         Stage::LookingForPeers => "looking for peers",
         Stage::Connecting => "connecting",
         Stage::FetchingSkeleton => "fetching the list of files",

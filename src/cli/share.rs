@@ -28,6 +28,7 @@ pub(crate) async fn run(context: &Context, args: ShareArgs) -> Result<(), Failur
         hash: args.hash.map(Into::into),
         previous: args.previous,
         expires: args.expires,
+        copy: (args.copy || args.no_copy).then_some(args.copy),
     };
     let mut shared = false;
     loop {

@@ -272,6 +272,12 @@ fn collected_lines(collected: &Collected) -> String {
             escaped(&stage.to_string_lossy())
         ));
     }
+    if collected.copy_bytes > 0 {
+        lines.push(format!(
+            "Gave back {} of copies that no pack needs any more.",
+            text::bytes(collected.copy_bytes)
+        ));
+    }
     let freed = collected.index_bytes_before.saturating_sub(collected.index_bytes_after);
     lines.push(if collected.nodes + collected.rows == 0 && freed == 0 {
         "Nothing in the index to clear.".to_owned()

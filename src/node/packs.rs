@@ -337,6 +337,11 @@ pub(super) async fn collect(node: &Arc<Inner>, request: GcRequest) -> Result<Col
     let done = blocking(node, |store| {
         store.collect_garbage(&()).map_err(|error| match error {
             GcError::Index(error) => index_failure(error),
+            error @ GcError::Io { .. } => Failure::new(
+                FailureKind::Failed,
+                jobs::causes(&error),
+                "make the folder `segments` of the home writable and make room there, then run it again: it goes on",
+            ),
             other => Failure::new(FailureKind::Interrupted, other.to_string(), "run it again: it goes on"),
         })
     })
@@ -344,6 +349,7 @@ pub(super) async fn collect(node: &Arc<Inner>, request: GcRequest) -> Result<Col
     collected.nodes = done.nodes;
     collected.node_bytes = done.node_bytes;
     collected.rows = done.leaf_rows + done.file_rows;
+    collected.copy_bytes = done.segment_bytes;
     collected.stages = done.stages;
     collected.index_bytes_before = done.index_bytes_before;
     collected.index_bytes_after = done.index_bytes_after;
@@ -548,6 +554,7 @@ fn pack_status(record: &PackRecord, problem: Option<String>, overview: &Overview
         problem,
         kept: record.kept,
         pinned: record.pinned,
+        copied: record.copied,
         link,
     }
 }

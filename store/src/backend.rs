@@ -139,6 +139,13 @@ pub trait Backend: Debug + Send + Sync + 'static {
     /// `path`, which exists, as an absolute path without symlinks and `..`.
     fn resolve(&self, path: &Path) -> io::Result<PathBuf>;
 
+    /// Makes `len` bytes of the file `to` from `at`, where it ends, share the blocks of the whole file `from`, which has `len` bytes; `at` is a multiple of
+    /// 4096. `false`, with nothing changed, where the file system cannot.
+    fn share_blocks(&self, from: &Path, to: &Path, at: u64, len: u64) -> io::Result<bool> {
+        let _ = (from, to, at, len);
+        Ok(false)
+    }
+
     /// Bytes that this user can still write to the disk of `path`; `None` where the system does not tell.
     fn free_space(&self, path: &Path) -> Option<u64>;
 

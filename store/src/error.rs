@@ -96,8 +96,8 @@ pub enum RebuildError {
     /// The new one refuses.
     #[error(transparent)]
     Index(#[from] IndexError),
-    /// A file of the home cannot be moved.
-    #[error("{path:?} cannot be moved aside")]
+    /// A file of the home cannot be read or moved.
+    #[error("{path:?} cannot be read or moved aside")]
     Io {
         /// Which.
         path: PathBuf,
@@ -136,6 +136,12 @@ pub enum ShareError {
         /// Why.
         source: io::Error,
     },
+    /// There is no room for the copy that was asked for.
+    #[error("the disk of {0:?} is full")]
+    DiskFull(PathBuf),
+    /// The copy that was asked for is beyond the quota, or would leave too little free.
+    #[error(transparent)]
+    NotAllowed(Shortage),
     /// The folder is beyond a limit of the format.
     #[error(transparent)]
     Format(#[from] BuildError),
@@ -379,6 +385,14 @@ impl From<SkeletonReadError> for VerifyError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum GcError {
+    /// A file of the home cannot be read or written.
+    #[error("{path:?} cannot be written anew")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// The index refused.
     #[error(transparent)]
     Index(#[from] IndexError),

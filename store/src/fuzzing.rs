@@ -3,7 +3,7 @@
 //! A home may be on a failing disk, or be edited by hand: whatever its rows say, reading them gives values within their bounds or an error that says that
 //! the index is damaged.
 
-use std::{cell::RefCell, path::PathBuf};
+use std::{cell::RefCell, io, path::PathBuf};
 
 use modswarm_protocol::{
     Cid,
@@ -12,7 +12,7 @@ use modswarm_protocol::{
 use rusqlite::{Connection, params_from_iter, types::Value};
 
 use crate::{
-    backend::Identity,
+    backend::{BackendFile, Identity},
     download::Conflicts,
     error::IndexError,
     home::{Place, PlaceFile},
@@ -21,10 +21,11 @@ use crate::{
         schema,
     },
     packs::{Origin, PackId, PackRecord, PackState},
+    segments::record::{FILE_HEADER, Kind, Records, file_header, header, read_file_header},
 };
 
 /// The tables, in the order of their numbers in [`records`]' input.
-pub const TABLES: [&str; 12] = [
+pub const TABLES: [&str; 13] = [
     "settings",
     "nodes",
     "roots",
@@ -37,6 +38,7 @@ pub const TABLES: [&str; 12] = [
     "former",
     "kept",
     "renames",
+    "segments",
 ];
 /// Rows of one input that are looked at.
 const ROWS_MAX: usize = 64;
@@ -221,6 +223,16 @@ fn read_all(conn: &Connection) {
         &Cid::of(modswarm_protocol::Codec::Raw, Default::default(), b"x"),
     ));
     sound(rows::setting(conn, "x"));
+    for segment in sound(rows::segments::all(conn)).into_iter().flatten() {
+        let plain = |c: char| c.is_ascii_digit() || ".seg".contains(c);
+        assert!(
+            segment.name.ends_with(".seg") && segment.name.chars().all(plain),
+            "{:?}",
+            segment.name
+        );
+    }
+    sound(rows::segments::bytes(conn));
+    sound(rows::segments::places_of_leaf(conn, &[7; 32], 0, 1000));
 }
 
 fn check_pack(conn: &Connection, row: PackRow) {
@@ -338,6 +350,7 @@ fn record() -> PackRecord {
         created: 1_750_000_000,
         pinned: false,
         used: 1_750_000_001,
+        copied: false,
     }
 }
 
@@ -465,4 +478,75 @@ pub fn place_seeds() -> Vec<Vec<u8>> {
     let bytes =
         |(record, place): (PackRecord, Place)| PlaceFile::new(PackId(7), &record, place).to_bytes().expect("JSON");
     records.into_iter().map(bytes).collect()
+}
+
+/// Bytes as a file that can only be read.
+#[derive(Debug)]
+struct Bytes(Vec<u8>);
+
+impl BackendFile for Bytes {
+    fn identity(&self) -> io::Result<Identity> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let from = usize::try_from(offset).ok();
+        let bytes = from.and_then(|from| self.0.get(from..)?.get(..buf.len()));
+        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Reads a segment.
+///
+/// # Panics
+/// Where a property does not hold: see the module.
+pub fn segment(data: &[u8]) {
+    let file = Bytes(data.to_vec());
+    let network = read_file_header(&file).expect("memory can be read");
+    assert!(network.is_none_or(|network| data.starts_with(&file_header(&network))));
+    let mut end = FILE_HEADER;
+    for record in Records::new(&file, data.len() as u64) {
+        let record = record.expect("memory can be read");
+        assert!(record.at >= end && record.end() <= data.len() as u64, "records overlap");
+        assert!(
+            record.kind == Kind::Clone || record.len <= modswarm_protocol::format::MAX_BLOCK_LEN as u64,
+            "longer than a block"
+        );
+        let (header, again) = header(record.kind, &record.cid, record.len, end);
+        assert_eq!(again, record);
+        assert_eq!(data[end as usize..][..header.len()], header[..]);
+        end = record.end();
+    }
+}
+
+/// Inputs of [`segment`] to begin with.
+pub fn segment_seeds() -> Vec<Vec<u8>> {
+    let mut bytes = file_header(&[7; 32]);
+    let empty = bytes.clone();
+    for (kind, payload) in [
+        (Kind::Leaf, &b"leaf"[..]),
+        (Kind::Node, b"node"),
+        (Kind::Clone, b"a file"),
+        (Kind::Leaf, b"last"),
+    ] {
+        let cid = Cid::of(modswarm_protocol::Codec::Raw, Default::default(), payload);
+        let (header, record) = header(kind, &cid, payload.len() as u64, bytes.len() as u64);
+        bytes.extend_from_slice(&header);
+        bytes.resize(record.at as usize, 0);
+        bytes.extend_from_slice(payload);
+    }
+    vec![empty, bytes]
 }

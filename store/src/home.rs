@@ -4,6 +4,7 @@
 //! <home>/lock                        held by the one process that owns the home
 //! <home>/index.sqlite (-wal, -shm)   the index
 //! <home>/packs/<pack or content CID>/pack.json, pack.sig
+//! <home>/segments/<number>.seg       blocks of packs that were shared with a copy
 //! <home>/packs/<pack or content CID>/place-<number>.json     where it lies on this machine, one file each place
 //! ```
 
@@ -109,6 +110,9 @@ pub(crate) struct PlaceFile {
     pub(crate) shared: bool,
     pub(crate) place: Place,
     pub(crate) created: u64,
+    /// Whether segments of the home hold its blocks.
+    #[serde(default)]
+    pub(crate) copied: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -141,6 +145,7 @@ impl PlaceFile {
             shared: record.origin == Origin::Shared,
             place,
             created: record.created,
+            copied: record.copied,
         }
     }
 }

@@ -63,6 +63,7 @@ mod packs;
 mod read;
 mod rebuild;
 mod room;
+mod segments;
 mod share;
 mod store;
 

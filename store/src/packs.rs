@@ -96,6 +96,8 @@ pub struct PackRecord {
     pub pinned: bool,
     /// When it was fetched or served last, in seconds since 1970: see [`crate::Store::mark_used`].
     pub used: u64,
+    /// Whether the store has a copy of its own, so that the folder may change: see [`crate::ShareSpec::copy`].
+    pub copied: bool,
 }
 
 /// What [`crate::Store::check_pack`] found.

@@ -16,8 +16,9 @@ use crate::{
     error::{RebuildError, ShareError},
     fs,
     home::{HomeLock, Place, PlaceFile},
-    observer::Observer,
+    observer::{Meter, Observer},
     packs::PackRecord,
+    segments::{self, SegmentError},
     share,
     store::{Store, StoreOptions},
 };
@@ -72,6 +73,7 @@ pub(crate) fn rebuild(
         tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('packs', ?1)", [last])?;
         Ok::<(), crate::error::IndexError>(())
     })?;
+    adopt_segments(&store, observer)?;
     let mut done: HashSet<(Cid, PathBuf)> = HashSet::new();
     // The latest first: it is what stands in a folder that had several versions.
     for (file, place) in places.iter().rev() {
@@ -88,6 +90,7 @@ pub(crate) fn rebuild(
                 rebuilt.restored.push(record);
                 forget(&store, file);
             }
+            Err(_) if place.copied && restore_copied(&store, place, &path, &mut rebuilt)? => forget(&store, file),
             // A former version: what survives of it is the newer one's as well.
             Err(_) if rebuilt.restored.iter().any(|record| record.path == path) => forget(&store, file),
             Err(reason) => rebuilt.left.push(Left {
@@ -101,6 +104,36 @@ pub(crate) fn rebuild(
         }
     }
     Ok((store, rebuilt))
+}
+
+/// Puts what the home's segments hold into the index.
+fn adopt_segments(store: &Store, observer: &dyn Observer) -> Result<(), RebuildError> {
+    let meter = Meter::new(observer);
+    match segments::adopt(store.inner(), &meter) {
+        Ok(()) => Ok(()),
+        Err(SegmentError::Io { path, source }) => Err(RebuildError::Io { path, source }),
+        Err(SegmentError::Index(e)) => Err(e.into()),
+        Err(SegmentError::Cancelled) => Err(RebuildError::Cancelled),
+        Err(SegmentError::NotAllowed(_) | SegmentError::Changing(_)) => Ok(()),
+    }
+}
+
+/// Makes the record of a pack anew whose blocks are in segments, if its folder does not vouch for it any more.
+fn restore_copied(store: &Store, place: &PlaceFile, path: &Path, rebuilt: &mut Rebuilt) -> Result<bool, RebuildError> {
+    let inner = store.inner();
+    let superseded = rebuilt.restored.iter().any(|record| record.path == path);
+    let Some(record) = segments::restore(inner, place, path, superseded)? else {
+        return Ok(false);
+    };
+    inner
+        .lock
+        .write_place(&*inner.backend, &PlaceFile::new(record.id, &record, Place::Whole))
+        .map_err(|source| RebuildError::Io {
+            path: inner.lock.home().join("packs"),
+            source,
+        })?;
+    rebuilt.restored.push(record);
+    Ok(true)
 }
 
 /// Deletes the plain file of a place that has a new one.
@@ -203,6 +236,7 @@ fn restore(
         network,
         origin: place.origin(),
         created: place.created,
+        copied: place.copied,
     };
     match share::restore(inner, path, known, observer) {
         Ok(Some(shared)) => Ok(match store.pack(shared.id)? {

@@ -32,12 +32,12 @@ pub(crate) struct Room {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Shortage {
-    /// Downloads would take more than the quota.
-    #[error("downloads may take {quota} bytes in all, {taken} are taken, and {needed} more are needed")]
+    /// Downloads and copies would take more than the quota.
+    #[error("downloads and copies may take {quota} bytes in all, {taken} are taken, and {needed} more are needed")]
     Quota {
         /// The quota.
         quota: u64,
-        /// Bytes of the other downloads of this home.
+        /// Bytes of the other downloads of this home, and of its copies.
         taken: u64,
         /// Bytes of this one.
         needed: u64,
@@ -112,6 +112,6 @@ pub(crate) fn reserve(
             ],
             |row| row.get(0),
         )?;
-    let taken = taken as u64;
+    let taken = (taken as u64).saturating_add(rows::segments::bytes(conn)?);
     Ok((taken.saturating_add(needed) > quota).then_some(Shortage::Quota { quota, taken, needed }))
 }

@@ -27,6 +27,7 @@ use crate::{
     read::{self, FileCache, Withdrawn},
     rebuild::{self, Rebuilt},
     room::Room,
+    segments::{self, Segments},
     share::{self, ShareSpec, SharedPack},
 };
 
@@ -104,6 +105,7 @@ pub(crate) struct Inner {
     pub(crate) upkeep: RwLock<()>,
     /// Files that were edited, by number, as they were when they were read last.
     pub(crate) edits: Mutex<HashMap<i64, Identity>>,
+    pub(crate) segments: Segments,
     pub(crate) lock: HomeLock,
 }
 
@@ -250,8 +252,10 @@ impl Store {
             checked: Mutex::default(),
             upkeep: RwLock::default(),
             edits: Mutex::default(),
+            segments: Segments::default(),
             lock,
         });
+        segments::recover(&inner)?;
         packs::recover(&inner)?;
         download::recover(&inner)?;
         let closer = Arc::new(Closer(inner.clone()));

@@ -124,6 +124,14 @@ pub(super) fn share_failure(error: ShareError) -> Failure {
             "make it readable, or leave it out with a line in .modswarmignore, and share again",
         ),
         ShareError::Cancelled => (FailureKind::Cancelled, "nothing was changed"),
+        ShareError::DiskFull(_) => (
+            FailureKind::DiskFull,
+            "make room on the disk of the home, or share without --copy: that takes no room",
+        ),
+        ShareError::NotAllowed(_) => (
+            FailureKind::DiskFull,
+            "raise --quota or lower --min-free, make room, or share without --copy: that takes no room",
+        ),
         _ => (FailureKind::Failed, "nothing was changed; mend it and share again"),
     };
     match error {

@@ -98,6 +98,7 @@ fn spec_of(request: &ShareRequest, network: [u8; 32]) -> Result<ShareSpec, Failu
     spec.previous = request.previous;
     spec.hash = request.hash;
     spec.profile = None::<ChunkerProfile>;
+    spec.copy = request.copy;
     Ok(spec)
 }
 
@@ -136,6 +137,7 @@ impl Observer for Reports {
         let stage = match progress.stage {
             StoreStage::Scanning => Stage::Scanning,
             StoreStage::Indexing => Stage::Indexing,
+            StoreStage::Copying => Stage::Copying,
             _ => Stage::Hashing,
         };
         // Whoever reads slowly sees fewer of them.

@@ -137,6 +137,16 @@ async fn repair(
             "to have the pack's files back, get it again with --overwrite; to keep yours, share the folder again",
         ));
     }
+    if record.copied {
+        return Err(Failure::new(
+            FailureKind::Failed,
+            format!(
+                "the copy of {} has rotten, and its folder has no more of it",
+                record.name
+            ),
+            "get the pack into another folder, and share that with --copy",
+        ));
+    }
     if record.path.is_file() {
         return Err(Failure::new(
             FailureKind::Failed,

@@ -267,6 +267,7 @@ pub(crate) fn begin(
         created: crate::packs::now_secs(),
         pinned: false,
         used: crate::packs::now_secs(),
+        copied: false,
     };
     if let (Some(pack), Some((_, bytes))) = (&spec.pack, &manifest) {
         let dir = inner.lock.pack_dir(pack);

@@ -105,6 +105,11 @@ impl Backend for SystemBackend {
         dunce::canonicalize(path)
     }
 
+    #[cfg(target_os = "linux")]
+    fn share_blocks(&self, from: &Path, to: &Path, at: u64, len: u64) -> io::Result<bool> {
+        sys::share_blocks(from, to, at, len)
+    }
+
     fn free_space(&self, path: &Path) -> Option<u64> {
         sys::free_space(path)
     }

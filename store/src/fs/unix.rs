@@ -153,6 +153,36 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Makes `len` bytes of `to` from `at` share the blocks of the whole file `from`; `false` where the file system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn share_blocks(from: &Path, to: &Path, at: u64, len: u64) -> io::Result<bool> {
+    use rustix::io::Errno;
+    let Some(bytes) = std::num::NonZeroU64::new(len) else {
+        return Ok(false);
+    };
+    let from = open_read(from)?;
+    let to = fs::OpenOptions::new().write(true).open(to)?;
+    let cloned = reflink_copy::ReflinkBlockBuilder::new(&from, &to, bytes)
+        .to_offset(at)
+        .reflink_block();
+    match cloned {
+        Ok(()) => Ok(true),
+        Err(e) => match Errno::from_io_error(&e) {
+            // Another file system, one without shared blocks, or one with other blocks.
+            Some(
+                Errno::XDEV
+                | Errno::OPNOTSUPP
+                | Errno::NOTTY
+                | Errno::NOSYS
+                | Errno::INVAL
+                | Errno::TXTBSY
+                | Errno::PERM,
+            ) => Ok(false),
+            _ => Err(e),
+        },
+    }
+}
+
 /// Bytes that this user can still write to the disk of `path`.
 pub(crate) fn free_space(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;

@@ -72,6 +72,14 @@ const LADDER: &[&str] = &["
         source BLOB, target BLOB NOT NULL, replaced INTEGER
     );
     CREATE INDEX renames_by_pack ON renames(pack);
+",
+    // `copied`: the blocks of a pack are in segments. `segments`: files of the store's own, each also a row of `files`; `len` is what is committed, `dying` says
+    // that its file is to be deleted.
+    "
+    ALTER TABLE packs ADD COLUMN copied INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE segments (
+        file INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, network BLOB NOT NULL, len INTEGER NOT NULL, dying INTEGER NOT NULL DEFAULT 0
+    );
 "];
 
 /// The version that this program writes.

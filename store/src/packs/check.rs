@@ -115,7 +115,8 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
     if !changes.is_empty() {
         apply(inner, &pack, &content, changes)?;
     }
-    Ok(check)
+    // A pack of which the store has a copy does without its folder.
+    Ok(if pack.record.copied { Check::default() } else { check })
 }
 
 fn apply(

@@ -1,6 +1,6 @@
 //! Clearing up: what the home keeps and no pack needs any more. Users' files are never touched.
 //!
-//! What goes: nodes that no record leads to (of packs that were removed or only looked at), rows of files and leaves that are dead, staging folders that
+//! What goes: segments that no copied pack needs, nodes that no record leads to (of packs that were removed or only looked at), rows of files and leaves that are dead, staging folders that
 //! crashes left, plain files of packs that are no more; then the index is made smaller where much of it is free. It can be stopped at any
 //! instant: each step is a transaction, and the next run goes on.
 
@@ -44,6 +44,8 @@ pub struct Collected {
     pub leaf_rows: u64,
     /// Rows of files that no pack has.
     pub file_rows: u64,
+    /// Bytes of copies that no pack needs any more.
+    pub segment_bytes: u64,
     /// Staging folders deleted.
     pub stages: Vec<PathBuf>,
     /// Bytes of the index before.
@@ -75,12 +77,16 @@ pub(crate) fn collect(inner: &Inner, observer: &dyn Observer) -> Result<Collecte
     stop()?;
     collected.file_rows = inner.index.writer.run(|tx| -> Result<u64, IndexError> {
         Ok(tx.execute(
-            "DELETE FROM files WHERE stage IS NULL AND id NOT IN (SELECT file FROM former)
+            "DELETE FROM files WHERE stage IS NULL AND id NOT IN (SELECT file FROM former) AND id NOT IN (SELECT file FROM segments)
                AND NOT EXISTS (SELECT 1 FROM pack_files p WHERE p.file = files.id)",
             [],
         )? as u64)
     })?;
     drop(alone);
+    let alone = inner.segments.alone();
+    let swept = crate::segments::sweep(inner, &alone, &|| observer.cancelled())?;
+    drop(alone);
+    collected.segment_bytes = swept.before.saturating_sub(swept.after);
     sweep_leaves(inner, &mut collected, &stop)?;
     sweep_nodes(inner, &records, &mut collected, &stop)?;
     let kept: HashSet<PathBuf> = records
@@ -169,6 +175,9 @@ fn sweep_nodes(
         for root in record.pack.into_iter().chain([record.content]) {
             mark(inner, root, name.as_ref(), &mut live)?;
         }
+    }
+    for (_, file) in crate::segments::cloned_files(inner)? {
+        mark(inner, file, None, &mut live)?;
     }
     let fresh_from = (super::now_secs() / 3600) as i64 - FRESH_HOURS;
     let mut after = 0_i64;

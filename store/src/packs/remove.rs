@@ -79,6 +79,13 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
             &mut removed,
         );
     }
+    if pack.record.copied
+        && let Some(alone) = inner.segments.try_alone()
+        && let Err(e) = crate::segments::sweep(inner, &alone, &|| false)
+    {
+        // Clearing up does it.
+        tracing::warn!("the copy of {:?} stays for now: {e:?}", pack.record.name);
+    }
     Ok(removed)
 }
 

@@ -122,6 +122,10 @@ fn verify_files(
         .unwrap_or_default();
     drop(conn);
     let content = inner.content(&pack.record)?.ok_or(VerifyError::SkeletonMissing)?;
+    if pack.record.copied {
+        // Whatever becomes of the folder: what is served is the copy.
+        return crate::segments::verify(inner, &pack, &content, observer);
+    }
     let had = rows::bits_from_bytes(pack.have.as_deref(), content.map().len() as usize);
 
     let bytes = files

@@ -118,7 +118,9 @@ fn lens_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Vec<u32>, In
     let conn = inner.index.reader()?;
     let mut statement = conn.prepare_cached(
         "SELECT DISTINCT l.len FROM leaves l JOIN pack_files pf ON pf.file = l.file JOIN packs p ON p.id = pf.pack
-         WHERE l.prefix = ?1 AND p.network = ?2 AND l.len BETWEEN 1 AND ?4 LIMIT ?3",
+         WHERE l.prefix = ?1 AND p.network = ?2 AND l.len BETWEEN 1 AND ?4
+         UNION SELECT l.len FROM leaves l JOIN segments s ON s.file = l.file
+         WHERE l.prefix = ?1 AND s.network = ?2 AND l.len BETWEEN 1 AND ?4 LIMIT ?3",
     )?;
     let prefix = cid.prefix() as i64;
     // Whatever a row says, no more memory than a block's is taken for it.

@@ -3,7 +3,10 @@
 //! Files go in with their leaves, some thousands of rows a transaction, so that the writer serves others in between; a crash leaves rows that the next
 //! share uses. The last transaction makes the pack.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 use bytes::Bytes;
 use modswarm_protocol::{
@@ -20,8 +23,9 @@ use crate::{
     fs,
     home::{Place, PlaceFile},
     index::rows::{self, FileState, LeafRow, NewFile, PackRow},
-    observer::Meter,
+    observer::{Meter, Stage},
     packs::{NetworkId, Origin, PackId, PackRecord, PackState},
+    segments,
     store::Inner,
 };
 
@@ -34,6 +38,8 @@ pub(crate) const PLACES_MAX: u8 = 16;
 
 pub(super) struct Commit {
     pub(super) shared: SharedPack,
+    /// Whether its blocks are to be copied into segments.
+    pub(super) copied: bool,
     pub(super) network: NetworkId,
     pub(super) scan: Scan,
     pub(super) files: Vec<FileChange>,
@@ -63,6 +69,7 @@ struct FileInsert {
 pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<SharedPack, ShareError> {
     let Commit {
         mut shared,
+        copied,
         network,
         scan,
         files,
@@ -73,6 +80,12 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         origin,
         created,
     } = job;
+    // From here on no segment is deleted that this pack will need.
+    let _alone = copied.then(|| inner.segments.alone());
+    if let Some(alone) = &_alone {
+        copy(inner, alone, &shared, network, &scan, &built, &pack_blocks, meter)?;
+        meter.stage(Stage::Indexing, 0, scan.files.len() as u64);
+    }
     let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
     put_nodes(inner, built.nodes)?;
     let ids = put_files(inner, &scan, files, &profile, meter)?;
@@ -115,6 +128,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         created: created.unwrap_or_else(crate::packs::now_secs),
         pinned: false,
         used: crate::packs::now_secs(),
+        copied,
     };
     let place = record.clone();
     let root = fs::path_bytes(&scan.root).to_owned();
@@ -133,6 +147,44 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
             source,
         })?;
     Ok(shared)
+}
+
+/// Copies what the pack is made of into segments.
+#[allow(clippy::too_many_arguments, reason = "all of it is one caller's")]
+fn copy(
+    inner: &Inner,
+    alone: &segments::Alone<'_>,
+    shared: &SharedPack,
+    network: NetworkId,
+    scan: &Scan,
+    built: &BuiltContent,
+    pack_blocks: &[(Cid, Bytes)],
+    meter: &Meter<'_>,
+) -> Result<(), ShareError> {
+    let places: HashMap<&PackPath, PathBuf> = scan
+        .files
+        .iter()
+        .map(|found| (&found.path, scan.root.join(&found.place)))
+        .collect();
+    let files = built.content.files().iter();
+    let known = rows::packs_of(&*inner.index.reader()?, &shared.pack)?;
+    let has_nodes = known
+        .iter()
+        .any(|row| row.record.copied && row.record.network == network);
+    let nodes = if has_nodes {
+        Vec::new()
+    } else {
+        built.nodes.iter().chain(pack_blocks).collect()
+    };
+    let job = segments::Job {
+        network,
+        content: &built.content,
+        paths: files
+            .map(|file| places.get(&file.path).cloned().unwrap_or_default())
+            .collect(),
+        nodes,
+    };
+    Ok(segments::copy(inner, alone, &job, meter)?)
 }
 
 fn put_nodes(inner: &Inner, nodes: Vec<(Cid, Bytes)>) -> Result<(), IndexError> {
@@ -304,7 +356,7 @@ pub(crate) fn surviving(inner: &Inner, row: &PackRow, survivors: &HashSet<Cid>) 
     let mut have: PieceSet = content.map().none();
     let (mut pieces, mut bytes) = (0, 0);
     for (index, leaf) in content.map().iter() {
-        if had[index.as_usize()] && survivors.contains(&leaf.cid) {
+        if had[index.as_usize()] && (row.record.copied || survivors.contains(&leaf.cid)) {
             have.set(index.as_usize(), true);
             pieces += 1;
             bytes += u64::from(leaf.len);
@@ -350,6 +402,7 @@ fn put_pack(
         Some(row) => {
             rows::set_have(tx, row.record.id, None, record.pieces, record.piece_bytes)?;
             rows::set_pack_state(tx, row.record.id, PackState::Whole)?;
+            rows::set_copied(tx, row.record.id, record.copied)?;
             tx.execute(
                 "UPDATE packs SET network = ?2, selection = NULL, files = ?3, bytes = ?4 WHERE id = ?1",
                 rusqlite::params![

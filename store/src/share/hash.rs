@@ -1,6 +1,6 @@
 //! From a file to its leaves: read, cut, hash, with every core busy and bounded memory.
 //!
-//! A small file is one task, read whole; a large one is cut in [`segments`](super::segments), by all workers at once.
+//! A small file is one task, read whole; a large one is cut in [`parallel`](super::parallel), by all workers at once.
 
 use std::{io, path::Path, sync::Mutex};
 
@@ -9,7 +9,7 @@ use modswarm_protocol::{
     format::{ChunkerProfile, Leaf},
 };
 
-use super::segments;
+use super::parallel;
 use crate::{
     backend::{Backend, BackendFile, Identity},
     error::ShareError,
@@ -106,7 +106,7 @@ impl Hasher<'_> {
             } else {
                 rayon::current_num_threads()
             };
-            return segments::leaves(self, file, size, (SEGMENT, workers));
+            return parallel::leaves(self, file, size, (SEGMENT, workers));
         }
         let len = size as usize;
         let mut buf = self.buffers.take(len);

@@ -67,7 +67,7 @@ pub(super) fn rows_of(inner: &Inner, scan: &Scan, recipe: Recipe) -> Result<Vec<
 }
 
 /// The leaves of a file that the index vouches for, remembered in its nodes.
-pub(super) fn leaves_of(inner: &Inner, cid: &Cid, size: u64) -> Result<Vec<Leaf>, IndexError> {
+pub(crate) fn leaves_of(inner: &Inner, cid: &Cid, size: u64) -> Result<Vec<Leaf>, IndexError> {
     if size == 0 {
         return Ok(Vec::new());
     }

@@ -1,13 +1,13 @@
 //! How a folder becomes a pack, in place.
 //!
-//! `scan` looks at names and identities; `hash` reads what the index does not vouch for (`segments`: with all cores on one file); this file decides what is known, builds
-//! the nodes, and says it all to `commit`, which writes the index. Nothing is copied, and nothing in the folder is touched.
+//! `scan` looks at names and identities; `hash` reads what the index does not vouch for (`parallel`: with all cores on one file); this file decides what is known, builds
+//! the nodes, and says it all to `commit`, which writes the index. Nothing is copied unless it was asked for, and nothing in the folder is touched.
 
 mod commit;
 mod hash;
 mod known;
+mod parallel;
 mod scan;
-mod segments;
 
 use std::{
     path::PathBuf,
@@ -21,10 +21,13 @@ use modswarm_protocol::{
 };
 use rayon::prelude::*;
 
-pub(crate) use self::commit::{PLACES_MAX, Supersede, apply_superseded, surviving};
+pub(crate) use self::{
+    commit::{PLACES_MAX, Supersede, apply_superseded, surviving},
+    known::leaves_of,
+};
 use self::{
     hash::{Buffers, Hashed, Hasher, LARGE_MIN, Recipe},
-    known::{KnownRow, leaves_of, rows_of, same_recipe},
+    known::{KnownRow, rows_of, same_recipe},
     scan::{Scan, scan},
 };
 use crate::{
@@ -63,6 +66,8 @@ pub struct ShareSpec {
     pub profile: Option<ChunkerProfile>,
     /// The network to serve it in.
     pub network: NetworkId,
+    /// Whether the store is to have a copy of its own, so that the folder may be changed or deleted while the pack is served.
+    pub copy: Option<bool>,
 }
 
 impl ShareSpec {
@@ -80,6 +85,7 @@ impl ShareSpec {
             hash: None,
             profile: None,
             network,
+            copy: None,
         }
     }
 }
@@ -141,8 +147,12 @@ pub(crate) fn share(inner: &Inner, spec: &ShareSpec, observer: &dyn Observer) ->
         manifest,
         bytes_hashed,
     };
+    let copied = spec
+        .copy
+        .unwrap_or_else(|| before.pack.as_ref().is_some_and(|row| row.record.copied));
     let job = commit::Commit {
         shared,
+        copied,
         network: spec.network,
         scan,
         files,
@@ -166,6 +176,7 @@ pub(crate) struct Restore {
     pub(crate) network: NetworkId,
     pub(crate) origin: Origin,
     pub(crate) created: u64,
+    pub(crate) copied: bool,
 }
 
 /// Makes the record of a pack anew, if its files at `path` are still what they were. Durable.
@@ -209,6 +220,7 @@ pub(crate) fn restore(
     };
     let job = commit::Commit {
         shared,
+        copied: known.copied,
         network: known.network,
         scan,
         files,

@@ -100,7 +100,11 @@ impl World {
     fn start(&self) -> CrashDisk {
         let _ = fs::remove_dir_all(self.home());
         fs::create_dir(self.home()).unwrap();
-        CrashDisk::new(&[PathBuf::from("/disk/mods"), self.home().join("packs")])
+        CrashDisk::new(&[
+            PathBuf::from("/disk/mods"),
+            self.home().join("packs"),
+            self.home().join("segments"),
+        ])
     }
 
     /// What a finished scenario left, to begin others with.
@@ -516,6 +520,95 @@ fn a_share_survives_a_power_cut_at_every_operation() {
                 common::tree(&folder) == world.tree_two,
                 "{what}: the folder was touched"
             );
+        },
+    );
+}
+
+/// Puts a folder on the real disk, shares it with a copy, and deletes it again.
+fn share_copy(store: &Store, folder: &Path, tree: &Tree) -> Result<SharedPack, modswarm_store::ShareError> {
+    let _ = fs::remove_dir_all(folder);
+    for (path, bytes) in tree {
+        match bytes {
+            Some(bytes) => write(&folder.join(path), bytes),
+            None => fs::create_dir_all(folder.join(path)).unwrap(),
+        }
+    }
+    let mut spec = ShareSpec::new(folder, NETWORK);
+    spec.copy = Some(true);
+    let shared = store.share(&spec, &());
+    fs::remove_dir_all(folder).unwrap();
+    shared
+}
+
+fn assert_copied(store: &Store, content: &Cid, what: &str) {
+    let record = store.packs_of(content).unwrap().remove(0);
+    assert!(record.copied, "{what}");
+    assert_eq!(store.verify_pack(record.id, &()).unwrap().bad, [], "{what}");
+    assert!(store.have(content).unwrap().unwrap().all(), "{what}");
+}
+
+#[test]
+fn a_copy_survives_a_power_cut_at_every_operation() {
+    let world = World::new();
+    let disk = world.start();
+    let folder = world.dir.path().join("Copied");
+    let store = open(&world.home(), Some(&disk));
+    share_copy(&store, &folder, &world.tree_one).unwrap();
+    drop(store);
+    let kept = world.keep(&disk);
+    every_crash(
+        "copy",
+        &world,
+        &kept,
+        &|store, world, acked| {
+            let shared = share_copy(store, &folder, &world.tree_two).map_err(text)?;
+            assert_eq!(shared.content, world.two.content);
+            acked.finished = Some(shared.content);
+            Ok(())
+        },
+        &[],
+        &|store, _, what| {
+            assert_copied(store, &world.one.content, what);
+            let shared = share_copy(store, &folder, &world.tree_two).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_eq!(shared.content, world.two.content, "{what}");
+            assert_copied(store, &world.one.content, what);
+            assert_copied(store, &world.two.content, what);
+        },
+    );
+}
+
+#[test]
+fn writing_segments_anew_survives_a_power_cut_at_every_operation() {
+    let world = World::new();
+    let disk = world.start();
+    let folder = world.dir.path().join("Copied");
+    let other = Tree::from([("other.pak".to_owned(), Some(noise(77, 700_000)))]);
+    let store = open(&world.home(), Some(&disk));
+    let other = share_copy(&store, &world.dir.path().join("Other"), &other).unwrap();
+    share_copy(&store, &folder, &world.tree_two).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let kept = world.keep(&disk);
+    every_crash(
+        "compaction",
+        &world,
+        &kept,
+        &|store, world, acked| {
+            acked.finished = Some(world.two.content);
+            let there = store.packs_of(&other.pack).unwrap();
+            store.remove_pack(there[0].id, false).map_err(text)?;
+            store.collect_garbage(&()).map_err(text).map(|_| ())
+        },
+        &[],
+        &|store, disk, what| {
+            if let Some(record) = store.packs_of(&other.pack).unwrap().first() {
+                store.remove_pack(record.id, false).unwrap();
+            }
+            store.collect_garbage(&()).unwrap_or_else(|e| panic!("{what}: {e}"));
+            assert_copied(store, &world.two.content, what);
+            let left = disk.tree(&world.home().join("segments"));
+            let bytes: usize = left.values().flatten().map(Vec::len).sum();
+            assert!(bytes < 800_000, "{what}: {bytes} bytes in {:?}", left.keys());
         },
     );
 }

@@ -25,7 +25,7 @@ pub(crate) struct PackRow {
 }
 
 const PACK_COLUMNS: &str = "id, pack, content, name, network, root, place, origin, state, created, files, bytes, pieces, pieces_here, \
-                            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used, \
+                            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used, copied, \
                             (SELECT count(*) FROM kept k WHERE k.pack = packs.id)";
 
 fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
@@ -68,7 +68,8 @@ fn read_pack(row: &Row<'_>) -> rusqlite::Result<PackRow> {
             partial: selection.is_some(),
             pinned: row.get(20)?,
             used: row.get::<_, i64>(21)? as u64,
-            kept: row.get::<_, i64>(22)? as u64,
+            copied: row.get(22)?,
+            kept: row.get::<_, i64>(23)? as u64,
         },
         root: row.get(5)?,
         have: row.get(16)?,
@@ -98,8 +99,8 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
     let r = &row.record;
     conn.prepare_cached(
         "INSERT INTO packs (pack, content, name, network, root, place, origin, state, created, files, bytes, pieces, pieces_here,
-            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+            piece_bytes, piece_bytes_here, have, selection, stage, overwrite, pinned, used, copied)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
     )?
     .execute(params![
         r.pack.map(|cid| cid.to_bytes()),
@@ -122,7 +123,8 @@ pub(crate) fn insert_pack(conn: &Connection, row: &PackRow) -> Result<PackId> {
         row.stage,
         row.conflicts.code(),
         r.pinned,
-        r.used as i64
+        r.used as i64,
+        r.copied
     ])?;
     Ok(PackId(conn.last_insert_rowid()))
 }
@@ -275,6 +277,11 @@ pub(crate) fn forget_stage(conn: &Connection, path: &[u8]) -> Result<()> {
 pub(crate) fn mark_used(conn: &Connection, content: &Cid, now: u64) -> Result<()> {
     conn.prepare_cached("UPDATE packs SET used = ?2 WHERE content = ?1")?
         .execute(params![content.to_bytes(), now as i64])?;
+    Ok(())
+}
+
+pub(crate) fn set_copied(conn: &Connection, id: PackId, copied: bool) -> Result<()> {
+    conn.execute("UPDATE packs SET copied = ?2 WHERE id = ?1", params![id.0, copied])?;
     Ok(())
 }
 

@@ -1,0 +1,168 @@
+//! Reading all that a copied pack has in segments. What has rotten is copied again from the folder where that still has it.
+
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
+use modswarm_protocol::format::{Content, Leaf, Part, PieceIndex};
+use rayon::prelude::*;
+
+use super::{SegmentError, append::Appender, folder, places, record::Kind};
+use crate::{
+    error::{IndexError, VerifyError},
+    index::rows::{self, LeafRow, PackRow},
+    observer::{Meter, Observer, Stage},
+    packs::{BadFile, Fault, Verified},
+    store::Inner,
+};
+
+/// One leaf, looked at.
+#[derive(Default)]
+struct Looked {
+    right: bool,
+    /// Places that hold something else.
+    wrong: Vec<LeafRow>,
+    /// The leaf from elsewhere, if no segment has it.
+    healed: Option<Bytes>,
+}
+
+/// Reads and verifies every leaf of a copied pack. Durable.
+pub(crate) fn verify(
+    inner: &Inner,
+    pack: &PackRow,
+    content: &Arc<Content>,
+    observer: &dyn Observer,
+) -> Result<Verified, VerifyError> {
+    let meter = Meter::new(observer);
+    let map = content.map();
+    let record = &pack.record;
+    meter.stage(Stage::Checking, map.bytes(), u64::from(map.len()));
+    let alone = inner.segments.alone();
+    let had = rows::bits_from_bytes(pack.have.as_deref(), map.len() as usize);
+    let mut verified = Verified {
+        files: content.files().len() as u64,
+        ..Verified::default()
+    };
+    let mut back: Vec<(u32, u32)> = Vec::new();
+    let mut lost: Vec<(u32, u32)> = Vec::new();
+    let leaves: Vec<(PieceIndex, Leaf)> = map.iter().collect();
+    // Some at a time: what was healed is in memory until it is written.
+    for some in leaves.chunks(LEAVES_MAX) {
+        if meter.cancelled() {
+            return Err(VerifyError::Cancelled);
+        }
+        let looked: Vec<Looked> = inner.pool.install(|| {
+            let looked = some.par_iter().map(|(_, leaf)| look(inner, pack, leaf, &meter));
+            looked.collect::<Result<_, IndexError>>()
+        })?;
+        let mut appender: Option<Appender<'_>> = None;
+        let mut wrong: Vec<LeafRow> = Vec::new();
+        for ((index, leaf), looked) in some.iter().zip(looked) {
+            if looked.right || looked.healed.is_some() {
+                verified.bytes += u64::from(leaf.len);
+                if !had[index.as_usize()] {
+                    back.push((index.get(), leaf.len));
+                }
+            } else {
+                lost.push((index.get(), leaf.len));
+            }
+            wrong.extend(looked.wrong);
+            if let Some(bytes) = looked.healed {
+                let appender = match &mut appender {
+                    Some(appender) => appender,
+                    None => appender.insert(open(inner, &alone, pack)?),
+                };
+                appender.append(Kind::Leaf, &leaf.cid, &bytes).map_err(verify_error)?;
+            }
+        }
+        if let Some(mut appender) = appender {
+            appender.commit().map_err(verify_error)?;
+        }
+        if !wrong.is_empty() {
+            inner
+                .index
+                .writer
+                .run(move |tx| wrong.iter().try_for_each(|row| rows::delete_leaf(tx, row)))?;
+        }
+    }
+    drop(alone);
+    verified.restored = back.len() as u64;
+    let newly_lost: Vec<u32> = lost.iter().map(|(piece, _)| *piece).collect();
+    let newly_lost: Vec<u32> = newly_lost.into_iter().filter(|piece| had[*piece as usize]).collect();
+    verified.lost = newly_lost.len() as u64;
+    verified.bad = bad_files(content, &lost);
+    let id = record.id;
+    inner
+        .index
+        .writer
+        .run(move |tx| rows::change_have(tx, id, &back, &lost))?;
+    if !newly_lost.is_empty() {
+        inner.withdraw(record.content, map.len() as usize, newly_lost);
+    }
+    meter.report();
+    Ok(verified)
+}
+
+/// Leaves looked at together.
+const LEAVES_MAX: usize = 256;
+
+fn open<'a>(inner: &'a Inner, alone: &super::Alone<'_>, pack: &PackRow) -> Result<Appender<'a>, VerifyError> {
+    Appender::new(inner, alone, pack.record.network, HashSet::new()).map_err(verify_error)
+}
+
+fn verify_error(e: SegmentError) -> VerifyError {
+    match e {
+        SegmentError::Index(e) => VerifyError::Index(e),
+        SegmentError::Cancelled => VerifyError::Cancelled,
+        SegmentError::Io { path, source } => {
+            VerifyError::Index(IndexError::Other(format!("{path:?} cannot be written: {source}")))
+        }
+        SegmentError::NotAllowed(shortage) => VerifyError::Index(IndexError::Other(shortage.to_string())),
+        SegmentError::Changing(path) => VerifyError::Index(IndexError::Other(format!("{path:?} keeps changing"))),
+    }
+}
+
+fn look(inner: &Inner, pack: &PackRow, leaf: &Leaf, meter: &Meter<'_>) -> Result<Looked, IndexError> {
+    let folder = folder(inner);
+    let mut looked = Looked::default();
+    let mut buf = vec![0; leaf.len as usize];
+    for (row, name, offset) in places(inner, &pack.record.network, &leaf.cid, leaf.len)? {
+        let file = inner.files.open(row, || inner.backend.open(&folder.join(&name)));
+        if file.is_ok_and(|file| file.read_exact_at(&mut buf, offset).is_ok()) && leaf.cid.verifies(&buf) {
+            looked.right = true;
+        } else {
+            looked.wrong.push(LeafRow {
+                prefix: leaf.cid.prefix() as i64,
+                file: row,
+                offset,
+                len: leaf.len,
+            });
+        }
+    }
+    if !looked.right {
+        looked.healed = crate::read::read_leaf(inner, &leaf.cid, leaf.len).ok();
+    }
+    meter.add_bytes(u64::from(leaf.len), u64::from(leaf.len));
+    Ok(looked)
+}
+
+/// The files that have lost pieces.
+fn bad_files(content: &Content, lost: &[(u32, u32)]) -> Vec<BadFile> {
+    if lost.is_empty() {
+        return Vec::new();
+    }
+    let lost: HashSet<u32> = lost.iter().map(|(piece, _)| *piece).collect();
+    let bytes = |file| -> u64 {
+        let spans = content.spans(file);
+        let bad = spans.filter(|span| matches!(span.part, Part::Piece(piece) if lost.contains(&piece.get())));
+        bad.map(|span| u64::from(span.len)).sum()
+    };
+    let files = content.files().iter().map(|file| (file, bytes(file)));
+    files
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(file, bytes)| BadFile {
+            path: file.path.clone(),
+            fault: Fault::Rotten,
+            bytes,
+        })
+        .collect()
+}

@@ -1,0 +1,444 @@
+//! Packs of which the store has a copy of its own.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use common::*;
+use modswarm_store::{
+    HomeLock, Observer, Progress, ReadLeafError, ShareError, ShareSpec, SharedPack, Shortage, Stage, Store,
+    StoreOptions,
+};
+
+fn share_copy(store: &Store, path: &Path) -> SharedPack {
+    try_copy(store, path, NETWORK).unwrap()
+}
+
+fn try_copy(store: &Store, path: &Path, network: [u8; 32]) -> Result<SharedPack, ShareError> {
+    let mut spec = ShareSpec::new(path, network);
+    spec.copy = Some(true);
+    store.share(&spec, &())
+}
+
+/// The segments of a home, oldest first.
+fn segments(home: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(home.join("segments")) else {
+        return Vec::new();
+    };
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+fn bytes_of_segments(home: &Path) -> u64 {
+    segments(home)
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().len())
+        .sum()
+}
+
+/// A pack of some files, in `p`.
+fn sample(place: &Place) -> PathBuf {
+    let root = place.path("p");
+    write(&root.join("large.pak"), &noise(1, 1_500_000));
+    write(&root.join("small.pak"), &noise(2, 40_000));
+    write(&root.join("twin.pak"), &noise(2, 40_000));
+    write(&root.join("sub/empty"), b"");
+    root
+}
+
+#[test]
+fn a_copied_pack_does_without_its_folder() {
+    let place = Place::new();
+    let root = sample(&place);
+    let (a, b) = (place.store("a"), place.store("b"));
+    let before = tree(&root);
+    let pack = share_copy(&a, &root);
+    assert!(a.pack(pack.id).unwrap().unwrap().copied);
+    let held = bytes_of_segments(&place.path("a"));
+    assert!((1_540_000..1_560_000).contains(&held), "each leaf once: {held}");
+
+    fs::remove_dir_all(&root).unwrap();
+    assert!(a.check_pack(pack.id).unwrap().missing.is_empty());
+    assert!(a.take_withdrawn().is_empty());
+    assert_readable(&a, &pack.content);
+    assert!(a.verify_pack(pack.id, &()).unwrap().bad.is_empty());
+    get(&a, &b, &pack, &place.path("out"));
+    assert_eq!(tree(&place.path("out")), before);
+
+    drop(a);
+    let a = open(&place.path("a"));
+    assert_readable(&a, &pack.content);
+}
+
+#[test]
+fn versions_share_what_they_have_in_common_and_the_older_stays_whole() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let one = share_copy(&store, &root);
+    let first = bytes_of_segments(&place.path("home"));
+    settle();
+    write_at(&root.join("large.pak"), 700_000, b"another byte or two");
+    // What is not said again stays as it was.
+    let two = share(&store, &root);
+    assert_ne!(one.content, two.content);
+    assert_eq!(two.manifest.previous, Some(one.pack));
+    let grown = bytes_of_segments(&place.path("home")) - first;
+    assert!(grown < 300_000, "{grown}");
+    assert_readable(&store, &one.content);
+    assert_readable(&store, &two.content);
+
+    let again = share(&store, &root);
+    assert_eq!(again.pack, two.pack);
+    assert_eq!(
+        bytes_of_segments(&place.path("home")),
+        first + grown,
+        "nothing is copied twice"
+    );
+
+    // Without the first, what only it had goes; what is left is whole.
+    store.remove_pack(one.id, false).unwrap();
+    fs::remove_dir_all(&root).unwrap();
+    store.collect_garbage(&()).unwrap();
+    assert_readable(&store, &two.content);
+    store.remove_pack(two.id, false).unwrap();
+    assert_eq!(segments(&place.path("home")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_no_pack_needs_is_given_back_and_the_rest_is_written_anew() {
+    let place = Place::new();
+    let store = place.store("home");
+    let names = ["p", "q", "r"];
+    for (at, name) in names.iter().enumerate() {
+        write(&place.path(name).join("own.pak"), &noise(at as u64, 900_000));
+        write(&place.path(name).join("common.pak"), &noise(99, 200_000));
+    }
+    let packs: Vec<SharedPack> = names.iter().map(|name| share_copy(&store, &place.path(name))).collect();
+    let all = bytes_of_segments(&place.path("home"));
+    for name in names {
+        fs::remove_dir_all(place.path(name)).unwrap();
+    }
+    // The first brought what all have.
+    store.remove_pack(packs[0].id, false).unwrap();
+    let collected = store.collect_garbage(&()).unwrap();
+    assert!(collected.leaf_rows > 0 || collected.segment_bytes == 0);
+    let left = bytes_of_segments(&place.path("home"));
+    assert!(all - left > 850_000, "{all} {left}");
+    for pack in &packs[1..] {
+        assert_readable(&store, &pack.content);
+        assert!(store.verify_pack(pack.id, &()).unwrap().bad.is_empty());
+    }
+    assert_eq!(store.collect_garbage(&()).unwrap().segment_bytes, 0);
+}
+
+#[test]
+fn no_longer_copied_it_is_served_from_the_folder_again() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    let mut spec = ShareSpec::new(&root, NETWORK);
+    spec.copy = Some(false);
+    assert_eq!(store.share(&spec, &()).unwrap().id, pack.id);
+    assert!(store.collect_garbage(&()).unwrap().segment_bytes > 1_500_000);
+    assert_eq!(segments(&place.path("home")), Vec::<PathBuf>::new());
+    assert_readable(&store, &pack.content);
+}
+
+#[test]
+fn networks_do_not_see_each_others_copies() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    let record = store.pack(pack.id).unwrap().unwrap();
+    let content = store.content(&record).unwrap().unwrap();
+    let leaf = content.map().iter().next().unwrap().1;
+    fs::remove_dir_all(&root).unwrap();
+    assert!(store.read_leaf_in(&leaf.cid, &NETWORK).is_ok());
+    let other = store.read_leaf_in(&leaf.cid, &[8; 32]);
+    assert!(matches!(other, Err(ReadLeafError::NotHere(_))), "{other:?}");
+
+    // The same files in another network have a copy of their own.
+    let root = sample(&place);
+    let held = bytes_of_segments(&place.path("home"));
+    fs::rename(&root, place.path("q")).unwrap();
+    try_copy(&store, &place.path("q"), [8; 32]).unwrap();
+    assert!(bytes_of_segments(&place.path("home")) > 2 * held - 10_000);
+    store.remove_pack(pack.id, false).unwrap();
+    let other = store.read_leaf_in(&leaf.cid, &NETWORK);
+    assert!(matches!(other, Err(ReadLeafError::NotHere(_))), "{other:?}");
+    assert!(store.read_leaf_in(&leaf.cid, &[8; 32]).is_ok());
+}
+
+/// Edits a file when copying begins.
+struct Edit(PathBuf);
+
+impl Observer for Edit {
+    fn progress(&self, progress: Progress) {
+        if progress.stage == Stage::Copying && progress.bytes_done == 0 {
+            write_at(&self.0, 5000, b"edited");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_changes_before_it_is_copied_ends_the_share() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let mut spec = ShareSpec::new(&root, NETWORK);
+    spec.copy = Some(true);
+    let error = store.share(&spec, &Edit(root.join("large.pak"))).unwrap_err();
+    assert!(
+        matches!(&error, ShareError::Changing(path) if *path == root.join("large.pak")),
+        "{error:?}"
+    );
+    assert!(store.packs().unwrap().is_empty());
+    // Nothing was lost, and nothing stays.
+    let pack = share_copy(&store, &root);
+    fs::remove_dir_all(&root).unwrap();
+    assert_readable(&store, &pack.content);
+    store.remove_pack(pack.id, false).unwrap();
+    store.collect_garbage(&()).unwrap();
+    assert_eq!(segments(&place.path("home")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn what_rots_in_a_segment_is_copied_again_while_the_folder_has_it_and_withdrawn_after() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    let segment = segments(&place.path("home")).remove(0);
+    let rot = |store: &Store| {
+        let record = store.pack(pack.id).unwrap().unwrap();
+        let content = store.content(&record).unwrap().unwrap();
+        let leaf = content.map().iter().nth(3).unwrap().1;
+        let all = fs::read(&segment).unwrap();
+        let bytes = store.read_leaf(&leaf.cid, leaf.len).unwrap();
+        for (at, _) in all
+            .windows(64)
+            .enumerate()
+            .filter(|(_, window)| *window == &bytes[..64])
+        {
+            write_at(&segment, at as u64 + 10, b"rotten");
+        }
+        leaf
+    };
+    rot(&store);
+    let verified = store.verify_pack(pack.id, &()).unwrap();
+    assert!(verified.bad.is_empty() && verified.lost == 0, "{verified:?}");
+    fs::remove_dir_all(&root).unwrap();
+    assert_readable(&store, &pack.content);
+
+    // No file of the folder is open any more.
+    drop(store);
+    let store = open(&place.path("home"));
+    let leaf = rot(&store);
+    let verified = store.verify_pack(pack.id, &()).unwrap();
+    assert_eq!((verified.lost, verified.bad.len()), (1, 1), "{verified:?}");
+    assert_eq!(verified.bad[0].bytes, u64::from(leaf.len));
+    assert!(store.read_leaf(&leaf.cid, leaf.len).is_err());
+    assert_eq!(store.have(&pack.content).unwrap().unwrap().count_zeros(), 1);
+    assert_eq!(store.take_withdrawn().len(), 1);
+}
+
+#[test]
+fn a_lost_index_is_made_anew_from_segments_alone() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let one = share_copy(&store, &root);
+    settle();
+    write_at(&root.join("small.pak"), 7, b"changed");
+    let two = share(&store, &root);
+    fs::remove_dir_all(&root).unwrap();
+    drop(store);
+    // What a copy that was cut off leaves at the end.
+    let segment = segments(&place.path("home")).remove(0);
+    let len = fs::metadata(&segment).unwrap().len();
+    write_at(&segment, len, &noise(5, 1000));
+    for name in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(place.path(&format!("home/index.sqlite{name}")));
+    }
+    let lock = HomeLock::try_acquire(&place.path("home")).unwrap().unwrap();
+    let (store, rebuilt) = Store::rebuild(lock, StoreOptions::default(), &()).unwrap();
+    assert_eq!(rebuilt.left, []);
+    assert_eq!(rebuilt.restored.len(), 2);
+    for pack in [&one, &two] {
+        assert_readable(&store, &pack.content);
+        assert!(store.packs_of(&pack.pack).unwrap()[0].copied);
+    }
+    // And it goes on.
+    write(&place.path("q/new.pak"), &noise(77, 300_000));
+    let three = share_copy(&store, &place.path("q"));
+    fs::remove_dir_all(place.path("q")).unwrap();
+    for pack in [&one, &two, &three] {
+        assert_readable(&store, &pack.content);
+    }
+}
+
+#[test]
+fn a_home_that_was_moved_has_its_copies_still() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    fs::remove_dir_all(&root).unwrap();
+    drop(store);
+    fs::rename(place.path("home"), place.path("moved")).unwrap();
+    assert_readable(&place.store("moved"), &pack.content);
+}
+
+#[test]
+fn a_segment_that_somebody_deleted_is_withdrawn_and_not_written_to() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    fs::remove_dir_all(&root).unwrap();
+    drop(store);
+    fs::remove_file(segments(&place.path("home")).remove(0)).unwrap();
+    let store = open(&place.path("home"));
+    let verified = store.verify_pack(pack.id, &()).unwrap();
+    assert_eq!(verified.bad.len(), 3);
+    let root = sample(&place);
+    let again = share(&store, &root);
+    assert_eq!(again.id, pack.id);
+    fs::remove_dir_all(&root).unwrap();
+    assert_readable(&store, &pack.content);
+}
+
+#[test]
+fn copies_count_towards_the_quota() {
+    let place = Place::new();
+    let root = sample(&place);
+    let lock = HomeLock::try_acquire(&place.path("home")).unwrap().unwrap();
+    let mut options = StoreOptions::default();
+    options.quota = Some(1_000_000);
+    let store = Store::open(lock, options).unwrap();
+    let error = try_copy(&store, &root, NETWORK).unwrap_err();
+    assert!(
+        matches!(error, ShareError::NotAllowed(Shortage::Quota { quota: 1_000_000, .. })),
+        "{error:?}"
+    );
+    assert!(store.packs().unwrap().is_empty());
+    // In place it takes no room.
+    share(&store, &root);
+}
+
+#[test]
+fn many_leaves_fill_more_than_one_segment() {
+    let place = Place::new();
+    let root = place.path("p");
+    // Three hundred megabytes that look random, quickly.
+    let block = noise(1, 1 << 20);
+    let mut bytes = Vec::with_capacity(300 << 20);
+    for at in 0..300_u32 {
+        bytes.extend(block.iter().map(|byte| byte ^ at as u8));
+        let end = bytes.len();
+        bytes[end - 4..].copy_from_slice(&at.to_le_bytes());
+    }
+    write(&root.join("huge.pak"), &bytes);
+    drop(bytes);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    let sizes: Vec<u64> = segments(&place.path("home"))
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().len())
+        .collect();
+    fs::remove_dir_all(&root).unwrap();
+    assert!(store.verify_pack(pack.id, &()).unwrap().bad.is_empty());
+    assert!(sizes.iter().all(|size| *size <= 256 << 20), "{sizes:?}");
+}
+
+/// A file system that shares blocks, in a file, where this user may make and mount one.
+struct Loop(PathBuf);
+
+impl Loop {
+    fn mount(place: &Place, kind: &str) -> Option<Self> {
+        let image = place.path("image");
+        let file = fs::File::create(&image).unwrap();
+        file.set_len(400 << 20).unwrap();
+        let at = place.path("disk");
+        fs::create_dir(&at).unwrap();
+        let quiet = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let made = quiet(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+        let mounted = made && quiet(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at));
+        mounted.then_some(Self(at))
+    }
+
+    /// Bytes that are taken.
+    fn used(&self) -> u64 {
+        let synced = Command::new("sync").arg("-f").arg(&self.0).status();
+        assert!(synced.unwrap().success());
+        let output = Command::new("df").args(["-B1", "--output=used"]).arg(&self.0).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        text.lines().nth(1).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Needs root, mkfs and a kernel that has the file system; elsewhere it skips itself.
+fn blocks_are_shared_on(kind: &str) {
+    let place = Place::new();
+    let Some(disk) = Loop::mount(&place, kind) else {
+        println!("skipped: this user cannot make and mount {kind}");
+        return;
+    };
+    let root = disk.0.join("p");
+    write(&root.join("one.pak"), &noise(1, 20_000_003));
+    write(&root.join("two.pak"), &noise(2, 10_000_000));
+    write(&root.join("small.pak"), &noise(3, 50_000));
+    let before = disk.used();
+    let store = open(&disk.0.join("home"));
+    let pack = share_copy(&store, &root);
+    let taken = disk.used() - before;
+    assert!(taken < 8_000_000, "{taken} bytes for a copy of 30 MB");
+
+    // The user's changes are his own.
+    settle();
+    write_at(&root.join("one.pak"), 9_000_000, &noise(9, 5_000_000));
+    fs::remove_file(root.join("two.pak")).unwrap();
+    assert_readable(&store, &pack.content);
+    assert!(store.verify_pack(pack.id, &()).unwrap().bad.is_empty());
+
+    // A version that shares the clone's leaves keeps what it needs of it when the first goes.
+    let two = share(&store, &root);
+    store.remove_pack(pack.id, false).unwrap();
+    fs::remove_dir_all(&root).unwrap();
+    store.collect_garbage(&()).unwrap();
+    assert_readable(&store, &two.content);
+    drop(store);
+
+    for name in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(disk.0.join(format!("home/index.sqlite{name}")));
+    }
+    let lock = HomeLock::try_acquire(&disk.0.join("home")).unwrap().unwrap();
+    let (store, rebuilt) = Store::rebuild(lock, StoreOptions::default(), &()).unwrap();
+    assert_eq!(rebuilt.left, []);
+    assert_readable(&store, &two.content);
+}
+
+#[test]
+fn blocks_are_shared_on_btrfs() {
+    blocks_are_shared_on("btrfs");
+}
+
+#[test]
+fn blocks_are_shared_on_xfs() {
+    blocks_are_shared_on("xfs");
+}
