@@ -65,6 +65,7 @@ try:
                 first = time.time() - began
             if done >= total * (0.4 + 0.05 * len(resumed)) and done > start_done + (64 << 20):
                 break
+        assert first is not None, f"get ended with {process.wait()}: {event}"
         resumed.append(first)
         process.send_signal(signal.SIGKILL)
         process.wait()

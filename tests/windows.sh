@@ -59,7 +59,7 @@ say "the store's tests"
 # Left out: update_in_place and dedup_and_update, whose set-up deletes folders with files that were just read (Wine keeps the name of a deleted file until it
 # is closed, which Windows 10 does not); upkeep, of which one test cannot replace a file that was just read, whether for the same reason is not known;
 # extremes, which is too slow here.
-for test in changing_files destination rebuild resume share_again share_and_get; do
+for test in changing_files copies destination rebuild resume share_again share_and_get; do
   program=$(ls -t "$built/deps/$test"-*.exe | head -1)
   echo "$test"
   (cd store && timeout 300 wine "$program" --test-threads=2 2>&1 | tr -d '\r' | grep -E '^test result|FAILED|panicked'; exit "${PIPESTATUS[0]}")
