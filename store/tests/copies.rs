@@ -236,12 +236,12 @@ fn what_rots_in_a_segment_is_copied_again_while_the_folder_has_it_and_withdrawn_
     rot(&store);
     let verified = store.verify_pack(pack.id, &()).unwrap();
     assert!(verified.bad.is_empty() && verified.lost == 0, "{verified:?}");
-    fs::remove_dir_all(&root).unwrap();
-    assert_readable(&store, &pack.content);
-
     // No file of the folder is open any more.
     drop(store);
+    fs::remove_dir_all(&root).unwrap();
     let store = open(&place.path("home"));
+    assert_readable(&store, &pack.content);
+
     let leaf = rot(&store);
     let verified = store.verify_pack(pack.id, &()).unwrap();
     assert_eq!((verified.lost, verified.bad.len()), (1, 1), "{verified:?}");
