@@ -5,7 +5,7 @@
 #
 # Installs what it compares with from the registries (crates.io, PyPI, the distribution) into a cache; what cannot be installed is left out with a line. Runs in
 # a network namespace of its own, so that nothing reaches any other machine: needs root, or user namespaces. MODSWARM_BENCH_MIB sets how much (1024),
-# MODSWARM_BENCH_RUNS how often each (5).
+# MODSWARM_BENCH_RUNS how often each (5). With libtorrent and aria2 it takes minutes a turn.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=${MODSWARM_PEERS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/modswarm-peers}
