@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use super::facts::{Input, Wanted};
 
 /// Payload bytes that may wait to be verified and written.
-const ROOM_BYTES: usize = 64 * 1024 * 1024;
+const ROOM_BYTES: usize = 24 * 1024 * 1024;
 /// Permits are handed out in units of this many bytes.
 const ROOM_UNIT: usize = 1024;
 
