@@ -1,6 +1,6 @@
 """Runs each tool in turn, and prints a table: see run.sh."""
 
-import filecmp, http.server, json, os, pathlib, random, re, resource, shutil, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.parse
+import filecmp, http.server, os, pathlib, random, re, shutil, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.parse
 
 import libtorrent as lt
 
@@ -216,7 +216,7 @@ def once(tool, torrent):
         _, wrong, missing = filecmp.cmpfiles(pack, here, names, shallow=False)
         if wrong or missing:
             raise RuntimeError(f"{tool} brought something else: {wrong} {missing} in {list(out.rglob('*'))[:9]}")
-        return took, seed_cpu, used.ru_utime + used.ru_stime, used.ru_maxrss // 1024
+        return took, seed_cpu, used.ru_utime + used.ru_stime
     finally:
         seed.terminate()
         try:
@@ -250,7 +250,7 @@ def main():
             except (RuntimeError, OSError) as error:
                 print(f"run {turn + 1}: {error}", file=sys.stderr)
     print(f"{MIB} MiB in {FILES} files over loopback, medians of {RUNS} runs that took turns; sending and receiving end")
-    print("| | MiB/s | slowest to fastest | CPU s/GiB | peak MiB of the receiver | to modswarm |\n|---|--:|--:|--:|--:|--:|")
+    print("| | MiB/s | slowest to fastest | CPU s/GiB | to modswarm |\n|---|--:|--:|--:|--:|")
     ours = None
     for tool, runs in results.items():
         if not runs:
@@ -259,9 +259,8 @@ def main():
         rate = statistics.median(rates)
         ours = rate if tool == "modswarm" else ours
         seed, getter = (statistics.median(run[at] for run in runs) * 1024 / MIB for at in (1, 2))
-        peak = statistics.median(run[3] for run in runs)
         ratio = f"{rate / ours:.2f}" if ours else ""
-        print(f"| {tool} | {rate:.0f} | {rates[0]:.0f} to {rates[-1]:.0f} | {seed:.2f}, {getter:.2f} | {peak:.0f} | {ratio} |")
+        print(f"| {tool} | {rate:.0f} | {rates[0]:.0f} to {rates[-1]:.0f} | {seed:.2f}, {getter:.2f} | {ratio} |")
 
 
 try:

@@ -74,8 +74,11 @@ pub(crate) fn sweep(inner: &Inner, alone: &Alone<'_>, stop: &dyn Fn() -> bool) -
         delete(inner, segment)?;
     }
     let networks: BTreeSet<NetworkId> = segments.iter().map(|segment| segment.network).collect();
+    let cloned = cloned_files(inner)?;
     for network in networks {
-        let Some(live) = live(inner, &network)? else { continue };
+        let Some(live) = live(inner, &network, &cloned)? else {
+            continue;
+        };
         let of_network = |segment: &&SegmentRow| segment.network == network && !segment.dying;
         for segment in segments.iter().filter(of_network) {
             if stop() {
@@ -89,7 +92,7 @@ pub(crate) fn sweep(inner: &Inner, alone: &Alone<'_>, stop: &dyn Fn() -> bool) -
 }
 
 /// What the copied packs of `network` need; `None` if the file list of one of them cannot be read.
-fn live(inner: &Inner, network: &NetworkId) -> Result<Option<Live>, SegmentError> {
+fn live(inner: &Inner, network: &NetworkId, cloned: &[(NetworkId, Cid)]) -> Result<Option<Live>, SegmentError> {
     let mut live = Live {
         leaves: Vec::new(),
         nodes: HashSet::new(),
@@ -112,7 +115,6 @@ fn live(inner: &Inner, network: &NetworkId) -> Result<Option<Live>, SegmentError
             .extend(content.map().iter().map(|(_, leaf)| leaf.cid.prefix()));
         live.nodes.extend(node_cids(inner, record.pack.as_ref(), &content)?);
     }
-    let cloned = cloned_files(inner)?;
     for (_, file) in cloned.iter().filter(|(of, _)| of == network) {
         if let Ok(Some(skeleton)) = inner.skeleton(file, None) {
             live.nodes.extend(skeleton.content.node_cids());
