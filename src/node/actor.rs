@@ -213,8 +213,12 @@ impl Actor {
             Input::Message { conn, message } => self.engine.handle_message(now, conn, message),
             Input::SessionEnded { conn, error } => {
                 tracing::debug!(?conn, %error, "session ended");
-                if let SessionError::Protocol(cause) = error {
-                    self.engine.handle_violation(now, conn, Violation::Malformed(cause));
+                match error {
+                    SessionError::Foreign => return self.end_foreign_session(conn),
+                    SessionError::Protocol(cause) => {
+                        self.engine.handle_violation(now, conn, Violation::Malformed(cause));
+                    }
+                    _ => {}
                 }
                 self.end_session(conn);
             }
