@@ -300,6 +300,11 @@ impl Actor {
         let now = Instant::now();
         self.dial_candidates(now);
         self.put_unused_away(now);
+        self.discover(now);
+    }
+
+    /// Starts look-ups and announcements that are due.
+    fn discover(&mut self, now: Instant) {
         let reachable = self.swarm.external_addresses().next().is_some();
         self.discovery.tick(now, &mut self.swarm.behaviour_mut().kad, reachable);
     }

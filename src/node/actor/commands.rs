@@ -207,6 +207,8 @@ impl Actor {
             self.add_candidate(transfer, peer);
         }
         self.dial_candidates(clock);
+        // The look-ups wait for the connections that are being made, not for the next tick too.
+        self.discover(clock);
         Some(transfer)
     }
 
@@ -270,6 +272,7 @@ impl Actor {
             self.discovery.look_for(cid, kept, clock);
             self.discovery.announce(cid, clock);
         }
+        self.discover(clock);
         Some(kept)
     }
 
