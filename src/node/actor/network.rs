@@ -255,6 +255,7 @@ impl Actor {
         let near = matches!(classify(&addr), AddressClass::NearTcp | AddressClass::NearQuic);
         let rtt = if near { RTT_GUESS_NEAR } else { RTT_GUESS_FAR };
         tracing::debug!(%peer, %addr, ?conn, "session begins");
+        let dialled = matches!(stream, ControlStream::Outbound(_));
         let session = Session::start(conn, peer, connection, stream, self.input_sender.clone());
         self.by_connection.insert(connection, conn);
         let now = self.now();
@@ -265,6 +266,9 @@ impl Actor {
         self.met.insert(key, (peer, addr.clone()));
         self.sessions.insert(conn, Live { session, addr });
         self.engine.handle_connected(now, conn, key, rtt);
+        if dialled {
+            self.engine.ask_at_once(now, conn);
+        }
     }
 
     pub(super) fn end_session(&mut self, conn: ConnId) {
@@ -293,11 +297,7 @@ impl Actor {
         self.by_connection.remove(&live.session.connection);
         let now = self.now();
         self.engine.handle_disconnected(now, conn);
-        // A session's streams live and die together: whoever wants to go on connects anew.
-        self.swarm
-            .behaviour_mut()
-            .swap
-            .close(live.session.peer, live.session.connection);
+        Some(live)
     }
 
     pub(super) fn close_connection(&mut self, conn: ConnId) {
