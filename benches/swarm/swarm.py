@@ -17,13 +17,16 @@ for each byte that had to arrive; of it TCP payload beyond the content (encrypti
 leaf bytes that came in vain, in percent, as the programs say; CPU of all programs in s/GiB delivered; peak memory of the largest.
 """
 
+import sys
+
+sys.dont_write_bytecode = True  # no trace of a run as root stays in the sources
+
 import argparse
 import filecmp
 import os
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
