@@ -147,6 +147,17 @@ impl Conn {
         sessions.any(|s| !open || s.state != SessionState::Opening)
     }
 
+    /// Whether it takes and does not give: it has something, if only from us, and chokes us, or takes requests and does not answer.
+    pub(crate) fn is_selfish(&self) -> bool {
+        let owes = self.held() > 0 || self.uploads.bytes > 0;
+        (self.choked_by_peer && owes) || self.snubbed_until.is_some()
+    }
+
+    /// Pieces that it is known to have, of all that we have opened there.
+    pub(crate) fn held(&self) -> u32 {
+        self.sessions.values().map(|session| session.held).sum()
+    }
+
     /// Whether it may ask for leaves. Through a pack's handle it may too, by CID; and who reads a skeleton will want pieces next.
     pub(crate) fn is_leeching(&self) -> bool {
         !self.served.is_empty()

@@ -15,6 +15,7 @@ use super::ids::{ConnId, PeerKey, TransferId};
 use super::limit::TokenBucket;
 use super::rng::Rng;
 use super::transfer::Transfer;
+use super::uplink::Uplink;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
@@ -51,6 +52,7 @@ pub struct Engine {
     pub(super) up: TokenBucket,
     pub(super) down: TokenBucket,
     pub(super) choker: Choker,
+    pub(super) uplink: Uplink,
     /// Connections over which requests may be due.
     pub(super) to_fill: BTreeSet<ConnId>,
     /// Transfers for which every connection may have something to request again.
@@ -91,6 +93,7 @@ impl Engine {
             up: TokenBucket::new(config.upload_limit),
             down: TokenBucket::new(config.download_limit),
             choker: Choker::new(config.upload_slots),
+            uplink: Uplink::default(),
             to_fill: BTreeSet::new(),
             to_refill: BTreeSet::new(),
             to_serve: BTreeSet::new(),
@@ -261,6 +264,9 @@ impl Engine {
             self.withdraw_offers(transfer, id);
         }
         if let Some(conn) = self.conns.remove(&id) {
+            if !conn.uploads.is_stuck() {
+                self.uplink.on_given_up(conn.uploads.ahead());
+            }
             self.departed.insert(id, conn.peer);
             if self.departed.len() > MAX_DEPARTED {
                 self.departed.pop_first();
@@ -332,6 +338,7 @@ impl Engine {
             return;
         }
         conn.window.on_tick(now);
+        self.uplink.on_given_up(conn.uploads.find_stuck(now));
         let stalled = conn.window.is_stalled(now);
         let overdue = if stalled {
             conn.requests.matching(|_, request| request.piece.is_some())

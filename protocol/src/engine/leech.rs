@@ -135,12 +135,13 @@ impl Engine {
                     if transfer.spread.is_some() {
                         seen = set.iter_ones().map(|piece| piece as u32).collect();
                     }
+                    session.held = set.count_ones() as u32;
                     session.source = Source::Map(set);
                 }
             },
         }
         for piece in seen {
-            self.piece_is_out(transfer_id, piece);
+            self.piece_is_out(transfer_id, piece, None);
         }
         self.to_fill.insert(id);
         Ok(())
@@ -292,6 +293,11 @@ impl Engine {
             for flip in flips {
                 let piece = run.start + flip as u32;
                 have.set(piece as usize, gained);
+                session.held = if gained {
+                    session.held + 1
+                } else {
+                    session.held.saturating_sub(1)
+                };
                 if gained {
                     pieces.picker.on_gained(piece);
                     if spreading {
@@ -311,7 +317,7 @@ impl Engine {
             self.to_fill.insert(id);
         }
         for piece in seen {
-            self.piece_is_out(transfer_id, piece);
+            self.piece_is_out(transfer_id, piece, None);
         }
         Ok(())
     }

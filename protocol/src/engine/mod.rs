@@ -40,6 +40,7 @@ mod session;
 mod spread;
 mod stats;
 mod transfer;
+mod uplink;
 mod uploads;
 mod window;
 

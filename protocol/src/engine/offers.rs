@@ -19,6 +19,8 @@ const AHEAD: Duration = Duration::from_millis(1200);
 const AHEAD_PIECES: usize = 1024;
 /// A leecher that has not asked for what it was offered after this long is not waited for.
 const STALE: Duration = Duration::from_secs(5);
+/// A leecher that keeps so many pieces to itself is offered no more while there are others.
+const SILENT: u32 = 3;
 /// Offers that a leecher keeps; more are an offence.
 const MAX_OFFERED: usize = 64 * 1024;
 
@@ -39,6 +41,8 @@ impl Offered {
 pub(crate) struct Offering {
     /// Whether it may ask for offered pieces only.
     pub(crate) steered: bool,
+    /// Pieces that were sent and that nobody said to have.
+    silent: u32,
     /// Offered and not sent: pieces and bytes.
     pieces: usize,
     bytes: u64,
@@ -74,7 +78,10 @@ impl Engine {
         let Some(of) = self.transfers.get_mut(&id) else {
             return false;
         };
-        let whole = of.pieces.as_ref().is_some_and(|pieces| pieces.have_count == pieces.len());
+        let whole = of
+            .pieces
+            .as_ref()
+            .is_some_and(|pieces| pieces.have_count == pieces.len());
         if !whole || of.seeds > 0 || of.spread_over || of.network != self.config.network {
             return false;
         }
@@ -85,7 +92,10 @@ impl Engine {
     pub(super) fn offer(&mut self, id: TransferId) {
         let mut leechers: Vec<(ConnId, Handle)> = Vec::new();
         for (conn_id, conn) in &self.conns {
-            let served = conn.served.iter().filter(|(_, served)| served.transfer == id && served.pieces);
+            let served = conn
+                .served
+                .iter()
+                .filter(|(_, served)| served.transfer == id && served.pieces);
             leechers.extend(served.map(|(handle, _)| (*conn_id, *handle)));
         }
         if !self.is_spreading(id, leechers.len()) {
@@ -101,13 +111,21 @@ impl Engine {
             return;
         }
         let now = self.now;
-        // Who has least goes first, so that what is left falls to all alike.
-        leechers.sort_by_key(|(conn_id, handle)| {
-            let served = self.conns.get(conn_id).and_then(|conn| conn.served.get(handle));
-            served.map_or(0, |served| served.offering.bytes)
-        });
+        // Who has least goes first, so that what is left falls to all alike; who keeps what it gets comes last.
+        let offering = |engine: &Self, conn_id: &ConnId, handle: &Handle| {
+            let served = engine.conns.get(conn_id).and_then(|conn| conn.served.get(handle));
+            served.map(|served| served.offering).unwrap_or_default()
+        };
+        leechers.sort_by_key(|(conn_id, handle)| offering(self, conn_id, handle).bytes);
+        let spreads =
+            |engine: &Self, conn_id: &ConnId, handle: &Handle| offering(engine, conn_id, handle).silent < SILENT;
+        if leechers.iter().any(|(conn_id, handle)| spreads(self, conn_id, handle)) {
+            leechers.retain(|(conn_id, handle)| spreads(self, conn_id, handle));
+        }
         for (conn_id, handle) in leechers {
-            let Some(conn) = self.conns.get_mut(&conn_id) else { continue };
+            let Some(conn) = self.conns.get_mut(&conn_id) else {
+                continue;
+            };
             let Some(of) = self.transfers.get_mut(&id) else { return };
             let (Some(spread), Some(pieces)) = (&mut of.spread, &of.pieces) else {
                 return;
@@ -117,7 +135,9 @@ impl Engine {
             }
             let target = (u128::from(conn.uploads.meter.rate(now)) * AHEAD.as_micros() / 1_000_000) as u64;
             let target = target.max(AHEAD_MIN);
-            let Some(served) = conn.served.get_mut(&handle) else { continue };
+            let Some(served) = conn.served.get_mut(&handle) else {
+                continue;
+            };
             let offering = &mut served.offering;
             if offering.steered && offering.bytes > target / 4 * 3 {
                 continue;
@@ -137,10 +157,16 @@ impl Engine {
             conn.asked_at = now;
             for runs in runs_of(offered).chunks(MAX_RUNS) {
                 let runs = runs.to_vec();
-                self.actions.push_back(super::Action::Send(conn_id, Message::Offer { handle, runs }));
+                self.actions
+                    .push_back(super::Action::Send(conn_id, Message::Offer { handle, runs }));
             }
         }
-        if self.transfers.get(&id).and_then(|of| of.spread.as_ref()).is_some_and(Spread::is_over) {
+        if self
+            .transfers
+            .get(&id)
+            .and_then(|of| of.spread.as_ref())
+            .is_some_and(Spread::is_over)
+        {
             self.end_spreading(id);
         }
     }
@@ -153,10 +179,13 @@ impl Engine {
             return;
         }
         let mut spread = Spread::new(pieces.len(), self.rng.below(pieces.len() as usize) as u32);
+        let now = self.now;
         for (conn_id, handle) in leechers {
-            let Some(conn) = self.conns.get_mut(conn_id) else { continue };
+            let Some(conn) = self.conns.get_mut(conn_id) else {
+                continue;
+            };
             for piece in conn.uploads.queued(*handle) {
-                spread.on_sent(piece);
+                spread.on_sent(now, *conn_id, piece);
             }
         }
         of.spread = Some(spread);
@@ -169,9 +198,11 @@ impl Engine {
     /// Lets a leecher choose for itself again.
     fn let_choose(&mut self, id: TransferId, conn_id: ConnId, handle: Handle) {
         self.withdraw_offers(id, conn_id);
-        let Some(conn) = self.conns.get_mut(&conn_id) else { return };
+        let Some(conn) = self.conns.get_mut(&conn_id) else {
+            return;
+        };
         if let Some(served) = conn.served.get_mut(&handle)
-            && std::mem::take(&mut served.offering).steered
+            && std::mem::take(&mut served.offering.steered)
         {
             let runs = Vec::new();
             self.send(conn_id, Message::Offer { handle, runs });
@@ -187,7 +218,7 @@ impl Engine {
         let mut steered = Vec::new();
         for (conn_id, conn) in &mut self.conns {
             for (handle, served) in conn.served.iter_mut().filter(|(_, served)| served.transfer == id) {
-                if std::mem::take(&mut served.offering).steered {
+                if std::mem::take(&mut served.offering.steered) {
                     steered.push((*conn_id, *handle));
                 }
             }
@@ -208,35 +239,61 @@ impl Engine {
         };
         spread.withdraw(conn_id);
         self.to_offer.insert(id);
-        let Some(conn) = self.conns.get_mut(&conn_id) else { return };
+        let Some(conn) = self.conns.get_mut(&conn_id) else {
+            return;
+        };
         for served in conn.served.values_mut().filter(|served| served.transfer == id) {
             (served.offering.pieces, served.offering.bytes) = (0, 0);
         }
     }
 
-    /// A piece was sent, or is seen with somebody else.
-    pub(super) fn piece_is_out(&mut self, id: TransferId, piece: u32) {
+    /// A piece was sent to `to`, or, with none, is seen with somebody else.
+    pub(super) fn piece_is_out(&mut self, id: TransferId, piece: u32, to: Option<ConnId>) {
+        let now = self.now;
         let Some(of) = self.transfers.get_mut(&id) else { return };
         let (Some(spread), Some(pieces)) = (&mut of.spread, &of.pieces) else {
             return;
         };
-        let offered_to = spread.on_sent(piece);
+        let offered_to = match to {
+            Some(to) => spread.on_sent(now, to, piece),
+            None => spread.on_seen(piece),
+        };
         if spread.is_over() {
             self.to_offer.insert(id);
         }
         let Some(conn_id) = offered_to else { return };
         let len = u64::from(pieces.piece_len(piece));
-        let Some(conn) = self.conns.get_mut(&conn_id) else { return };
-        for served in conn.served.values_mut().filter(|served| served.transfer == id && served.offering.pieces > 0) {
+        let Some(conn) = self.conns.get_mut(&conn_id) else {
+            return;
+        };
+        for served in conn
+            .served
+            .values_mut()
+            .filter(|served| served.transfer == id && served.offering.pieces > 0)
+        {
             served.offering.pieces -= 1;
             served.offering.bytes = served.offering.bytes.saturating_sub(len);
         }
         self.to_offer.insert(id);
     }
 
-    /// Offers that nobody has taken up go to others.
+    /// Offers that nobody has taken up go to others, and so do pieces that were sent and have not spread.
     pub(super) fn withdraw_stale_offers(&mut self) {
         let now = self.now;
+        let mut silent = Vec::new();
+        for (id, of) in &mut self.transfers {
+            let expired = of.spread.as_mut().map(|spread| spread.expire(now)).unwrap_or_default();
+            silent.extend(expired.into_iter().map(|conn_id| (*id, conn_id)));
+        }
+        for (id, conn_id) in silent {
+            self.to_offer.insert(id);
+            let Some(conn) = self.conns.get_mut(&conn_id) else {
+                continue;
+            };
+            for served in conn.served.values_mut().filter(|served| served.transfer == id) {
+                served.offering.silent += 1;
+            }
+        }
         let mut stale = Vec::new();
         for (conn_id, conn) in &self.conns {
             let idle = now.since(conn.asked_at) >= STALE && conn.uploads.is_empty();

@@ -67,6 +67,8 @@ pub(crate) struct Session {
     pub(crate) exhausted: u64,
     /// Until when nothing is requested, after the peer said that it is busy.
     pub(crate) busy_until: Timestamp,
+    /// Pieces in its map.
+    pub(crate) held: u32,
     /// What the peer offers us, if it does not let us choose.
     pub(crate) offers: Option<Offered>,
     /// Pieces that the peer said it got or lost since `Opened`.
@@ -83,6 +85,7 @@ impl Session {
             source: Source::Nothing,
             exhausted: 0,
             busy_until: Timestamp::ZERO,
+            held: 0,
             offers: None,
             changes: 0,
         }

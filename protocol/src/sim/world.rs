@@ -406,11 +406,14 @@ impl World {
     /// Does what a peer's engine says.
     fn drain(&mut self, of: usize) {
         let now = self.now;
+        let free_rider = self.peers[of].spec.behaviour == Behaviour::FreeRider;
         while let Some(action) = self.peers[of].engine.poll_action() {
             if self.peers[of].gone {
                 continue;
             }
             match action {
+                // It says that it has nothing to give, and gives nothing.
+                Action::Send(_, Message::Unchoke | Message::Have { .. }) if free_rider => {}
                 Action::Send(conn, message) => {
                     let Some(end) = self.peers[of].ends.get(&conn) else {
                         continue;
@@ -480,6 +483,7 @@ impl World {
         peer.served_blocks += 1;
         let corrupt = match peer.spec.behaviour {
             Behaviour::Staller { after } if peer.served_blocks > after => return,
+            Behaviour::FreeRider => return,
             Behaviour::Liar { every } => peer.served_blocks.is_multiple_of(every),
             _ => false,
         };
