@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::action::Expected;
 use super::ids::{PeerKey, TransferId};
+use super::offers::Offering;
 use super::rate::Meter;
 use super::requests::Requests;
 use super::session::{Session, SessionState};
@@ -26,6 +27,8 @@ pub(crate) struct Served {
     pub(crate) transfer: TransferId,
     /// Whether it was opened by content CID, so that pieces can be asked for.
     pub(crate) pieces: bool,
+    /// What the peer was offered, while it cannot choose.
+    pub(crate) offering: Offering,
 }
 
 /// The block whose payload is coming in.

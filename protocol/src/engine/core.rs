@@ -60,6 +60,8 @@ pub struct Engine {
     pub(super) serve_turn: ConnId,
     /// Transfers with pieces gained or lost that peers were not told of.
     pub(super) to_tell: BTreeSet<TransferId>,
+    /// Transfers whose leechers may have room for offers.
+    pub(super) to_offer: BTreeSet<TransferId>,
     next_tick: Timestamp,
     next_slow_tick: Timestamp,
     pub(super) busy: bool,
@@ -94,6 +96,7 @@ impl Engine {
             to_serve: BTreeSet::new(),
             serve_turn: ConnId(0),
             to_tell: BTreeSet::new(),
+            to_offer: BTreeSet::new(),
             next_tick: Timestamp::ZERO,
             next_slow_tick: Timestamp::ZERO,
             busy: false,
@@ -177,6 +180,7 @@ impl Engine {
             | Message::Closed { .. }
             | Message::Have { .. }
             | Message::Lost { .. }
+            | Message::Offer { .. }
             | Message::Choke
             | Message::Unchoke => Ok(self.handle_as_leecher(id, message)?),
             Message::Open { .. }
@@ -249,8 +253,12 @@ impl Engine {
 
     fn forget(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
+        let served: Vec<TransferId> = conn.served.values().map(|served| served.transfer).collect();
         for handle in conn.sessions.keys().copied().collect::<Vec<_>>() {
             self.drop_session(id, handle);
+        }
+        for transfer in served {
+            self.withdraw_offers(transfer, id);
         }
         if let Some(conn) = self.conns.remove(&id) {
             self.departed.insert(id, conn.peer);
@@ -285,6 +293,9 @@ impl Engine {
             }
         }
         self.tell_news(false);
+        for transfer in std::mem::take(&mut self.to_offer) {
+            self.offer(transfer);
+        }
         self.serve();
     }
 
@@ -301,6 +312,7 @@ impl Engine {
                 self.open_sessions(*id);
             }
             self.run_choker();
+            self.withdraw_stale_offers();
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
                 self.tick_transfer(id);
             }

@@ -26,8 +26,12 @@ impl Engine {
             }
             Message::Close { handle } => {
                 if let Some(conn) = self.conns.get_mut(&id) {
-                    conn.served.remove(&handle);
+                    let served = conn.served.remove(&handle);
                     conn.uploads.close(handle);
+                    if let Some(served) = served {
+                        self.withdraw_offers(served.transfer, id);
+                        self.to_offer.insert(served.transfer);
+                    }
                     self.forget_waiting(id, handle);
                     self.run_choker();
                 }
@@ -78,8 +82,10 @@ impl Engine {
             Served {
                 transfer: transfer_id,
                 pieces: by_content,
+                offering: super::offers::Offering::default(),
             },
         );
+        self.to_offer.insert(transfer_id);
         self.run_choker();
         self.send(id, Message::Opened { handle, have });
         self.open_sessions(id);
@@ -243,6 +249,9 @@ impl Engine {
         };
         let counted = conn.uploads.on_started(job.len);
         self.up.take(self.now, counted);
+        if let Some(piece) = job.piece {
+            self.piece_is_out(job.transfer, piece.get());
+        }
         self.actions.push_back(Action::Serve(job));
         true
     }
@@ -326,6 +335,7 @@ impl Engine {
             conn.choking = false;
             conn.slot_since = now;
             conn.asked_at = now;
+            self.to_offer.extend(conn.served.values().map(|served| served.transfer));
             self.send(id, Message::Unchoke);
         }
     }
@@ -335,6 +345,10 @@ impl Engine {
         conn.choking = true;
         conn.slot_since = self.now;
         let mut dropped = conn.uploads.choke();
+        let served: Vec<TransferId> = conn.served.values().map(|served| served.transfer).collect();
+        for transfer in served {
+            self.withdraw_offers(transfer, id);
+        }
         self.send(id, Message::Choke);
         dropped.runs.sort_unstable();
         for of_handle in dropped.runs.chunk_by(|a, b| a.0 == b.0) {

@@ -161,6 +161,15 @@ impl Uploads {
         dropped
     }
 
+    /// Pieces of `handle` that are asked for and not served yet.
+    pub(crate) fn queued(&self, handle: Handle) -> impl Iterator<Item = u32> {
+        let runs = self.queue.iter().filter_map(move |entry| match entry {
+            Entry::Run(of, run) if *of == handle => Some(*run),
+            _ => None,
+        });
+        runs.flat_map(Run::pieces)
+    }
+
     fn recount(&mut self) {
         self.pieces = 0;
         self.leaves = 0;
