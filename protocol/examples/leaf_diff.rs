@@ -58,7 +58,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (old, new) = (read(old)?, read(new)?);
     let fresh = || {
         let leaves = new.leaves.iter();
-        leaves.filter(|(cid, _)| !old.leaves.contains_key(cid)).map(|(_, len)| len)
+        leaves
+            .filter(|(cid, _)| !old.leaves.contains_key(cid))
+            .map(|(_, len)| len)
     };
     let fetched: u64 = fresh().sum();
     println!(
