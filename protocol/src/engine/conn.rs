@@ -153,6 +153,11 @@ impl Conn {
         (self.choked_by_peer && owes) || self.snubbed_until.is_some()
     }
 
+    /// Whether what it gets from us goes no further, as far as we saw.
+    pub(crate) fn is_dead_end(&self, now: Timestamp) -> bool {
+        self.served.values().any(|served| served.offering.is_dead_end(now))
+    }
+
     /// Pieces that it is known to have, of all that we have opened there.
     pub(crate) fn held(&self) -> u32 {
         self.sessions.values().map(|session| session.held).sum()

@@ -141,7 +141,7 @@ impl Engine {
             },
         }
         for piece in seen {
-            self.piece_is_out(transfer_id, piece, None);
+            self.piece_is_out(transfer_id, piece, id, false);
         }
         self.to_fill.insert(id);
         Ok(())
@@ -317,7 +317,7 @@ impl Engine {
             self.to_fill.insert(id);
         }
         for piece in seen {
-            self.piece_is_out(transfer_id, piece, None);
+            self.piece_is_out(transfer_id, piece, id, false);
         }
         Ok(())
     }

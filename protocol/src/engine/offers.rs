@@ -8,6 +8,7 @@ use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::spread::Spread;
 use super::transfer::Pieces;
+use crate::time::Timestamp;
 use crate::wire::limits::MAX_RUNS;
 use crate::wire::{Handle, Message, Run, runs_of};
 
@@ -19,8 +20,12 @@ const AHEAD: Duration = Duration::from_millis(1200);
 const AHEAD_PIECES: usize = 1024;
 /// A leecher that has not asked for what it was offered after this long is not waited for.
 const STALE: Duration = Duration::from_secs(5);
-/// A leecher that keeps so many pieces to itself is offered no more while there are others.
+/// Pieces that a leecher is sent before any of them is seen with others.
+const TRIAL: usize = 3;
+/// A leecher that keeps so many pieces to itself is offered no more while there are others…
 const SILENT: u32 = 3;
+/// …for this long.
+const DEAD_END: Duration = Duration::from_secs(60);
 /// Offers that a leecher keeps; more are an offence.
 const MAX_OFFERED: usize = 64 * 1024;
 
@@ -41,11 +46,34 @@ impl Offered {
 pub(crate) struct Offering {
     /// Whether it may ask for offered pieces only.
     pub(crate) steered: bool,
-    /// Pieces that were sent and that nobody said to have.
+    /// Pieces that were sent and have not been seen with others yet.
+    unseen: usize,
+    /// Whether any was.
+    passes_on: bool,
+    /// Pieces that were sent and did not spread, and until when nothing is offered for that.
     silent: u32,
+    dead_end_until: Timestamp,
     /// Offered and not sent: pieces and bytes.
     pieces: usize,
     bytes: u64,
+}
+
+impl Offering {
+    /// Whether what the leecher gets goes no further.
+    pub(crate) fn is_dead_end(&self, now: Timestamp) -> bool {
+        now < self.dead_end_until
+    }
+
+    fn on_silent(&mut self, now: Timestamp) {
+        self.unseen = self.unseen.saturating_sub(1);
+        self.silent += 1;
+        if self.silent >= SILENT {
+            // Tried again later: one more silence is enough then.
+            self.dead_end_until = now + DEAD_END;
+            self.silent = SILENT - 1;
+            self.passes_on = false;
+        }
+    }
 }
 
 impl Engine {
@@ -118,11 +146,29 @@ impl Engine {
         };
         leechers.sort_by_key(|(conn_id, handle)| offering(self, conn_id, handle).bytes);
         let spreads =
-            |engine: &Self, conn_id: &ConnId, handle: &Handle| offering(engine, conn_id, handle).silent < SILENT;
+            |engine: &Self, conn_id: &ConnId, handle: &Handle| !offering(engine, conn_id, handle).is_dead_end(now);
         if leechers.iter().any(|(conn_id, handle)| spreads(self, conn_id, handle)) {
             leechers.retain(|(conn_id, handle)| spreads(self, conn_id, handle));
         }
-        for (conn_id, handle) in leechers {
+        self.offer_to(id, &leechers, true);
+        let waits = |engine: &Self, conn_id: &ConnId, handle: &Handle| offering(engine, conn_id, handle).bytes == 0;
+        if leechers.iter().all(|(conn_id, handle)| waits(self, conn_id, handle)) {
+            // The uplink is not left idle while everyone is on trial.
+            self.offer_to(id, &leechers, false);
+        }
+        if self
+            .transfers
+            .get(&id)
+            .and_then(|of| of.spread.as_ref())
+            .is_some_and(Spread::is_over)
+        {
+            self.end_spreading(id);
+        }
+    }
+
+    fn offer_to(&mut self, id: TransferId, leechers: &[(ConnId, Handle)], on_trial: bool) {
+        let now = self.now;
+        for (conn_id, handle) in leechers.iter().copied() {
             let Some(conn) = self.conns.get_mut(&conn_id) else {
                 continue;
             };
@@ -143,7 +189,9 @@ impl Engine {
                 continue;
             }
             let offered = spread.offer(conn_id, |piece| {
-                let room = offering.pieces < AHEAD_PIECES && (offering.pieces == 0 || offering.bytes < target);
+                let trusted = !on_trial || offering.passes_on || offering.pieces + offering.unseen < TRIAL;
+                let room =
+                    trusted && offering.pieces < AHEAD_PIECES && (offering.pieces == 0 || offering.bytes < target);
                 if room {
                     offering.pieces += 1;
                     offering.bytes += u64::from(pieces.piece_len(piece));
@@ -161,14 +209,16 @@ impl Engine {
                     .push_back(super::Action::Send(conn_id, Message::Offer { handle, runs }));
             }
         }
-        if self
-            .transfers
-            .get(&id)
-            .and_then(|of| of.spread.as_ref())
-            .is_some_and(Spread::is_over)
-        {
-            self.end_spreading(id);
-        }
+    }
+
+    fn update_offering(&mut self, id: TransferId, conn_id: ConnId, update: impl Fn(&mut Offering)) {
+        let Some(conn) = self.conns.get_mut(&conn_id) else {
+            return;
+        };
+        let served = conn.served.values_mut();
+        served
+            .filter(|served| served.transfer == id)
+            .for_each(|served| update(&mut served.offering));
     }
 
     fn begin_spreading(&mut self, id: TransferId, leechers: &[(ConnId, Handle)]) {
@@ -239,41 +289,43 @@ impl Engine {
         };
         spread.withdraw(conn_id);
         self.to_offer.insert(id);
-        let Some(conn) = self.conns.get_mut(&conn_id) else {
-            return;
-        };
-        for served in conn.served.values_mut().filter(|served| served.transfer == id) {
-            (served.offering.pieces, served.offering.bytes) = (0, 0);
-        }
+        self.update_offering(id, conn_id, |offering| (offering.pieces, offering.bytes) = (0, 0));
     }
 
-    /// A piece was sent to `to`, or, with none, is seen with somebody else.
-    pub(super) fn piece_is_out(&mut self, id: TransferId, piece: u32, to: Option<ConnId>) {
+    /// A piece was sent to a peer, or the peer says that it has it.
+    pub(super) fn piece_is_out(&mut self, id: TransferId, piece: u32, conn: ConnId, sent: bool) {
         let now = self.now;
         let Some(of) = self.transfers.get_mut(&id) else { return };
-        let (Some(spread), Some(pieces)) = (&mut of.spread, &of.pieces) else {
+        let Some(spread) = &mut of.spread else {
             return;
         };
-        let offered_to = match to {
-            Some(to) => spread.on_sent(now, to, piece),
-            None => spread.on_seen(piece),
+        let (offered_to, passed_on_by) = if sent {
+            (spread.on_sent(now, conn, piece), None)
+        } else {
+            spread.on_seen(conn, piece)
         };
         if spread.is_over() {
             self.to_offer.insert(id);
         }
-        let Some(conn_id) = offered_to else { return };
-        let len = u64::from(pieces.piece_len(piece));
-        let Some(conn) = self.conns.get_mut(&conn_id) else {
+        if sent && offered_to.is_some() {
+            self.update_offering(id, conn, |offering| offering.unseen += 1);
+        }
+        if let Some(conn_id) = passed_on_by {
+            self.update_offering(id, conn_id, |offering| {
+                offering.unseen = offering.unseen.saturating_sub(1);
+                offering.passes_on = true;
+            });
+            self.to_offer.insert(id);
+        }
+        let Some(pieces) = self.transfers.get(&id).and_then(|of| of.pieces.as_ref()) else {
             return;
         };
-        for served in conn
-            .served
-            .values_mut()
-            .filter(|served| served.transfer == id && served.offering.pieces > 0)
-        {
-            served.offering.pieces -= 1;
-            served.offering.bytes = served.offering.bytes.saturating_sub(len);
-        }
+        let Some(conn_id) = offered_to else { return };
+        let len = u64::from(pieces.piece_len(piece));
+        self.update_offering(id, conn_id, |offering| {
+            offering.pieces = offering.pieces.saturating_sub(1);
+            offering.bytes = offering.bytes.saturating_sub(len);
+        });
         self.to_offer.insert(id);
     }
 
@@ -287,12 +339,7 @@ impl Engine {
         }
         for (id, conn_id) in silent {
             self.to_offer.insert(id);
-            let Some(conn) = self.conns.get_mut(&conn_id) else {
-                continue;
-            };
-            for served in conn.served.values_mut().filter(|served| served.transfer == id) {
-                served.offering.silent += 1;
-            }
+            self.update_offering(id, conn_id, |offering| offering.on_silent(now));
         }
         let mut stale = Vec::new();
         for (conn_id, conn) in &self.conns {

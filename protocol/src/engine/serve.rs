@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
-use super::conn::Served;
+use super::conn::{Conn, Served};
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::transfer::Transfer;
@@ -16,6 +16,8 @@ use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run
 
 /// A piece that so many have is common: who asks for it counts more than how many more have it.
 const COMMON: u16 = 6;
+/// Bytes that one peer may get beyond half as much again as another.
+const AHEAD_OF_OTHERS: u64 = 4 * 1024 * 1024;
 
 impl Engine {
     pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
@@ -190,7 +192,8 @@ impl Engine {
         }
     }
 
-    /// The connection to serve next: who serves us comes before who does not; then what the fewest have, then who has least, then in turn.
+    /// The connection to serve next. Who does not serve us, lets nothing spread, or got much more from us than others comes last; of the rest, what the fewest
+    /// have goes first, then who has least, then in turn.
     fn next_to_serve(&mut self) -> Option<ConnId> {
         let now = self.now;
         let (conns, transfers, turn) = (&self.conns, &self.transfers, self.serve_turn);
@@ -198,12 +201,16 @@ impl Engine {
         let trades = transfers.values().any(Transfer::is_fetching);
         self.to_serve
             .retain(|id| conns.get(id).is_some_and(|conn| conn.uploads.is_ready(now)));
+        let is_last = |conn: &Conn| conn.is_dead_end(now) || (trades && conn.is_selfish());
+        let ready = self.to_serve.iter().filter_map(|id| conns.get(id));
+        let least = ready.filter(|conn| !is_last(conn)).map(|conn| conn.uploads.bytes).min();
+        let fair = least.map_or(u64::MAX, |least| least + least / 2 + AHEAD_OF_OTHERS);
         let rank = |id: &ConnId| {
             let rank = conns.get(id).map(|conn| {
                 let rarity = conn
                     .uploads
                     .rank(|handle, piece| rarity(transfers, &conn.served, handle, piece));
-                (trades && conn.is_selfish(), rarity, conn.held())
+                (is_last(conn), conn.uploads.bytes > fair, rarity, conn.held())
             });
             (rank, *id <= turn, *id)
         };
@@ -270,7 +277,7 @@ impl Engine {
         self.uplink.on_started(counted);
         self.up.take(self.now, counted);
         if let Some(piece) = job.piece {
-            self.piece_is_out(job.transfer, piece.get(), Some(job.conn));
+            self.piece_is_out(job.transfer, piece.get(), job.conn, true);
         }
         self.actions.push_back(Action::Serve(job));
         true

@@ -6,15 +6,15 @@
 //!
 //! This file keeps the account of one content; [`super::offers`] says when and to whom.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::ids::ConnId;
 use crate::format::PieceSet;
 use crate::time::Timestamp;
 
-/// A piece that was sent and that nobody says to have after this long has not spread: who got it keeps it, or left.
-const UNSEEN: Duration = Duration::from_secs(10);
+/// A piece that only who got it says to have after this long has not spread: it is kept back, or passed on with wrong bytes, or its holder has left.
+const UNSEEN: Duration = Duration::from_secs(6);
 
 /// What became of each piece while the first copy goes out.
 #[derive(Clone, Debug)]
@@ -27,9 +27,10 @@ pub(crate) struct Spread {
     cursor: usize,
     /// Pieces that were offered and have not gone out, and to whom.
     offered: BTreeMap<u32, ConnId>,
-    /// Pieces that were sent and that nobody has said to have: to whom, and when, in that order.
-    sent: VecDeque<(Timestamp, ConnId, u32)>,
-    unseen: BTreeSet<u32>,
+    /// Pieces that were sent, when and in that order…
+    sent: VecDeque<(Timestamp, u32)>,
+    /// …and those of them that nobody has said to have but who got them.
+    unseen: BTreeMap<u32, ConnId>,
 }
 
 impl Spread {
@@ -41,13 +42,13 @@ impl Spread {
             cursor: from as usize,
             offered: BTreeMap::new(),
             sent: VecDeque::new(),
-            unseen: BTreeSet::new(),
+            unseen: BTreeMap::new(),
         }
     }
 
     /// Whether every piece has gone out, or is with others.
     pub(crate) fn is_over(&self) -> bool {
-        self.left == 0 && self.offered.is_empty() && self.unseen.is_empty()
+        self.left == 0 && self.offered.is_empty()
     }
 
     /// Offers `conn` the next pieces: the longest stretch from where the last offer ended, up to `max` and not past what was out before.
@@ -70,30 +71,33 @@ impl Spread {
         offered
     }
 
-    /// Somebody says to have the piece. To whom it was offered, if it was.
-    pub(crate) fn on_seen(&mut self, piece: u32) -> Option<ConnId> {
-        self.unseen.remove(&piece);
-        self.out(piece)
+    /// `by` says to have the piece. To whom it was offered, if it was; and who got it from us and has passed it on by that.
+    pub(crate) fn on_seen(&mut self, by: ConnId, piece: u32) -> (Option<ConnId>, Option<ConnId>) {
+        let passed_on_by = self.unseen.get(&piece).copied().filter(|to| *to != by);
+        if passed_on_by.is_some() {
+            self.unseen.remove(&piece);
+        }
+        (self.out(piece), passed_on_by)
     }
 
     /// The piece has gone out. To whom it was offered, if it was.
     pub(crate) fn on_sent(&mut self, now: Timestamp, conn: ConnId, piece: u32) -> Option<ConnId> {
         if !self.out[piece as usize] || self.offered.contains_key(&piece) {
-            self.sent.push_back((now, conn, piece));
-            self.unseen.insert(piece);
+            self.sent.push_back((now, piece));
+            self.unseen.insert(piece, conn);
         }
         self.out(piece)
     }
 
-    /// Pieces that nobody says to have, so long after they were sent, are offered to others. Who was sent one, once for each.
+    /// Pieces that only who got them says to have, so long after they were sent, are offered to others. Who got one, once for each.
     pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<ConnId> {
         let mut silent = Vec::new();
-        while let Some((at, conn, piece)) = self.sent.front().copied() {
-            if now.since(at) < UNSEEN && self.unseen.contains(&piece) {
+        while let Some((at, piece)) = self.sent.front().copied() {
+            if now.since(at) < UNSEEN && self.unseen.contains_key(&piece) {
                 break;
             }
             self.sent.pop_front();
-            if self.unseen.remove(&piece) {
+            if let Some(conn) = self.unseen.remove(&piece) {
                 self.out.set(piece as usize, false);
                 self.left += 1;
                 silent.push(conn);
@@ -147,12 +151,12 @@ mod tests {
         let mut spread = Spread::new(10, 7);
         assert_eq!(offer(&mut spread, A, 4), [7, 8, 9, 0]);
         assert_eq!(offer(&mut spread, B, 20), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(offer(&mut spread, A, 20), []);
+        assert_eq!(offer(&mut spread, A, 20), Vec::<u32>::new());
         for piece in 0..10 {
             assert!(!spread.is_over());
             let to = if (1..7).contains(&piece) { B } else { A };
             assert_eq!(spread.on_sent(Timestamp::ZERO, to, piece), Some(to));
-            assert_eq!(spread.on_seen(piece), None);
+            assert_eq!(spread.on_seen(to, piece), (None, None));
         }
         assert!(spread.is_over());
     }
@@ -160,11 +164,11 @@ mod tests {
     #[test]
     fn what_others_have_is_not_offered() {
         let mut spread = Spread::new(4, 0);
-        assert_eq!(spread.on_seen(1), None);
+        assert_eq!(spread.on_seen(B, 1), (None, None));
         assert_eq!(offer(&mut spread, A, 2), [0, 2]);
         assert_eq!(
-            spread.on_seen(2),
-            Some(A),
+            spread.on_seen(B, 2),
+            (Some(A), None),
             "seen with another: the offer has no point any more"
         );
     }
@@ -184,10 +188,11 @@ mod tests {
         offer(&mut spread, A, 2);
         spread.on_sent(Timestamp::ZERO, A, 0);
         spread.on_sent(Timestamp::ZERO, A, 1);
-        spread.on_seen(1);
-        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN / 2), []);
+        spread.on_seen(A, 0);
+        assert_eq!(spread.on_seen(B, 1), (None, Some(A)));
+        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN / 2), Vec::<ConnId>::new());
         assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN), [A]);
         assert_eq!(offer(&mut spread, B, 9), [2, 0]);
-        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN * 2), []);
+        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN * 2), Vec::<ConnId>::new());
     }
 }
