@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Expected;
+use super::exchange::Exchange;
 use super::ids::{PeerKey, TransferId};
 use super::rate::Meter;
 use super::requests::Requests;
@@ -51,6 +52,7 @@ pub(crate) struct Kept {
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
     pub(crate) agent: Option<String>,
+    pub(crate) connected_at: Timestamp,
     pub(crate) hello_by: Timestamp,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
@@ -73,6 +75,7 @@ pub(crate) struct Conn {
     pub(crate) asked_at: Timestamp,
     pub(crate) down: Meter,
     pub(crate) bytes_down: u64,
+    pub(crate) exchange: Exchange,
 }
 
 impl Conn {
@@ -80,6 +83,7 @@ impl Conn {
         Self {
             peer,
             agent: None,
+            connected_at: now,
             hello_by: now + HELLO_TIMEOUT,
             window: Window::new(now, rtt),
             requests: Requests::default(),
@@ -100,6 +104,7 @@ impl Conn {
             asked_at: now,
             down: Meter::default(),
             bytes_down: 0,
+            exchange: Exchange::default(),
         }
     }
 

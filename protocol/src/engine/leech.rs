@@ -59,6 +59,10 @@ impl Engine {
                 self.on_unanswered(id, handle, &runs, true);
                 Ok(())
             }
+            Message::Peers { handle, peers } => {
+                self.check_handle(id, handle)?;
+                self.on_peers(id, handle, peers)
+            }
             Message::Choke => {
                 // What is under way still comes; the rest is rejected piece by piece.
                 if let Some(conn) = self.conns.get_mut(&id) {
@@ -131,6 +135,7 @@ impl Engine {
             },
         }
         self.to_fill.insert(id);
+        self.join_circle(id, transfer_id);
         Ok(())
     }
 

@@ -82,6 +82,7 @@ impl Engine {
         );
         self.run_choker();
         self.send(id, Message::Opened { handle, have });
+        self.join_circle(id, transfer_id);
         self.open_sessions(id);
         Ok(())
     }
