@@ -87,6 +87,7 @@ fn message() -> impl Strategy<Value = Message> {
             let peer = |id| KnownPeer { id: [id].into(), flags: 0, addrs: vec![[id].into()] };
             Message::Peers { handle, peers: (0..count).map(peer).collect() }
         }),
+        2 => (handle(), within()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
         2 => Just(Message::Choke),
         4 => Just(Message::Unchoke),
     ]
@@ -456,6 +457,14 @@ fn offences_end_the_connection_with_their_reason() {
     })
     .chain(flip);
     assert_eq!(offence(flip), violation(Violation::OverLimit("changes to a have-map")));
+    let offer = |runs| Message::Offer {
+        handle: Handle(0),
+        runs,
+    };
+    let beyond = vec![Run { start: PIECES, len: 1 }];
+    assert_eq!(offence([offer(beyond)]), violation(Violation::NoSuchPiece));
+    let offers = (0..2000).map(|_| offer(vec![Run { start: 0, len: PIECES }]));
+    assert_eq!(offence(offers), violation(Violation::OverLimit("offered pieces")));
 }
 
 #[test]

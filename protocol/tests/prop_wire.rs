@@ -104,6 +104,7 @@ fn message() -> impl Strategy<Value = Message> {
         (handle(), runs()).prop_map(|(handle, runs)| Message::Cancel { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
+        (handle(), runs()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
         handle().prop_map(|handle| Message::Close { handle }),
         (handle(), close_reason).prop_map(|(handle, reason)| Message::Closed { handle, reason }),
         (handle(), peers()).prop_map(|(handle, peers)| Message::Peers { handle, peers }),
@@ -340,7 +341,7 @@ fn lists_over_their_bounds_are_refused() {
 
 #[test]
 fn unknown_types_are_skipped_and_known_ones_end_where_they_end() {
-    assert_eq!(Message::decode(&[15, 1, 2, 3]), Ok(None));
+    assert_eq!(Message::decode(&[99, 1, 2, 3]), Ok(None));
     assert_eq!(Message::decode(&[12, 0]), Err(DecodeError::Trailing));
     assert_eq!(StreamKind::from_byte(0), None);
     for kind in [StreamKind::Control, StreamKind::Bulk] {
