@@ -2,11 +2,13 @@
 //!
 //! [`Node`] is the handle that commands and the control socket hold. Behind it: `actor` (one task, owns swarm and engine), `session`
 //! (sockets of one peer), `blocks` (hashing and disk, off the executor), `jobs` (what one request does), `swap` (which connection
-//! carries a session), `watch` (files that change under us), `discovery` (Kademlia on a schedule) and `peers` (whom to dial, and when).
+//! carries a session), `watch` (files that change under us), `discovery` (Kademlia on a schedule), `exchange`
+//! (what peers tell of others) and `peers` (whom to dial, and when).
 
 mod actor;
 mod blocks;
 mod discovery;
+mod exchange;
 mod facts;
 mod identity;
 mod jobs;
@@ -42,6 +44,8 @@ use crate::api::{
 
 /// Events of one job that wait for their reader.
 const EVENT_QUEUE: usize = 64;
+/// Peers that a node has sessions with at a time.
+const MAX_SESSIONS: usize = 200;
 /// How long a node waits for its first listen address.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -132,6 +136,7 @@ impl Node {
                 agent: swarm::agent_version(),
                 upload_limit: config.upload_limit,
                 download_limit: config.download_limit,
+                connections: MAX_SESSIONS,
                 ..EngineConfig::default()
             },
             rand::random(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Expected;
+use super::exchange::Exchange;
 use super::ids::{PeerKey, TransferId};
 use super::offers::Offering;
 use super::rate::Meter;
@@ -54,6 +55,7 @@ pub(crate) struct Kept {
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
     pub(crate) agent: Option<String>,
+    pub(crate) connected_at: Timestamp,
     pub(crate) hello_by: Timestamp,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
@@ -76,6 +78,7 @@ pub(crate) struct Conn {
     pub(crate) asked_at: Timestamp,
     pub(crate) down: Meter,
     pub(crate) bytes_down: u64,
+    pub(crate) exchange: Exchange,
 }
 
 impl Conn {
@@ -83,6 +86,7 @@ impl Conn {
         Self {
             peer,
             agent: None,
+            connected_at: now,
             hello_by: now + HELLO_TIMEOUT,
             window: Window::new(now, rtt),
             requests: Requests::default(),
@@ -103,6 +107,7 @@ impl Conn {
             asked_at: now,
             down: Meter::default(),
             bytes_down: 0,
+            exchange: Exchange::default(),
         }
     }
 

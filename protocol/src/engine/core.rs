@@ -19,9 +19,9 @@ use super::uplink::Uplink;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
-use crate::wire::{Hello, Message};
+use crate::wire::{Extension, Hello, Message};
 
-/// Connections that an engine takes; more are closed at once.
+/// Connections that an engine takes at the most, whatever its configuration says.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 /// Ended connections whose peers are remembered; the oldest numbers go first.
 const MAX_DEPARTED: usize = 256;
@@ -62,6 +62,8 @@ pub struct Engine {
     pub(super) serve_turn: ConnId,
     /// Transfers with pieces gained or lost that peers were not told of.
     pub(super) to_tell: BTreeSet<TransferId>,
+    /// Peers that are to be told of others, and of which transfer.
+    pub(super) to_introduce: BTreeSet<(ConnId, TransferId)>,
     /// Transfers whose leechers may have room for offers.
     pub(super) to_offer: BTreeSet<TransferId>,
     next_tick: Timestamp,
@@ -75,7 +77,11 @@ impl Engine {
         while config.agent.len() > MAX_AGENT_LEN {
             config.agent.pop();
         }
-        config.extensions.truncate(MAX_EXTENSIONS);
+        config.extensions.truncate(MAX_EXTENSIONS - 1);
+        config.extensions.push(Extension {
+            name: Extension::PEER_EXCHANGE.to_owned(),
+            value: Vec::new(),
+        });
         let mut bans = Bans::default();
         for peer in &config.banned {
             bans.insert(*peer);
@@ -99,6 +105,7 @@ impl Engine {
             to_serve: BTreeSet::new(),
             serve_turn: ConnId(0),
             to_tell: BTreeSet::new(),
+            to_introduce: BTreeSet::new(),
             to_offer: BTreeSet::new(),
             next_tick: Timestamp::ZERO,
             next_slow_tick: Timestamp::ZERO,
@@ -115,7 +122,7 @@ impl Engine {
                 .push_back(Action::Disconnect(conn, DisconnectReason::Banned));
             return;
         }
-        if self.conns.len() >= MAX_CONNECTIONS {
+        if !self.make_room() {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::TooManyConnections));
             return;
@@ -169,6 +176,7 @@ impl Engine {
                 if hello.network != self.config.network {
                     return Err(DisconnectReason::OtherNetwork);
                 }
+                conn.exchange.spoken = hello.extensions.iter().any(|e| e.name == Extension::PEER_EXCHANGE);
                 conn.agent = Some(hello.agent.clone());
                 self.actions.push_back(Action::Event(Event::Ready {
                     conn: id,
@@ -183,6 +191,7 @@ impl Engine {
             | Message::Closed { .. }
             | Message::Have { .. }
             | Message::Lost { .. }
+            | Message::Peers { .. }
             | Message::Offer { .. }
             | Message::Choke
             | Message::Unchoke => Ok(self.handle_as_leecher(id, message)?),
@@ -312,18 +321,20 @@ impl Engine {
             self.tick_conn(*id);
         }
         self.tell_news(true);
+        self.introduce();
         if self.now >= self.next_slow_tick {
             self.next_slow_tick = self.now + SLOW_TICK;
             for id in &ids {
                 self.open_sessions(*id);
             }
+            self.part();
             self.run_choker();
             self.withdraw_stale_offers();
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
                 self.tick_transfer(id);
             }
         }
-        let busy = self.busy || !self.to_tell.is_empty();
+        let busy = self.busy || !self.to_tell.is_empty() || self.introduces_within(SLOW_TICK);
         self.busy = busy;
         self.next_tick = if busy { self.now + TICK } else { self.next_slow_tick };
     }

@@ -59,6 +59,10 @@ impl Engine {
                 self.on_unanswered(id, handle, &runs, true);
                 Ok(())
             }
+            Message::Peers { handle, peers } => {
+                self.check_handle(id, handle)?;
+                self.on_peers(id, handle, peers)
+            }
             Message::Offer { handle, runs } => {
                 self.check_handle(id, handle)?;
                 self.on_offer(id, handle, &runs)
@@ -144,6 +148,7 @@ impl Engine {
             self.piece_is_out(transfer_id, piece, id, false);
         }
         self.to_fill.insert(id);
+        self.join_circle(id, transfer_id);
         Ok(())
     }
 

@@ -96,6 +96,7 @@ impl Engine {
         self.to_offer.insert(transfer_id);
         self.run_choker();
         self.send(id, Message::Opened { handle, have });
+        self.join_circle(id, transfer_id);
         self.open_sessions(id);
         Ok(())
     }

@@ -64,6 +64,10 @@ enum Happening {
     Leaves {
         peer: usize,
     },
+    Dials {
+        of: usize,
+        to: usize,
+    },
 }
 
 /// Many peers, links between them, and a virtual clock.
@@ -80,6 +84,7 @@ pub struct World {
     violations: Vec<(usize, String)>,
     packet: u32,
     noted: bool,
+    exchanging: bool,
 }
 
 impl World {
@@ -98,7 +103,13 @@ impl World {
             violations: Vec::new(),
             packet: 16 * 1024,
             noted: false,
+            exchanging: false,
         }
+    }
+
+    /// From now on all can be reached where they are, tell each other of others, and connect to whom they hear of.
+    pub fn exchange_peers(&mut self) {
+        self.exchanging = true;
     }
 
     /// The time.
@@ -171,6 +182,11 @@ impl World {
             self.peers[one]
                 .engine
                 .handle_connected(self.now, conn, peer_key(other), rtt);
+            if self.exchanging {
+                let id = peer_id(other);
+                let addrs = vec![id.into()];
+                self.peers[one].engine.handle_reachable(self.now, conn, &id, addrs);
+            }
         }
         self.drain(a);
         self.drain(b);
@@ -355,6 +371,12 @@ impl World {
                 }
             }
             Happening::Leaves { peer } => self.leave(peer),
+            Happening::Dials { of, to } => {
+                let known = self.peers[of].ends.values().any(|end| end.other == to);
+                if !known && !self.peers[of].gone && !self.peers[to].gone {
+                    self.connect(of, to);
+                }
+            }
         }
     }
 
@@ -454,6 +476,16 @@ impl World {
                 let new = self.peers[of].done.insert((*transfer, piece.get()));
                 assert!(new, "piece {piece:?} of peer {of} was done twice");
                 self.peers[of].done_order.push(piece.get());
+            }
+            Event::PeersHeard { peers, .. } if self.exchanging => {
+                let heard = peers.iter().filter_map(|peer| index_of(&peer.id));
+                for to in heard
+                    .filter(|to| *to != of && *to < self.peers.len())
+                    .collect::<Vec<_>>()
+                {
+                    let round_trip = self.delay(of, to) * 2;
+                    self.at(now + round_trip, Happening::Dials { of, to });
+                }
             }
             Event::Complete(_) => self.peers[of].completed_at = Some(now),
             Event::Banned { conn, .. } => {
@@ -567,7 +599,15 @@ fn peer_rate(peer: &Peer) -> u64 {
 
 /// The key of a simulated peer.
 fn peer_key(peer: usize) -> PeerKey {
-    PeerKey::of(&peer.to_le_bytes())
+    PeerKey::of(&peer_id(peer))
+}
+
+fn peer_id(peer: usize) -> [u8; size_of::<usize>()] {
+    peer.to_le_bytes()
+}
+
+fn index_of(peer_id: &[u8]) -> Option<usize> {
+    peer_id.try_into().ok().map(usize::from_le_bytes)
 }
 
 /// A content of `pieces` leaves of `len` bytes, none of which exists: its CID and its piece map.
