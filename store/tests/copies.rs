@@ -317,22 +317,35 @@ fn a_segment_that_somebody_deleted_is_withdrawn_and_not_written_to() {
     assert_readable(&store, &pack.content);
 }
 
+fn open_with_quota(home: &Path, quota: u64) -> Store {
+    let lock = HomeLock::try_acquire(home).unwrap().unwrap();
+    let mut options = StoreOptions::default();
+    options.quota = Some(quota);
+    Store::open(lock, options).unwrap()
+}
+
+fn is_over_quota<T>(outcome: &Result<T, ShareError>) -> bool {
+    matches!(outcome, Err(ShareError::NotAllowed(Shortage::Quota { .. })))
+}
+
 #[test]
 fn copies_count_towards_the_quota() {
     let place = Place::new();
     let root = sample(&place);
-    let lock = HomeLock::try_acquire(&place.path("home")).unwrap().unwrap();
-    let mut options = StoreOptions::default();
-    options.quota = Some(1_000_000);
-    let store = Store::open(lock, options).unwrap();
-    let error = try_copy(&store, &root, NETWORK).unwrap_err();
-    assert!(
-        matches!(error, ShareError::NotAllowed(Shortage::Quota { quota: 1_000_000, .. })),
-        "{error:?}"
-    );
+    share_copy(&place.store("free"), &root);
+    let takes = bytes_of_segments(&place.path("free"));
+
+    let store = open_with_quota(&place.path("strict"), takes - 1);
+    assert!(is_over_quota(&try_copy(&store, &root, NETWORK)));
     assert!(store.packs().unwrap().is_empty());
     // In place it takes no room.
     share(&store, &root);
+
+    let store = open_with_quota(&place.path("home"), takes);
+    share_copy(&store, &root);
+    // And nothing of another one.
+    write(&place.path("q/one.pak"), b"one byte and some more");
+    assert!(is_over_quota(&try_copy(&store, &place.path("q"), NETWORK)));
 }
 
 #[test]
@@ -408,6 +421,18 @@ fn blocks_are_shared_on(kind: &str) {
     let pack = share_copy(&store, &root);
     let taken = disk.used() - before;
     assert!(taken < 8_000_000, "{taken} bytes for a copy of 30 MB");
+
+    // What is shared is counted, and refused, like what is copied: it takes room once the user changes his files.
+    let counted = bytes_of_segments(&disk.0.join("home"));
+    assert!((30_000_000..30_200_000).contains(&counted), "{counted}");
+    let strict = open_with_quota(&disk.0.join("strict"), 25_000_000);
+    assert!(is_over_quota(&try_copy(&strict, &root, NETWORK)));
+    assert_eq!(segments(&disk.0.join("strict")), Vec::<PathBuf>::new());
+    drop(strict);
+    let strict = open_with_quota(&disk.0.join("strict"), counted + 100_000);
+    share_copy(&strict, &root);
+    assert!(bytes_of_segments(&disk.0.join("strict")) <= counted + 100_000);
+    drop(strict);
 
     // The user's changes are his own.
     settle();
