@@ -114,6 +114,8 @@ impl Inner {
     /// The skeleton of `root`, if all its nodes are here and whole.
     pub(crate) fn skeleton(&self, root: &Cid, name: Option<&Name>) -> Result<Option<Skeleton>, SkeletonReadError> {
         let conn = self.index.reader()?;
+        // One look for all nodes: to begin one takes longer than to find a node.
+        let conn = conn.unchecked_transaction().map_err(IndexError::from)?;
         let mut reader = SkeletonReader::new(*root, Limits::DEFAULT);
         if let Some(name) = name {
             reader = reader.named(name.clone());
