@@ -57,6 +57,15 @@ fn rot_is_found_and_repaired_and_an_edit_is_kept() {
     let kept = b.run(&["verify", "Pack", "--repair", "--peer", addr]);
     assert_eq!(kept.code(), 5, "{}", kept.said);
     assert_eq!(fs::read(b.path("Pack/sub/small.pak")).expect("it is there"), b"mine");
+
+    // Beside an edit, the rest is mended.
+    rot(&b.path("Pack/big.pak"));
+    let mended = b.run(&["verify", "Pack", "--repair", "--peer", addr]);
+    assert_eq!(mended.code(), 5, "{}", mended.said);
+    assert!(mended.said.contains("the rest was mended"), "{}", mended.said);
+    assert_eq!(fs::read(b.path("Pack/sub/small.pak")).expect("it is there"), b"mine");
+    let [theirs, ours] = [&a, &b].map(|machine| fs::read(machine.path("Pack/big.pak")).expect("it is there"));
+    assert!(theirs == ours);
 }
 
 #[test]
