@@ -191,6 +191,18 @@ pub trait BackendFile: Debug + Send + Sync {
     /// Makes its bytes and length durable.
     fn sync(&self) -> io::Result<()>;
 
+    /// Makes `len` bytes from `at`, which end within it, share the blocks of as many bytes of `from`, a file of the same backend, from `from_at`; all three are
+    /// multiples of 4096. `false`, with nothing changed, where the file system cannot.
+    fn share_range(&self, from: &dyn BackendFile, from_at: u64, at: u64, len: u64) -> io::Result<bool> {
+        let _ = (from, from_at, at, len);
+        Ok(false)
+    }
+
+    /// Itself, for [`BackendFile::share_range`] of the same backend; `None` where that is not to be had.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
+
     /// Says that it will be read once from start to end.
     fn advise_sequential(&self) {}
 

@@ -58,6 +58,7 @@ mod fs;
 pub mod fuzzing;
 mod home;
 mod index;
+mod left;
 mod observer;
 mod packs;
 mod read;

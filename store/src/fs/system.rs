@@ -156,6 +156,18 @@ impl BackendFile for SystemFile {
         self.0.sync_data()
     }
 
+    #[cfg(target_os = "linux")]
+    fn share_range(&self, from: &dyn BackendFile, from_at: u64, at: u64, len: u64) -> io::Result<bool> {
+        match from.as_any().and_then(|from| from.downcast_ref::<Self>()) {
+            Some(from) => sys::share_range(&from.0, from_at, &self.0, at, len),
+            None => Ok(false),
+        }
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
+    }
+
     fn advise_sequential(&self) {
         sys::advise_sequential(&self.0);
     }

@@ -156,13 +156,20 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 /// Makes `len` bytes of `to` from `at` share the blocks of the whole file `from`; `false` where the file system cannot.
 #[cfg(target_os = "linux")]
 pub(crate) fn share_blocks(from: &Path, to: &Path, at: u64, len: u64) -> io::Result<bool> {
+    let from = open_read(from)?;
+    let to = fs::OpenOptions::new().write(true).open(to)?;
+    share_range(&from, 0, &to, at, len)
+}
+
+/// Makes `len` bytes of `to` from `at` share the blocks of as many bytes of `from` from `from_at`; `false` where the file system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn share_range(from: &File, from_at: u64, to: &File, at: u64, len: u64) -> io::Result<bool> {
     use rustix::io::Errno;
     let Some(bytes) = std::num::NonZeroU64::new(len) else {
         return Ok(false);
     };
-    let from = open_read(from)?;
-    let to = fs::OpenOptions::new().write(true).open(to)?;
-    let cloned = reflink_copy::ReflinkBlockBuilder::new(&from, &to, bytes)
+    let cloned = reflink_copy::ReflinkBlockBuilder::new(from, to, bytes)
+        .from_offset(from_at)
         .to_offset(at)
         .reflink_block();
     match cloned {

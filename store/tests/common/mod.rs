@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::Mutex,
 };
 
@@ -226,4 +227,36 @@ pub fn assert_readable(store: &Store, content: &Cid) {
         assert!(leaf.cid.verifies(&store.read_leaf(&leaf.cid, leaf.len).unwrap()));
     }
     assert!(store.have(&record.content).unwrap().unwrap().all());
+}
+
+/// A file system that shares blocks, in a file, where this user may make and mount one.
+pub struct Loop(pub PathBuf);
+
+impl Loop {
+    pub fn mount(place: &Place, kind: &str) -> Option<Self> {
+        let image = place.path("image");
+        let file = fs::File::create(&image).unwrap();
+        file.set_len(400 << 20).unwrap();
+        let at = place.path("disk");
+        fs::create_dir(&at).unwrap();
+        let quiet = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let made = quiet(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+        let mounted = made && quiet(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at));
+        mounted.then_some(Self(at))
+    }
+
+    /// Bytes that are taken.
+    pub fn used(&self) -> u64 {
+        let synced = Command::new("sync").arg("-f").arg(&self.0).status();
+        assert!(synced.unwrap().success());
+        let output = Command::new("df").args(["-B1", "--output=used"]).arg(&self.0).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        text.lines().nth(1).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }
