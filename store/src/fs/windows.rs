@@ -383,9 +383,9 @@ impl Dir {
         }
         // A game, or a reader of ours, has open what is replaced. The standard library's call falls back to POSIX's way, which takes the name from such a
         // file at once; that has no flag for writing through, so the file is flushed, and on NTFS its name with it.
-        let (old, new) = (from.at(from_name)?, self.at(name)?);
-        fs::rename(old, &new)?;
-        open_with(&new, win::FILE_GENERIC_READ | win::FILE_GENERIC_WRITE)?.sync_all()?;
+        let file = from.open_file_rw(from_name)?;
+        fs::rename(from.at(from_name)?, self.at(name)?)?;
+        file.sync_all()?;
         Ok(false)
     }
 
