@@ -73,6 +73,7 @@ pub use error::{
     BeginError, Blockage, FinishError, GcError, HomeError, IndexError, MoveError, OpenError, ReadLeafError,
     RebuildError, RemoveError, ShareError, SkeletonReadError, VerifyError, WriteError,
 };
+pub use fs::folder_name;
 pub use home::HomeLock;
 pub use observer::{Observer, Progress, Stage, Warning};
 pub use packs::{

@@ -287,7 +287,7 @@ impl Job {
         Ok(if installed {
             output.to_owned()
         } else {
-            output.join(name.as_str())
+            output.join(modswarm_store::folder_name(name).as_str())
         })
     }
 

@@ -1,6 +1,7 @@
 //! The Unix side.
 
 use std::{
+    borrow::Cow,
     ffi::{OsStr, OsString},
     fs::{self, File},
     io,
@@ -14,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use modswarm_protocol::format::Name;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 
 use super::{Entry, Identity, Onto};
@@ -26,6 +28,11 @@ pub(crate) fn path_bytes(path: &Path) -> &[u8] {
 /// The path that [`path_bytes`] gave.
 pub(crate) fn path_from(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// `path` so that the system takes it letter by letter, as this one always does.
+pub(crate) fn literal(path: &Path) -> Cow<'_, Path> {
+    Cow::Borrowed(path)
 }
 
 /// The bytes of a name, UTF-8 if it is text at all.
@@ -207,6 +214,11 @@ pub(crate) const CASE_FOLDS: bool = cfg!(target_os = "macos");
 /// Why this system cannot create a file of this name.
 pub(crate) fn name_issue(name: &str) -> Option<String> {
     (name.len() > 255).then(|| "names of more than 255 bytes are too long here".to_owned())
+}
+
+/// The name that the folder of a pack of the name `name` gets on this system.
+pub fn folder_name(name: &Name) -> Name {
+    name.clone()
 }
 
 /// An open folder. Names are looked up in it without following symlinks.
