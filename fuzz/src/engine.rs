@@ -13,7 +13,7 @@ use modswarm_protocol::{
     format::{Cid, PieceSet, SharedPieceMap},
     sim::fake_content,
     wire::{
-        BulkHeader, Encoding, Handle, Hello, Message, NetworkId, What,
+        BulkHeader, Encoding, Extension, Handle, Hello, Message, NetworkId, What,
         limits::{MAX_HANDLES, MAX_QUEUED_CIDS, MAX_QUEUED_PIECES},
         split_frame,
     },
@@ -94,7 +94,10 @@ pub fn hello() -> Message {
     Message::Hello(Hello {
         network: NetworkId::PUBLIC,
         agent: "fuzz".into(),
-        extensions: Vec::new(),
+        extensions: vec![Extension {
+            name: Extension::PEER_EXCHANGE.into(),
+            value: Vec::new(),
+        }],
     })
 }
 
@@ -238,9 +241,10 @@ impl Node {
         let conn = ConnId(self.conns);
         self.slots[at] = Some(conn);
         // Peers come back under the same key, unless they were banned.
-        let peer = PeerKey::of(&self.conns.to_le_bytes());
+        let id = self.conns.to_le_bytes();
         self.engine
-            .handle_connected(self.now, conn, peer, Duration::from_millis(20));
+            .handle_connected(self.now, conn, PeerKey::of(&id), Duration::from_millis(20));
+        self.engine.handle_reachable(self.now, conn, &id, vec![id.into()]);
         conn
     }
 

@@ -9,8 +9,8 @@ use modswarm_protocol::format::{
     Cid, Codec, ContentBuilder, HashKind, Leaf, Limits, Link, Manifest, Name, SkeletonReader, build_pack,
 };
 use modswarm_protocol::wire::{
-    BulkHeader, CloseReason, Encoding, Extension, Handle, Have, HaveMap, Hello, Message, NetworkId, RejectReason,
-    Rejection, RequestId, Run, StreamKind, What,
+    BulkHeader, CloseReason, Encoding, Extension, Handle, Have, HaveMap, Hello, KnownPeer, Message, NetworkId,
+    RejectReason, Rejection, RequestId, Run, StreamKind, What,
 };
 use modswarm_store::fuzzing;
 
@@ -331,6 +331,10 @@ fn messages() -> Vec<Message> {
             handle,
             runs: runs.clone(),
         },
+        Message::Offer {
+            handle,
+            runs: runs.clone(),
+        },
         Message::Rejected {
             handle,
             what: Rejection::Open,
@@ -355,6 +359,14 @@ fn messages() -> Vec<Message> {
             reason: CloseReason::Removed,
         },
         Message::Close { handle: Handle(1) },
+        Message::Peers {
+            handle,
+            peers: vec![KnownPeer {
+                id: [&[0, 36, 8, 1, 18, 32][..], &[7; 32]].concat().into(),
+                flags: KnownPeer::SEED,
+                addrs: vec![[4, 127, 0, 0, 1, 6, 0x1f, 0x90].into()],
+            }],
+        },
     ]
 }
 

@@ -14,8 +14,8 @@ use modswarm_protocol::format::{Cid, Codec, HashKind};
 use modswarm_protocol::sim::fake_content;
 use modswarm_protocol::wire::limits::{HELLO_TIMEOUT, MAX_HANDLES, MAX_QUEUED_PIECES};
 use modswarm_protocol::wire::{
-    BulkHeader, CloseReason, Encoding, Handle, Have, Hello, Message, NetworkId, RejectReason, Rejection, RequestId,
-    Run, What, runs_of,
+    BulkHeader, CloseReason, Encoding, Extension, Handle, Have, Hello, KnownPeer, Message, NetworkId, RejectReason,
+    Rejection, RequestId, Run, What, runs_of,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -83,6 +83,11 @@ fn message() -> impl Strategy<Value = Message> {
         1 => handle().prop_map(|handle| Message::Closed { handle, reason: CloseReason::Removed }),
         4 => (handle(), within()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         2 => (handle(), within()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
+        2 => (handle(), 0..3u8).prop_map(|(handle, count)| {
+            let peer = |id| KnownPeer { id: [id].into(), flags: 0, addrs: vec![[id].into()] };
+            Message::Peers { handle, peers: (0..count).map(peer).collect() }
+        }),
+        2 => (handle(), within()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
         2 => Just(Message::Choke),
         4 => Just(Message::Unchoke),
     ]
@@ -187,9 +192,14 @@ impl Node {
                 let hello = Hello {
                     network: NetworkId::PUBLIC,
                     agent: "x".into(),
-                    extensions: Vec::new(),
+                    extensions: vec![Extension {
+                        name: Extension::PEER_EXCHANGE.into(),
+                        value: Vec::new(),
+                    }],
                 };
                 self.engine.handle_message(now, conn, Message::Hello(hello));
+                let id = self.conns.to_le_bytes();
+                self.engine.handle_reachable(now, conn, &id, vec![id.into()]);
             }
             Step::Disconnect(i) => {
                 if let Some(conn) = slot(i) {
@@ -447,6 +457,14 @@ fn offences_end_the_connection_with_their_reason() {
     })
     .chain(flip);
     assert_eq!(offence(flip), violation(Violation::OverLimit("changes to a have-map")));
+    let offer = |runs| Message::Offer {
+        handle: Handle(0),
+        runs,
+    };
+    let beyond = vec![Run { start: PIECES, len: 1 }];
+    assert_eq!(offence([offer(beyond)]), violation(Violation::NoSuchPiece));
+    let offers = (0..2000).map(|_| offer(vec![Run { start: 0, len: PIECES }]));
+    assert_eq!(offence(offers), violation(Violation::OverLimit("offered pieces")));
 }
 
 #[test]

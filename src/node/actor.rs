@@ -33,6 +33,7 @@ pub(super) use commands::{Command, Fetch, Overview, Register, TransferView};
 use super::{
     blocks::BlockPool,
     discovery::Discovery,
+    exchange::Exchange,
     facts::{HeaderReply, Input, SessionError, Wanted},
     peers::PeerBook,
     session::Session,
@@ -100,6 +101,8 @@ struct Transfer {
 struct Live {
     session: Session,
     addr: Multiaddr,
+    /// Whether we dialled that address.
+    dialled: bool,
 }
 
 /// See the module.
@@ -111,6 +114,7 @@ pub(super) struct Actor {
     pool: BlockPool,
     book: PeerBook,
     discovery: Discovery,
+    exchange: Exchange,
     /// Bootstrap peers: dialled again whenever they are lost.
     entry_points: Vec<PeerId>,
     sessions: HashMap<ConnId, Live>,
@@ -140,6 +144,7 @@ impl Actor {
         let (input_sender, inputs) = mpsc::channel(INPUT_QUEUE);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let mut actor = Self {
+            exchange: Exchange::new(*swarm.local_peer_id()),
             swarm,
             engine,
             network,
@@ -175,6 +180,7 @@ impl Actor {
                 .engine
                 .poll_timeout()
                 .map(|at| self.started + Duration::from_micros(at.as_micros()));
+            let heard = self.exchange.next_due(Instant::now());
             tokio::select! {
                 input = self.inputs.recv() => {
                     if let Some(input) = input {
@@ -194,6 +200,7 @@ impl Actor {
                     let now = self.now();
                     self.engine.handle_timeout(now);
                 }
+                () = sleep_until(heard) => self.dial_heard(Instant::now()),
                 _ = tick.tick() => self.tick(),
             }
             self.carry_out();
@@ -299,6 +306,7 @@ impl Actor {
     fn tick(&mut self) {
         let now = Instant::now();
         self.dial_candidates(now);
+        self.dial_heard(now);
         self.put_unused_away(now);
         self.discover(now);
     }

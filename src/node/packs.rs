@@ -204,7 +204,10 @@ pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, 
 
 pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<Removed, Failure> {
     let packs = records(node).await?;
-    let chosen = choose(&packs, &request.target)?;
+    let chosen = match choose(&packs, &request.target) {
+        Ok(chosen) => chosen,
+        Err(unknown) => return forget_left(node, &request, unknown).await,
+    };
     let record = chosen.current.0.clone();
     if record.pinned {
         return Err(Failure::new(
@@ -247,6 +250,28 @@ pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<
         path: record.path,
         data_deleted: data && kept == 0,
         files_kept: kept,
+    })
+}
+
+/// Forgets what a lost index knew and `store rebuild` could not restore; `unknown` if there is nothing of that either.
+async fn forget_left(node: &Arc<Inner>, request: &RemoveRequest, unknown: Failure) -> Result<Removed, Failure> {
+    let Ok(target) = Target::parse(&request.target) else {
+        return Err(unknown);
+    };
+    let left = blocking(node, move |store| {
+        let home = store.home().to_owned();
+        store
+            .forget_left(&target.root)
+            .map_err(|error| jobs::rebuild_failure(error, &home))
+    })
+    .await?;
+    let left = left.into_iter().next().ok_or(unknown)?;
+    Ok(Removed {
+        name: left.name,
+        content: left.content,
+        path: left.path,
+        data_deleted: false,
+        files_kept: 0,
     })
 }
 

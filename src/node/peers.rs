@@ -11,6 +11,8 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 const MAX_PEERS: usize = 4096;
 /// Addresses kept of one peer.
 const MAX_ADDRS: usize = 16;
+/// Peers that are dialled at a time, besides those that the user named.
+const MAX_DIALLING: usize = 64;
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
 
@@ -18,6 +20,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(120);
 #[derive(Debug, Default)]
 struct Known {
     addrs: Vec<Multiaddr>,
+    /// Where others say that it is: tried with the rest, and forgotten once it was.
+    hearsay: Vec<Multiaddr>,
     failures: u32,
     not_before: Option<Instant>,
     dialling: bool,
@@ -33,6 +37,8 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct PeerBook {
     known: HashMap<PeerId, Known>,
+    /// Those that are being dialled.
+    dialling: usize,
     connected: HashSet<PeerId>,
 }
 
@@ -60,6 +66,14 @@ impl PeerBook {
         }
     }
 
+    /// Remembers, for the next dial only, where others say that `peer` is.
+    pub(super) fn add_hearsay(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+        self.add(peer, [], false);
+        if let Some(known) = self.known.get_mut(&peer).filter(|known| !known.dialling) {
+            known.hearsay = addrs;
+        }
+    }
+
     fn forget_worst(&mut self) {
         let worst = self
             .known
@@ -81,8 +95,14 @@ impl PeerBook {
         if known.dialling || known.foreign || known.not_before.is_some_and(|at| at > now) {
             return None;
         }
+        if !known.named && self.dialling >= MAX_DIALLING {
+            return None;
+        }
         known.dialling = true;
-        let (addrs, rest) = super::swarm::dial_order(known.addrs.clone());
+        self.dialling += 1;
+        let mut addrs = known.addrs.clone();
+        addrs.append(&mut known.hearsay);
+        let (addrs, rest) = super::swarm::dial_order(addrs);
         known.fallback = rest;
         Some(Dial { peer, addrs })
     }
@@ -100,6 +120,7 @@ impl PeerBook {
             });
         }
         known.dialling = false;
+        self.dialling -= 1;
         let wait = BACKOFF_MIN.saturating_mul(1 << known.failures.min(7)).min(BACKOFF_MAX);
         // What the user named is worth trying often.
         let wait = if known.named {
@@ -115,7 +136,7 @@ impl PeerBook {
     pub(super) fn connected(&mut self, peer: PeerId) {
         self.connected.insert(peer);
         if let Some(known) = self.known.get_mut(&peer) {
-            known.dialling = false;
+            self.dialling -= usize::from(std::mem::take(&mut known.dialling));
             known.failures = 0;
             known.not_before = None;
             known.fallback.clear();
@@ -140,13 +161,19 @@ impl PeerBook {
         self.connected.contains(peer)
     }
 
+    /// Whether a peer that has been tried can be passed over for others.
+    pub(super) fn is_doubtful(&self, peer: &PeerId) -> bool {
+        let tried = |known: &Known| !known.named && !known.dialling && (known.failures > 0 || known.foreign);
+        !self.is_connected(peer) && self.known.get(peer).is_none_or(tried)
+    }
+
     pub(super) fn is_dialling(&self, peer: &PeerId) -> bool {
         self.known.get(peer).is_some_and(|known| known.dialling)
     }
 }
 
 /// `addr` without its `/p2p/ID`.
-fn without_peer(mut addr: Multiaddr) -> Multiaddr {
+pub(super) fn without_peer(mut addr: Multiaddr) -> Multiaddr {
     if let Some(Protocol::P2p(_)) = addr.iter().last() {
         addr.pop();
     }
@@ -185,6 +212,39 @@ mod tests {
         assert_eq!(book.failed(peer, now), None);
         assert_eq!(book.dial(peer, now), None, "not at once again");
         assert!(book.dial(peer, now + BACKOFF_MAX).is_some());
+    }
+
+    #[test]
+    fn dials_under_way_are_bounded_but_for_what_the_user_named() {
+        let mut book = PeerBook::default();
+        let now = Instant::now();
+        let peers: Vec<PeerId> = (0..MAX_DIALLING + 5).map(|_| PeerId::random()).collect();
+        peers.iter().for_each(|peer| book.add(*peer, [], false));
+        assert_eq!(
+            peers.iter().filter_map(|peer| book.dial(*peer, now)).count(),
+            MAX_DIALLING
+        );
+        let named = PeerId::random();
+        book.add(named, [], true);
+        assert!(book.dial(named, now).is_some());
+        book.connected(named);
+        book.failed(peers[0], now);
+        book.connected(peers[1]);
+        assert_eq!(peers.iter().filter_map(|peer| book.dial(*peer, now)).count(), 2);
+    }
+
+    #[test]
+    fn hearsay_is_tried_once_and_crowds_nothing_out() {
+        let mut book = PeerBook::default();
+        let now = Instant::now();
+        let peer = PeerId::random();
+        let [own, heard]: [Multiaddr; 2] =
+            ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"].map(|addr| addr.parse().unwrap());
+        book.add(peer, [own.clone()], false);
+        book.add_hearsay(peer, vec![heard.clone()]);
+        assert_eq!(book.dial(peer, now).unwrap().addrs, [own.clone(), heard]);
+        book.failed(peer, now);
+        assert_eq!(book.dial(peer, now + BACKOFF_MAX).unwrap().addrs, [own]);
     }
 
     #[test]

@@ -216,6 +216,8 @@ fn read_all(conn: &Connection) {
         if let Value::Integer(prefix) = prefix {
             sound(rows::files_with_leaf(conn, prefix, 1000));
             sound(rows::is_anywhere(conn, prefix, 1000));
+            let mut from = rows::LeavesFrom::new(conn).expect("a statement");
+            sound(from.query(prefix).and_then(|mut rows| rows.next()));
         }
     }
     sound(rows::node(

@@ -58,6 +58,7 @@ mod fs;
 pub mod fuzzing;
 mod home;
 mod index;
+mod left;
 mod observer;
 mod packs;
 mod read;
@@ -72,6 +73,7 @@ pub use error::{
     BeginError, Blockage, FinishError, GcError, HomeError, IndexError, MoveError, OpenError, ReadLeafError,
     RebuildError, RemoveError, ShareError, SkeletonReadError, VerifyError, WriteError,
 };
+pub use fs::folder_name;
 pub use home::HomeLock;
 pub use observer::{Observer, Progress, Stage, Warning};
 pub use packs::{

@@ -2,7 +2,7 @@
 
 use super::ids::{ConnId, PeerKey, TransferId};
 use crate::format::{Cid, PieceIndex};
-use crate::wire::{Handle, Message, What};
+use crate::wire::{Handle, KnownPeer, Message, What};
 
 /// Something to do, from [`super::Engine::poll_action`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +125,12 @@ pub enum DisconnectReason {
     /// There are as many connections as the engine takes.
     #[error("too many connections")]
     TooManyConnections,
+    /// It did nothing, and a newcomer wanted its place.
+    #[error("makes room for another")]
+    LeastUseful,
+    /// Neither has anything that the other wants.
+    #[error("has nothing to do with us any more")]
+    NothingShared,
 }
 
 /// Something that happened.
@@ -167,6 +173,15 @@ pub enum Event {
     Complete(TransferId),
     /// Nobody connected has the content, or what is still missing of it: find more peers. Said at most every few seconds.
     NeedPeers(TransferId),
+    /// A peer names others that have to do with a content. They are hearsay: nothing is known of them until they are dialled.
+    PeersHeard {
+        /// The transfer.
+        transfer: TransferId,
+        /// Who names them.
+        conn: ConnId,
+        /// At most [`crate::wire::limits::MAX_PEERS`], a bounded number of times.
+        peers: Vec<KnownPeer>,
+    },
     /// A peer asks for a content that was added by [`super::Engine::add_seed`]: hand its pieces to [`super::Engine::set_pieces`], or say
     /// [`super::Engine::handle_no_pieces`]. Said once until either.
     PiecesNeeded(TransferId),

@@ -17,6 +17,8 @@ pub struct EngineConfig {
     pub upload_limit: Option<u64>,
     /// Bytes a second that are requested; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Connections held at a time. Beyond, the least useful of those that do nothing makes room for a new one.
+    pub connections: usize,
     /// Peers that are served pieces at a time, at least 1; one more gets its turn by lot.
     pub upload_slots: usize,
     /// Peers that never get a connection.
@@ -31,6 +33,7 @@ impl Default for EngineConfig {
             extensions: Vec::new(),
             upload_limit: None,
             download_limit: None,
+            connections: super::core::MAX_CONNECTIONS,
             upload_slots: 16,
             banned: Vec::new(),
         }

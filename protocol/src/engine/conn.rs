@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Expected;
+use super::exchange::Exchange;
 use super::ids::{PeerKey, TransferId};
+use super::offers::Offering;
 use super::rate::Meter;
 use super::requests::Requests;
 use super::session::{Session, SessionState};
@@ -26,6 +28,8 @@ pub(crate) struct Served {
     pub(crate) transfer: TransferId,
     /// Whether it was opened by content CID, so that pieces can be asked for.
     pub(crate) pieces: bool,
+    /// What the peer was offered, while it cannot choose.
+    pub(crate) offering: Offering,
 }
 
 /// The block whose payload is coming in.
@@ -51,6 +55,7 @@ pub(crate) struct Kept {
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
     pub(crate) agent: Option<String>,
+    pub(crate) connected_at: Timestamp,
     pub(crate) hello_by: Timestamp,
     /// We chose this peer: it is asked before it has said `Hello`.
     pub(crate) chosen: bool,
@@ -75,6 +80,7 @@ pub(crate) struct Conn {
     pub(crate) asked_at: Timestamp,
     pub(crate) down: Meter,
     pub(crate) bytes_down: u64,
+    pub(crate) exchange: Exchange,
 }
 
 impl Conn {
@@ -82,6 +88,7 @@ impl Conn {
         Self {
             peer,
             agent: None,
+            connected_at: now,
             hello_by: now + HELLO_TIMEOUT,
             chosen: false,
             window: Window::new(now, rtt),
@@ -103,6 +110,7 @@ impl Conn {
             asked_at: now,
             down: Meter::default(),
             bytes_down: 0,
+            exchange: Exchange::default(),
         }
     }
 
@@ -150,6 +158,22 @@ impl Conn {
     pub(crate) fn has_session(&self, transfer: TransferId, open: bool) -> bool {
         let mut sessions = self.sessions.values().filter(|s| s.transfer == transfer);
         sessions.any(|s| !open || s.state != SessionState::Opening)
+    }
+
+    /// Whether it takes and does not give: it has something, if only from us, and chokes us, or takes requests and does not answer.
+    pub(crate) fn is_selfish(&self) -> bool {
+        let owes = self.held() > 0 || self.uploads.bytes > 0;
+        (self.choked_by_peer && owes) || self.snubbed_until.is_some()
+    }
+
+    /// Whether what it gets from us goes no further, as far as we saw.
+    pub(crate) fn is_dead_end(&self, now: Timestamp) -> bool {
+        self.served.values().any(|served| served.offering.is_dead_end(now))
+    }
+
+    /// Pieces that it is known to have, of all that we have opened there.
+    pub(crate) fn held(&self) -> u32 {
+        self.sessions.values().map(|session| session.held).sum()
     }
 
     /// Whether it may ask for leaves. Through a pack's handle it may too, by CID; and who reads a skeleton will want pieces next.

@@ -15,12 +15,13 @@ use super::ids::{ConnId, PeerKey, TransferId};
 use super::limit::TokenBucket;
 use super::rng::Rng;
 use super::transfer::Transfer;
+use super::uplink::Uplink;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
-use crate::wire::{Hello, Message};
+use crate::wire::{Extension, Hello, Message};
 
-/// Connections that an engine takes; more are closed at once.
+/// Connections that an engine takes at the most, whatever its configuration says.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 /// Ended connections whose peers are remembered; the oldest numbers go first.
 const MAX_DEPARTED: usize = 256;
@@ -51,6 +52,7 @@ pub struct Engine {
     pub(super) up: TokenBucket,
     pub(super) down: TokenBucket,
     pub(super) choker: Choker,
+    pub(super) uplink: Uplink,
     /// Connections over which requests may be due.
     pub(super) to_fill: BTreeSet<ConnId>,
     /// Transfers for which every connection may have something to request again.
@@ -60,6 +62,10 @@ pub struct Engine {
     pub(super) serve_turn: ConnId,
     /// Transfers with pieces gained or lost that peers were not told of.
     pub(super) to_tell: BTreeSet<TransferId>,
+    /// Peers that are to be told of others, and of which transfer.
+    pub(super) to_introduce: BTreeSet<(ConnId, TransferId)>,
+    /// Transfers whose leechers may have room for offers.
+    pub(super) to_offer: BTreeSet<TransferId>,
     next_tick: Timestamp,
     next_slow_tick: Timestamp,
     pub(super) busy: bool,
@@ -71,7 +77,11 @@ impl Engine {
         while config.agent.len() > MAX_AGENT_LEN {
             config.agent.pop();
         }
-        config.extensions.truncate(MAX_EXTENSIONS);
+        config.extensions.truncate(MAX_EXTENSIONS - 1);
+        config.extensions.push(Extension {
+            name: Extension::PEER_EXCHANGE.to_owned(),
+            value: Vec::new(),
+        });
         let mut bans = Bans::default();
         for peer in &config.banned {
             bans.insert(*peer);
@@ -89,11 +99,14 @@ impl Engine {
             up: TokenBucket::new(config.upload_limit),
             down: TokenBucket::new(config.download_limit),
             choker: Choker::new(config.upload_slots),
+            uplink: Uplink::default(),
             to_fill: BTreeSet::new(),
             to_refill: BTreeSet::new(),
             to_serve: BTreeSet::new(),
             serve_turn: ConnId(0),
             to_tell: BTreeSet::new(),
+            to_introduce: BTreeSet::new(),
+            to_offer: BTreeSet::new(),
             next_tick: Timestamp::ZERO,
             next_slow_tick: Timestamp::ZERO,
             busy: false,
@@ -109,7 +122,7 @@ impl Engine {
                 .push_back(Action::Disconnect(conn, DisconnectReason::Banned));
             return;
         }
-        if self.conns.len() >= MAX_CONNECTIONS {
+        if !self.make_room() {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::TooManyConnections));
             return;
@@ -174,6 +187,7 @@ impl Engine {
                 if hello.network != self.config.network {
                     return Err(DisconnectReason::OtherNetwork);
                 }
+                conn.exchange.spoken = hello.extensions.iter().any(|e| e.name == Extension::PEER_EXCHANGE);
                 conn.agent = Some(hello.agent.clone());
                 self.actions.push_back(Action::Event(Event::Ready {
                     conn: id,
@@ -188,6 +202,8 @@ impl Engine {
             | Message::Closed { .. }
             | Message::Have { .. }
             | Message::Lost { .. }
+            | Message::Peers { .. }
+            | Message::Offer { .. }
             | Message::Choke
             | Message::Unchoke => Ok(self.handle_as_leecher(id, message)?),
             Message::Open { .. }
@@ -260,10 +276,17 @@ impl Engine {
 
     fn forget(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
+        let served: Vec<TransferId> = conn.served.values().map(|served| served.transfer).collect();
         for handle in conn.sessions.keys().copied().collect::<Vec<_>>() {
             self.drop_session(id, handle);
         }
+        for transfer in served {
+            self.withdraw_offers(transfer, id);
+        }
         if let Some(conn) = self.conns.remove(&id) {
+            if !conn.uploads.is_stuck() {
+                self.uplink.on_given_up(conn.uploads.ahead());
+            }
             self.departed.insert(id, conn.peer);
             if self.departed.len() > MAX_DEPARTED {
                 self.departed.pop_first();
@@ -296,6 +319,9 @@ impl Engine {
             }
         }
         self.tell_news(false);
+        for transfer in std::mem::take(&mut self.to_offer) {
+            self.offer(transfer);
+        }
         self.serve();
     }
 
@@ -306,17 +332,20 @@ impl Engine {
             self.tick_conn(*id);
         }
         self.tell_news(true);
+        self.introduce();
         if self.now >= self.next_slow_tick {
             self.next_slow_tick = self.now + SLOW_TICK;
             for id in &ids {
                 self.open_sessions(*id);
             }
+            self.part();
             self.run_choker();
+            self.withdraw_stale_offers();
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
                 self.tick_transfer(id);
             }
         }
-        let busy = self.busy || !self.to_tell.is_empty();
+        let busy = self.busy || !self.to_tell.is_empty() || self.introduces_within(SLOW_TICK);
         self.busy = busy;
         self.next_tick = if busy { self.now + TICK } else { self.next_slow_tick };
     }
@@ -331,6 +360,7 @@ impl Engine {
             return;
         }
         conn.window.on_tick(now);
+        self.uplink.on_given_up(conn.uploads.find_stuck(now));
         let stalled = conn.window.is_stalled(now);
         let overdue = if stalled {
             conn.requests.matching(|_, request| request.piece.is_some())

@@ -139,7 +139,12 @@ impl Engine {
     fn adopt_sessions(&mut self, id: TransferId) {
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn_id in conns {
-            let Some(conn) = self.conns.get(&conn_id) else { continue };
+            let roots = &self.roots;
+            let Some(conn) = self.conns.get_mut(&conn_id) else {
+                continue;
+            };
+            // Who knew no pieces either when it was asked may know them by now: it answers our asking by its own.
+            conn.refused.retain(|root, _| roots.get(root) != Some(&id));
             let mine: Vec<Handle> = conn
                 .sessions
                 .iter()
@@ -237,6 +242,7 @@ impl Engine {
         };
         if piece.get() < pieces.len() && pieces.lose(piece.get()) {
             self.to_tell.insert(transfer);
+            self.to_offer.insert(transfer);
             self.after_wanted(transfer);
         }
     }
@@ -288,6 +294,7 @@ impl Engine {
                 .filter(|(_, served)| served.transfer == id)
                 .map(|(handle, _)| *handle)
                 .collect();
+            conn.exchange.forget(id);
             for handle in handles {
                 conn.served.remove(&handle);
                 conn.uploads.close(handle);

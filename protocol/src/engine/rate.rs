@@ -22,6 +22,11 @@ impl Meter {
         self.at = now;
     }
 
+    /// When bytes were added last, if ever.
+    pub(crate) fn last(&self) -> Option<Timestamp> {
+        self.since.map(|_| self.at)
+    }
+
     /// Bytes a second.
     pub(crate) fn rate(&self, now: Timestamp) -> u64 {
         let Some(since) = self.since else { return 0 };

@@ -267,6 +267,7 @@ impl Actor {
         let clock = Instant::now();
         if moved.is_some() {
             self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
+            self.exchange.rename(transfer, kept);
         }
         for cid in roots {
             self.discovery.look_for(cid, kept, clock);
@@ -279,6 +280,7 @@ impl Actor {
     fn end_job(&mut self, transfer: TransferId) {
         let now = self.now();
         self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
+        self.exchange.forget(transfer);
         let Some(t) = self.transfers.get_mut(&transfer) else {
             return;
         };

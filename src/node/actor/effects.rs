@@ -2,7 +2,7 @@
 
 use modswarm_protocol::{
     Codec,
-    engine::{Action, Event, ServeFailure, ServeJob},
+    engine::{Action, DisconnectReason, Event, ServeFailure, ServeJob},
 };
 
 use super::{Actor, TransferEvent};
@@ -22,7 +22,12 @@ impl Actor {
                 }
                 Action::Serve(job) => self.serve(job),
                 Action::Disconnect(conn, reason) => {
-                    tracing::info!(?conn, %reason, "disconnecting a peer");
+                    match reason {
+                        DisconnectReason::LeastUseful | DisconnectReason::NothingShared => {
+                            tracing::debug!(?conn, %reason, "parting with a peer");
+                        }
+                        _ => tracing::info!(?conn, %reason, "disconnecting a peer"),
+                    }
                     self.close_connection(conn);
                 }
                 Action::Event(event) => self.handle_event(event),
@@ -68,6 +73,7 @@ impl Actor {
                 self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
                 self.tell(transfer, TransferEvent::Complete);
             }
+            Event::PeersHeard { transfer, conn, peers } => self.peers_heard(transfer, conn, peers),
             Event::PiecesNeeded(transfer) => self.load(transfer),
             Event::NeedPeers(transfer) => self.discovery.hurry(transfer, std::time::Instant::now()),
             Event::WriteFailed(transfer) => {

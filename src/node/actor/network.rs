@@ -10,13 +10,14 @@ use libp2p::{
 };
 use modswarm_protocol::{
     engine::{ConnId, PeerKey, TransferId},
-    wire::StreamKind,
+    wire::{KnownPeer, StreamKind},
 };
 
 use super::{Actor, Live, MAX_MET, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
+        exchange::is_tellable,
         facts::{Input, SessionError},
         network::{AddressClass, Reach, classify, reach},
         peers::Dial,
@@ -28,8 +29,8 @@ use crate::{
 
 /// Peers that are dialled for one transfer and not yet connected.
 const MAX_CANDIDATES: usize = 256;
-/// Sources of one transfer beyond which nobody else is dialled for it.
-const ENOUGH_SOURCES: usize = 64;
+/// Peers that we look for for one transfer: nobody else is dialled for it beyond. Others may still dial us.
+const ENOUGH_SOURCES: usize = 40;
 /// Before ping has measured one.
 const RTT_GUESS_NEAR: std::time::Duration = std::time::Duration::from_millis(1);
 const RTT_GUESS_FAR: std::time::Duration = std::time::Duration::from_millis(100);
@@ -52,6 +53,9 @@ impl Actor {
             SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
                 tracing::debug!(peer = %peer_id, addr = %endpoint.get_remote_address(), "connected");
                 self.book.connected(peer_id);
+                for transfer in self.exchange.connected(peer_id) {
+                    self.add_candidate(transfer, peer_id);
+                }
                 if self
                     .transfers
                     .values()
@@ -68,6 +72,7 @@ impl Actor {
             } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
                 self.book.disconnected(peer_id, Instant::now());
+                self.exchange.disconnected(&peer_id);
             }
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
@@ -75,9 +80,7 @@ impl Actor {
                 ..
             } => {
                 tracing::debug!(%peer, %error, "cannot connect");
-                if let Some(dial) = self.book.failed(peer, Instant::now()) {
-                    self.dial(dial);
-                }
+                self.dial_failed(peer);
             }
             _ => {}
         }
@@ -264,11 +267,23 @@ impl Actor {
             self.met.clear();
         }
         self.met.insert(key, (peer, addr.clone()));
-        self.sessions.insert(conn, Live { session, addr });
+        self.sessions.insert(conn, Live { session, addr, dialled });
         self.engine.handle_connected(now, conn, key, rtt);
         if dialled {
             self.engine.ask_at_once(now, conn);
         }
+        self.tell_reachable(conn);
+    }
+
+    /// Tells the engine where the peer of a session can be dialled by others.
+    fn tell_reachable(&mut self, conn: ConnId) {
+        let now = self.now();
+        let Some(live) = self.sessions.get(&conn) else { return };
+        let peer = live.session.peer;
+        let usable = |addr: &Multiaddr| is_tellable(addr) && self.is_usable(addr);
+        let addrs = self.exchange.vouched(peer, &live.addr, live.dialled, usable);
+        let addrs = addrs.iter().map(|addr| addr.to_vec().into()).collect();
+        self.engine.handle_reachable(now, conn, &peer.to_bytes(), addrs);
     }
 
     pub(super) fn end_session(&mut self, conn: ConnId) {
@@ -319,7 +334,12 @@ impl Actor {
             }
         }
         if info.protocols.contains(&swap::PROTOCOL) {
+            self.exchange.claims(peer, addrs.clone());
             self.book.add(peer, addrs, false);
+            let of_peer = self.sessions.iter().find(|(_, live)| live.session.peer == peer);
+            if let Some(conn) = of_peer.map(|(conn, _)| *conn) {
+                self.tell_reachable(conn);
+            }
         } else {
             self.is_foreign(peer);
         }
@@ -369,8 +389,12 @@ impl Actor {
         let Some(t) = self.transfers.get_mut(&transfer) else {
             return;
         };
-        if !t.candidates.contains(&peer) && t.candidates.len() < MAX_CANDIDATES {
-            t.candidates.push(peer);
+        if !t.candidates.contains(&peer) {
+            if t.candidates.len() < MAX_CANDIDATES {
+                t.candidates.push(peer);
+            } else if let Some(doubtful) = t.candidates.iter_mut().find(|peer| self.book.is_doubtful(peer)) {
+                *doubtful = peer;
+            }
         }
         if self.book.is_connected(&peer) {
             self.swarm.behaviour_mut().swap.want_session(peer);
@@ -387,18 +411,49 @@ impl Actor {
             if transfer.sink.is_none() {
                 continue;
             }
-            if self
-                .engine
-                .transfer_stats(*id)
-                .is_some_and(|stats| stats.sources >= ENOUGH_SOURCES)
-            {
-                continue;
-            }
-            for peer in &transfer.candidates {
-                dials.extend(self.book.dial(*peer, now));
-            }
+            let room = self.room_for(*id);
+            let book = &mut self.book;
+            let due = transfer.candidates.iter().filter_map(|peer| book.dial(*peer, now));
+            dials.extend(due.take(room));
         }
         dials.into_iter().for_each(|dial| self.dial(dial));
+    }
+
+    /// How many more peers are worth a dial for a transfer.
+    fn room_for(&self, transfer: TransferId) -> usize {
+        let sources = self.engine.transfer_stats(transfer).map_or(0, |stats| stats.sources);
+        ENOUGH_SOURCES.saturating_sub(sources + self.exchange.dialling(transfer))
+    }
+
+    /// A peer names others that have to do with a transfer.
+    pub(super) fn peers_heard(&mut self, transfer: TransferId, conn: ConnId, peers: Vec<KnownPeer>) {
+        let Some(source) = self.sessions.get(&conn).map(|live| live.session.peer) else {
+            return;
+        };
+        let now = Instant::now();
+        tracing::debug!(%source, count = peers.len(), "names peers");
+        let public = !self.network.trusts_listen_addresses();
+        let usable = |addr: &Multiaddr| is_tellable(addr) && (!public || is_public(addr));
+        self.exchange.hear(transfer, source, peers, usable, now);
+        self.dial_heard(now);
+    }
+
+    /// Dials peers that were heard of, as many as may be.
+    pub(super) fn dial_heard(&mut self, now: Instant) {
+        let fetching = self.transfers.iter().filter(|(_, t)| t.sink.is_some());
+        for id in fetching.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let room = self.room_for(id);
+            let dials = self.exchange.dials(id, room, &mut self.book, now);
+            dials.into_iter().for_each(|dial| self.dial(dial));
+        }
+    }
+
+    /// A dial failed: its other addresses are tried, and the peer is given up for now if there are none.
+    fn dial_failed(&mut self, peer: PeerId) {
+        match self.book.failed(peer, Instant::now()) {
+            Some(next) => self.dial(next),
+            None => self.exchange.failed(peer),
+        }
     }
 
     fn dial(&mut self, Dial { peer, addrs }: Dial) {
@@ -410,9 +465,7 @@ impl Actor {
         };
         if let Err(error) = self.swarm.dial(opts) {
             tracing::debug!(%peer, %error, "cannot dial");
-            if let Some(next) = self.book.failed(peer, Instant::now()) {
-                self.dial(next);
-            }
+            self.dial_failed(peer);
         }
     }
 

@@ -289,7 +289,7 @@ impl Job {
         Ok(if installed {
             output.to_owned()
         } else {
-            output.join(name.as_str())
+            output.join(modswarm_store::folder_name(name).as_str())
         })
     }
 
@@ -413,10 +413,17 @@ impl Job {
         let total = download.plan().bytes;
         let mut last_block = Instant::now();
         let mut tick = ticks();
+        let mut any = false;
         loop {
             tokio::select! {
                 event = drive.events.recv() => match event.ok_or_else(node_ended)? {
-                    TransferEvent::Piece => last_block = Instant::now(),
+                    TransferEvent::Piece => {
+                        last_block = Instant::now();
+                        // The first is news worth telling at once.
+                        if !std::mem::replace(&mut any, true) {
+                            tick.reset_immediately();
+                        }
+                    }
                     TransferEvent::Complete => return Ok(()),
                     TransferEvent::WriteFailed(problem) => return Err(write_failure(problem)),
                     TransferEvent::Notice(notice) => self.warn(notice).await,
