@@ -12,6 +12,8 @@
 //! | `POST /v1/ls` | [`ListRequest`](crate::api::ListRequest) | [`Listing`](crate::api::Listing) |
 //! | `GET /v1/status` | | [`Status`](crate::api::Status) |
 //! | `GET /v1/peers` | | a list of [`PeerStatus`](crate::api::PeerStatus) |
+//! | `GET /v1/peers/known` | | the same of remembered ones that are not connected |
+//! | `POST /v1/peers/forgive` | [`ForgiveRequest`](crate::api::ForgiveRequest) | [`Forgiven`](crate::api::Forgiven) |
 //! | `POST /v1/info` | [`InfoRequest`] | [`PackStatus`](crate::api::PackStatus) |
 //! | `POST /v1/rm` | [`RemoveRequest`](crate::api::RemoveRequest) | [`Removed`](crate::api::Removed) |
 //!

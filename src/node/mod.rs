@@ -10,6 +10,7 @@ mod discovery;
 mod facts;
 mod identity;
 mod jobs;
+mod known;
 mod network;
 mod packs;
 mod peers;
@@ -35,9 +36,9 @@ use self::{
     jobs::{index_failure, node_ended, open_failure, remove_failure, task_failure},
 };
 use crate::api::{
-    Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing,
-    MoveRequest, Moved, NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
-    ShareRequest, Status, VerifyEvent, VerifyRequest,
+    Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent, GetRequest,
+    ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed,
+    ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
 };
 
 /// Events of one job that wait for their reader.
@@ -103,14 +104,19 @@ impl Node {
     /// When the home cannot be used, or nothing can be listened on.
     pub async fn start(lock: HomeLock, config: NodeConfig) -> Result<Self, Failure> {
         let bounds = (config.quota, config.min_free);
-        let (store, key) = tokio::task::spawn_blocking(move || {
+        let (store, key, known) = tokio::task::spawn_blocking(move || {
             let key = identity::load_or_create(lock.home())
                 .map_err(|error| Failure::new(FailureKind::Failed, jobs::causes(&error), error.help()))?;
             let home = lock.home().to_owned();
             let mut options = StoreOptions::default();
             (options.quota, options.min_free) = bounds;
             let store = Store::open(lock, options).map_err(|error| open_failure(error, &home))?;
-            Ok((store, key))
+            // Without it the node knows less, and works.
+            let known = store.peer_records().unwrap_or_else(|error| {
+                tracing::warn!(%error, "what was remembered of peers cannot be read");
+                Vec::new()
+            });
+            Ok((store, key, known))
         })
         .await
         .map_err(task_failure)??;
@@ -132,12 +138,15 @@ impl Node {
                 agent: swarm::agent_version(),
                 upload_limit: config.upload_limit,
                 download_limit: config.download_limit,
+                connections: swarm::MAX_SESSIONS,
+                known: known.iter().map(|peer| peer.record.clone()).collect(),
+                started_at: jobs::unix_seconds(),
                 ..EngineConfig::default()
             },
             rand::random(),
         );
         let bootstrap = if config.offline { Vec::new() } else { bootstrap(&config) };
-        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap);
+        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap, &known);
         tokio::spawn(actor.run());
         let node = Self {
             inner: Arc::new(Inner {
@@ -227,7 +236,23 @@ impl Node {
     /// # Errors
     /// When the node has ended.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, Failure> {
-        packs::peers(&self.inner).await
+        known::peers(&self.inner).await
+    }
+
+    /// Peers that are remembered and not connected: banned ones first, then those with the lowest score.
+    ///
+    /// # Errors
+    /// When the node has ended.
+    pub async fn known_peers(&self) -> Result<Vec<PeerStatus>, Failure> {
+        known::known_peers(&self.inner).await
+    }
+
+    /// Takes the bans and faults of a peer, or of all, back: at once, and for good.
+    ///
+    /// # Errors
+    /// When nothing is remembered of the peer, or the index refuses.
+    pub async fn forgive(&self, request: ForgiveRequest) -> Result<Forgiven, Failure> {
+        known::forgive(&self.inner, request).await
     }
 
     /// One pack of the home, by link, CID, name or path.

@@ -60,6 +60,7 @@ mod home;
 mod index;
 mod observer;
 mod packs;
+mod peers;
 mod read;
 mod rebuild;
 mod room;
@@ -77,6 +78,7 @@ pub use observer::{Observer, Progress, Stage, Warning};
 pub use packs::{
     BadFile, Check, Collected, Fault, Moved, NetworkId, Origin, PackId, PackRecord, PackState, Removed, Verified,
 };
+pub use peers::KnownPeer;
 pub use read::Withdrawn;
 pub use rebuild::{Left, Rebuilt};
 pub use room::Shortage;

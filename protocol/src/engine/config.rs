@@ -1,7 +1,9 @@
 //! What an engine and its transfers are told when they are made.
 
-use super::ids::PeerKey;
+use super::reputation::PeerRecord;
 use crate::format::{Cid, PieceSet, SharedPieceMap};
+#[cfg(doc)]
+use crate::time::Timestamp;
 use crate::wire::{Extension, NetworkId};
 
 /// Settings of an engine.
@@ -19,8 +21,12 @@ pub struct EngineConfig {
     pub download_limit: Option<u64>,
     /// Peers that are served pieces at a time, at least 1; one more gets its turn by lot.
     pub upload_slots: usize,
-    /// Peers that never get a connection.
-    pub banned: Vec<PeerKey>,
+    /// Connections at a time. Beyond, who is known to be good gets the place of an idle one who is known to be worse.
+    pub connections: usize,
+    /// What was known of peers at the last start, bans included: what [`super::Engine::take_changed_records`] gave, the last of each peer.
+    pub known: Vec<PeerRecord>,
+    /// The time at [`Timestamp::ZERO`], in seconds since 1970: records outlive the engine.
+    pub started_at: u64,
 }
 
 impl Default for EngineConfig {
@@ -32,7 +38,9 @@ impl Default for EngineConfig {
             upload_limit: None,
             download_limit: None,
             upload_slots: 16,
-            banned: Vec::new(),
+            connections: super::core::MAX_CONNECTIONS,
+            known: Vec::new(),
+            started_at: 0,
         }
     }
 }

@@ -51,6 +51,7 @@ pub(crate) struct Kept {
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
     pub(crate) agent: Option<String>,
+    pub(crate) since: Timestamp,
     pub(crate) hello_by: Timestamp,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
@@ -80,6 +81,7 @@ impl Conn {
         Self {
             peer,
             agent: None,
+            since: now,
             hello_by: now + HELLO_TIMEOUT,
             window: Window::new(now, rtt),
             requests: Requests::default(),

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::action::{Action, DisconnectReason, Event, Violation};
-use super::bans::Bans;
 use super::choke::Choker;
 use super::config::EngineConfig;
 use super::conn::Conn;
 use super::ids::{ConnId, PeerKey, TransferId};
 use super::limit::TokenBucket;
+use super::reputation::{Fault, Reputation};
 use super::rng::Rng;
 use super::transfer::Transfer;
 use crate::format::Cid;
@@ -20,7 +20,7 @@ use crate::time::Timestamp;
 use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
 use crate::wire::{Hello, Message};
 
-/// Connections that an engine takes; more are closed at once.
+/// Connections that an engine takes if nothing else is said.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 /// Ended connections whose peers are remembered; the oldest numbers go first.
 const MAX_DEPARTED: usize = 256;
@@ -45,7 +45,7 @@ pub struct Engine {
     pub(super) transfers_made: u64,
     /// Content and pack CIDs of all transfers.
     pub(super) roots: BTreeMap<Cid, TransferId>,
-    pub(super) bans: Bans,
+    pub(super) reputation: Reputation,
     /// Who was behind connections that ended lately: their last blocks may still be in the hands of whoever verifies them.
     pub(super) departed: BTreeMap<ConnId, PeerKey>,
     pub(super) up: TokenBucket,
@@ -72,10 +72,7 @@ impl Engine {
             config.agent.pop();
         }
         config.extensions.truncate(MAX_EXTENSIONS);
-        let mut bans = Bans::default();
-        for peer in &config.banned {
-            bans.insert(*peer);
-        }
+        let reputation = Reputation::new(config.started_at, std::mem::take(&mut config.known));
         Self {
             now: Timestamp::ZERO,
             rng: Rng::new(seed),
@@ -84,7 +81,7 @@ impl Engine {
             transfers: BTreeMap::new(),
             transfers_made: 0,
             roots: BTreeMap::new(),
-            bans,
+            reputation,
             departed: BTreeMap::new(),
             up: TokenBucket::new(config.upload_limit),
             down: TokenBucket::new(config.download_limit),
@@ -104,12 +101,12 @@ impl Engine {
     /// A connection's control stream is there. `rtt` is a first guess of its round trip.
     pub fn handle_connected(&mut self, now: Timestamp, conn: ConnId, peer: PeerKey, rtt: Duration) {
         self.advance(now);
-        if self.bans.contains(&peer) {
+        if self.reputation.ban(self.now, &peer).is_some() {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::Banned));
             return;
         }
-        if self.conns.len() >= MAX_CONNECTIONS {
+        if self.conns.len() >= self.config.connections && !self.make_room_for(&peer) {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::TooManyConnections));
             return;
@@ -134,6 +131,7 @@ impl Engine {
         self.advance(now);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.window.on_rtt(rtt);
+            self.reputation.handle_rtt(self.now, conn.peer, rtt);
         }
     }
 
@@ -211,7 +209,10 @@ impl Engine {
         let limit_down = if self.busy { self.down.opens_at() } else { None };
         let idle = self.conns.is_empty() && !self.transfers.values().any(Transfer::is_fetching);
         let tick = (!idle).then_some(self.next_tick);
-        [tick, limit_up, limit_down].into_iter().flatten().min()
+        [tick, limit_up, limit_down, self.reputation.due_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next thing to do; none once all has been told.
@@ -241,9 +242,12 @@ impl Engine {
     }
 
     pub(super) fn disconnect(&mut self, conn: ConnId, reason: DisconnectReason) {
-        if self.conns.contains_key(&conn) {
+        if let Some(peer) = self.conns.get(&conn).map(|of| of.peer) {
             self.forget(conn);
             self.actions.push_back(Action::Disconnect(conn, reason));
+            if let DisconnectReason::Violation(violation) = reason {
+                self.note_violation(conn, peer, violation);
+            }
         }
     }
 
@@ -253,6 +257,7 @@ impl Engine {
             self.drop_session(id, handle);
         }
         if let Some(conn) = self.conns.remove(&id) {
+            self.reputation.handle_left(&conn.peer);
             self.departed.insert(id, conn.peer);
             if self.departed.len() > MAX_DEPARTED {
                 self.departed.pop_first();
@@ -286,6 +291,9 @@ impl Engine {
         }
         self.tell_news(false);
         self.serve();
+        if self.reputation.poll_changed(self.now) {
+            self.event(Event::RecordsChanged);
+        }
     }
 
     fn tick(&mut self) {
@@ -299,6 +307,7 @@ impl Engine {
             self.next_slow_tick = self.now + SLOW_TICK;
             for id in &ids {
                 self.open_sessions(*id);
+                self.note_rates(*id);
             }
             self.run_choker();
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
@@ -331,6 +340,9 @@ impl Engine {
             .any(|(h, w)| conn.requests.get(*h, *w).is_some_and(|r| r.piece.is_some()));
         if gave_up_pieces {
             conn.snub(now);
+        }
+        if !overdue.is_empty() {
+            self.reputation.handle_fault(now, conn.peer, Fault::Stalled, 1);
         }
         if !conn.requests.is_empty() || !conn.uploads.is_empty() {
             self.busy = true;

@@ -6,14 +6,14 @@ use libp2p::{
     Multiaddr, PeerId, identify, kad, mdns,
     multiaddr::Protocol,
     ping,
-    swarm::{ConnectionId, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
+    swarm::{ConnectionId, DialError, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
 };
 use modswarm_protocol::{
     engine::{ConnId, PeerKey, TransferId},
     wire::StreamKind,
 };
 
-use super::{Actor, Live, MAX_MET, TransferEvent};
+use super::{Actor, Live, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
@@ -75,8 +75,11 @@ impl Actor {
                 ..
             } => {
                 tracing::debug!(%peer, %error, "cannot connect");
-                if let Some(dial) = self.book.failed(peer, Instant::now()) {
-                    self.dial(dial);
+                match self.book.failed(peer, Instant::now()) {
+                    Some(dial) => self.dial(dial),
+                    // What we ourselves refused to do is not the peer's failure.
+                    None if matches!(error, DialError::Transport(_)) => self.note_unreachable(peer),
+                    None => {}
                 }
             }
             _ => {}
@@ -259,10 +262,7 @@ impl Actor {
         self.by_connection.insert(connection, conn);
         let now = self.now();
         let key = PeerKey::of(&peer.to_bytes());
-        if self.met.len() >= MAX_MET {
-            self.met.clear();
-        }
-        self.met.insert(key, (peer, addr.clone()));
+        self.meet(peer, addr.clone());
         self.sessions.insert(conn, Live { session, addr });
         self.engine.handle_connected(now, conn, key, rtt);
     }
@@ -361,9 +361,11 @@ impl Actor {
     /// Dials whoever may have what is needed, and lost bootstrap peers.
     pub(super) fn dial_candidates(&mut self, now: Instant) {
         let mut dials: Vec<Dial> = Vec::new();
-        for peer in &self.entry_points {
+        for peer in self.entry_points.iter().filter(|peer| !self.banned.contains_key(*peer)) {
             dials.extend(self.book.dial(*peer, now));
         }
+        let clock = self.now();
+        let score = |peer: &PeerId| self.engine.score(clock, &PeerKey::of(&peer.to_bytes()));
         for (id, transfer) in &self.transfers {
             if transfer.sink.is_none() {
                 continue;
@@ -375,7 +377,8 @@ impl Actor {
             {
                 continue;
             }
-            for peer in &transfer.candidates {
+            let candidates = self.book.best_first(&transfer.candidates, score);
+            for peer in candidates.iter().filter(|peer| !self.banned.contains_key(*peer)) {
                 dials.extend(self.book.dial(*peer, now));
             }
         }
@@ -403,6 +406,9 @@ impl Actor {
             kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
                 if let Some(transfer) = self.discovery.transfer_of(id) {
                     for peer in providers {
+                        if self.banned.contains_key(&peer) {
+                            continue;
+                        }
                         tracing::debug!(%peer, "named as a provider");
                         self.book.add(peer, [], false);
                         self.add_candidate(transfer, peer);
