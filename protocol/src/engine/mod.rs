@@ -29,6 +29,7 @@ mod leech;
 mod limit;
 mod local;
 mod nodes;
+mod offers;
 mod peers;
 mod picker;
 mod rate;
@@ -37,8 +38,10 @@ mod requests;
 mod rng;
 mod serve;
 mod session;
+mod spread;
 mod stats;
 mod transfer;
+mod uplink;
 mod uploads;
 mod window;
 
@@ -47,4 +50,6 @@ pub use action::{Action, DisconnectReason, Event, Expected, ServeFailure, ServeJ
 pub use config::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
 pub use ids::{ConnId, PeerKey, TransferId};
 pub use reputation::{Ban, Cause, Evidence, Fault, MAX_RECORDS, MAX_SCORE, PeerRecord, Tally, Worth};
+#[cfg(feature = "sim")]
+pub(crate) use rng::Rng;
 pub use stats::{ConnStats, PeerBytes, Stage, TransferStats};
