@@ -45,6 +45,8 @@ pub(super) enum Input {
         transfer: TransferId,
         seed: Option<Box<Seed>>,
     },
+    /// What is remembered of peers was written to the store, or could not be.
+    RecordsKept,
     /// The first byte of a stream that a peer opened was read.
     Inbound {
         peer: PeerId,

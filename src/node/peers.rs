@@ -86,6 +86,21 @@ impl PeerBook {
         }
     }
 
+    /// `candidates` in the order in which to dial them: who failed least first, and of these who has the better `score`.
+    pub(super) fn best_first(&self, candidates: &[PeerId], score: impl Fn(&PeerId) -> i32) -> Vec<PeerId> {
+        let mut order = candidates.to_vec();
+        order.sort_by_cached_key(|peer| {
+            let failures = self.known.get(peer).map_or(0, |known| known.failures);
+            (failures, std::cmp::Reverse(score(peer)))
+        });
+        order
+    }
+
+    /// An address of `peer`, if one is known.
+    pub(super) fn addr(&self, peer: &PeerId) -> Option<&Multiaddr> {
+        self.known.get(peer)?.addrs.first()
+    }
+
     /// The dial to make now for `peer`, if it is neither connected nor being dialled nor failed a moment ago.
     pub(super) fn dial(&mut self, peer: PeerId, now: Instant) -> Option<Dial> {
         if self.connected.contains(&peer) {
@@ -245,6 +260,23 @@ mod tests {
         assert_eq!(book.dial(peer, now).unwrap().addrs, [own.clone(), heard]);
         book.failed(peer, now);
         assert_eq!(book.dial(peer, now + BACKOFF_MAX).unwrap().addrs, [own]);
+    }
+
+    #[test]
+    fn who_failed_least_is_dialled_first_and_of_these_who_has_done_best() {
+        let mut book = PeerBook::default();
+        let now = Instant::now();
+        let [bad, failed, good, stranger] = [(); 4].map(|()| PeerId::random());
+        book.add(failed, ["/ip4/127.0.0.1/tcp/1".parse().unwrap()], false);
+        book.dial(failed, now);
+        assert_eq!(book.failed(failed, now), None);
+        let score = |peer: &PeerId| match peer {
+            peer if *peer == bad => -5,
+            peer if *peer == good || *peer == failed => 50,
+            _ => 0,
+        };
+        let order = book.best_first(&[bad, failed, stranger, good], score);
+        assert_eq!(order, [good, stranger, bad, failed]);
     }
 
     #[test]

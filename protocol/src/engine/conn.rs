@@ -55,7 +55,7 @@ pub(crate) struct Kept {
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
     pub(crate) agent: Option<String>,
-    pub(crate) connected_at: Timestamp,
+    pub(crate) since: Timestamp,
     pub(crate) hello_by: Timestamp,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
@@ -86,7 +86,7 @@ impl Conn {
         Self {
             peer,
             agent: None,
-            connected_at: now,
+            since: now,
             hello_by: now + HELLO_TIMEOUT,
             window: Window::new(now, rtt),
             requests: Requests::default(),

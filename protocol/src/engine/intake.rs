@@ -4,6 +4,7 @@ use super::action::{Event, Expected, Unwanted, Verdict, Violation};
 use super::conn::{Arriving, Kept};
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
+use super::reputation::Fault;
 use super::requests::Arrival;
 use crate::format::Cid;
 use crate::time::Timestamp;
@@ -222,10 +223,11 @@ impl Engine {
         transfer.down.add(now, len);
         if let Some(peer) = peer {
             transfer.credit(peer, len);
+            self.reputation.handle_good(now, peer, len);
         }
     }
 
-    /// The sender of a corrupt block is never talked to again. Nobody else is punished.
+    /// The sender of a corrupt block is banned, even if it has left meanwhile. Nobody else is punished.
     fn ban(&mut self, block: &Expected) {
         let peer = match self.conns.get(&block.conn) {
             Some(conn) => conn.peer,
@@ -234,25 +236,17 @@ impl Engine {
                 None => return,
             },
         };
-        if !self.bans.contains(&peer) {
-            self.bans.insert(peer);
+        if let Some(ban) = self.reputation.handle_fault(self.now, peer, Fault::CorruptBlock, 1) {
             let (conn, transfer, cid) = (block.conn, block.transfer, block.cid);
             self.event(Event::Banned {
                 peer,
                 conn,
                 transfer,
                 cid,
+                until: ban.until,
             });
         }
-        let others: Vec<ConnId> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| conn.peer == peer)
-            .map(|(id, _)| *id)
-            .collect();
-        for conn in others {
-            self.disconnect(conn, super::DisconnectReason::Banned);
-        }
+        self.part_with(&peer);
     }
 
     /// Ends a request that was answered otherwise than by its block. `refused`: the peer will not send it.

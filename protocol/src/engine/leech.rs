@@ -171,6 +171,7 @@ impl Engine {
                 if reason == RejectReason::NotFound {
                     // A race with `Lost`, or content that came after `Opened`: what it does not have, it does not have.
                     let requested = self.on_unanswered(id, handle, &runs, false);
+                    self.note_refusals(id, handle, &requested);
                     self.on_changed(id, handle, &runs_of(requested), false)?;
                 } else {
                     self.on_unanswered(id, handle, &runs, false);

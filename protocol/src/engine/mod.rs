@@ -16,7 +16,6 @@
 //! Time never runs backwards. The same facts at the same times with the same seed give the same actions.
 
 mod action;
-mod bans;
 mod choke;
 mod config;
 mod conn;
@@ -32,8 +31,10 @@ mod limit;
 mod local;
 mod nodes;
 mod offers;
+mod peers;
 mod picker;
 mod rate;
+mod reputation;
 mod requests;
 mod rng;
 mod serve;
@@ -50,6 +51,7 @@ pub use self::core::Engine;
 pub use action::{Action, DisconnectReason, Event, Expected, ServeFailure, ServeJob, Unwanted, Verdict, Violation};
 pub use config::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
 pub use ids::{ConnId, PeerKey, TransferId};
+pub use reputation::{Ban, Cause, Evidence, Fault, MAX_RECORDS, MAX_SCORE, PeerRecord, Tally, Worth};
 #[cfg(feature = "sim")]
 pub(crate) use rng::Rng;
 pub use stats::{ConnStats, PeerBytes, Stage, TransferStats};

@@ -110,7 +110,7 @@ impl Engine {
             .pieces
             .as_ref()
             .is_some_and(|pieces| pieces.have_count == pieces.len());
-        if !whole || of.seeds > 0 || of.spread_over || of.network != self.config.network {
+        if !whole || leechers == 0 || of.seeds > 0 || of.spread_over || of.network != self.config.network {
             return false;
         }
         of.spread.is_some() || leechers > 1

@@ -292,7 +292,7 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(&job.conn) else {
             return;
         };
-        let written = outcome.unwrap_or(0);
+        let (written, peer) = (outcome.unwrap_or(0), conn.peer);
         let stuck = conn.uploads.is_stuck();
         let counted = conn.uploads.on_ended(now, job.len, written);
         let written = u64::from(written);
@@ -309,7 +309,12 @@ impl Engine {
             transfer.bytes_served += written;
             transfer.up.add(now, written);
         }
+        if written > 0 {
+            self.reputation.handle_served(now, peer, written);
+        }
         if let Err(failure) = outcome {
+            // Who hears `Lost` first knows that the refusal breaks no promise.
+            self.tell_news(false);
             let reason = match failure {
                 ServeFailure::NotHere => RejectReason::NotFound,
                 ServeFailure::Busy => RejectReason::Busy,

@@ -81,22 +81,32 @@ impl Actor {
                 self.tell(transfer, TransferEvent::WriteFailed(problem));
             }
             Event::Banned {
-                conn, transfer, cid, ..
+                peer,
+                transfer,
+                cid,
+                until,
+                ..
             } => {
-                let who = self
-                    .sessions
-                    .get(&conn)
-                    .map_or_else(|| "a peer".to_owned(), |l| l.session.peer.to_string());
-                tracing::warn!(peer = who, %cid, "banned for sending wrong bytes");
-                let notice = format!("{who} sent wrong bytes and will not be asked again; nothing of it was kept");
+                let who = self.block(&peer);
+                let span = self.span_until(until);
+                tracing::warn!(peer = who, %cid, span, "banned for sending wrong bytes");
+                let notice =
+                    format!("{who} sent wrong bytes and will not be asked again for {span}; nothing of it was kept");
                 self.tell(transfer, TransferEvent::Notice(notice));
             }
+            Event::BannedForViolation {
+                peer, violation, until, ..
+            } => {
+                let who = self.block(&peer);
+                tracing::warn!(peer = who, %violation, span = self.span_until(until), "banned for breaking the protocol again and again");
+            }
+            Event::RecordsChanged => self.keep_records(),
             Event::Ready { conn, agent } => tracing::debug!(?conn, agent, "session is ready"),
             Event::NodeDone { .. } | Event::NodesMissing { .. } => {}
         }
     }
 
-    fn tell(&self, transfer: modswarm_protocol::engine::TransferId, event: TransferEvent) {
+    pub(super) fn tell(&self, transfer: modswarm_protocol::engine::TransferId, event: TransferEvent) {
         if let Some(sink) = self.transfers.get(&transfer).and_then(|t| t.sink.as_ref()) {
             // A job that is behind reads the state of things itself when it wakes.
             let _ = sink.try_send(event);

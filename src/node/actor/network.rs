@@ -6,14 +6,14 @@ use libp2p::{
     Multiaddr, PeerId, identify, kad, mdns,
     multiaddr::Protocol,
     ping,
-    swarm::{ConnectionId, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
+    swarm::{ConnectionId, DialError, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
 };
 use modswarm_protocol::{
     engine::{ConnId, PeerKey, TransferId},
     wire::{KnownPeer, StreamKind},
 };
 
-use super::{Actor, Live, MAX_MET, TransferEvent};
+use super::{Actor, Live, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
@@ -80,7 +80,16 @@ impl Actor {
                 ..
             } => {
                 tracing::debug!(%peer, %error, "cannot connect");
-                self.dial_failed(peer);
+                match self.book.failed(peer, Instant::now()) {
+                    Some(dial) => self.dial(dial),
+                    None => {
+                        self.exchange.failed(peer);
+                        // What we ourselves refused to do is not the peer's failure.
+                        if matches!(error, DialError::Transport(_)) {
+                            self.note_unreachable(peer);
+                        }
+                    }
+                }
             }
             _ => {}
         }
@@ -263,10 +272,7 @@ impl Actor {
         self.by_connection.insert(connection, conn);
         let now = self.now();
         let key = PeerKey::of(&peer.to_bytes());
-        if self.met.len() >= MAX_MET {
-            self.met.clear();
-        }
-        self.met.insert(key, (peer, addr.clone()));
+        self.meet(peer, addr.clone());
         self.sessions.insert(conn, Live { session, addr, dialled });
         self.engine.handle_connected(now, conn, key, rtt);
         self.tell_reachable(conn);
@@ -386,17 +392,20 @@ impl Actor {
     /// Dials whoever may have what is needed, and lost bootstrap peers.
     pub(super) fn dial_candidates(&mut self, now: Instant) {
         let mut dials: Vec<Dial> = Vec::new();
-        for peer in &self.entry_points {
+        for peer in self.entry_points.iter().filter(|peer| !self.banned.contains_key(*peer)) {
             dials.extend(self.book.dial(*peer, now));
         }
+        let clock = self.now();
+        let score = |peer: &PeerId| self.engine.score(clock, &PeerKey::of(&peer.to_bytes()));
         for (id, transfer) in &self.transfers {
             if transfer.sink.is_none() {
                 continue;
             }
             let room = self.room_for(*id);
-            let book = &mut self.book;
-            let due = transfer.candidates.iter().filter_map(|peer| book.dial(*peer, now));
-            dials.extend(due.take(room));
+            let candidates = self.book.best_first(&transfer.candidates, score);
+            let (book, banned) = (&mut self.book, &self.banned);
+            let due = candidates.iter().filter(|peer| !banned.contains_key(*peer));
+            dials.extend(due.filter_map(|peer| book.dial(*peer, now)).take(room));
         }
         dials.into_iter().for_each(|dial| self.dial(dial));
     }
@@ -457,6 +466,9 @@ impl Actor {
             kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
                 if let Some(transfer) = self.discovery.transfer_of(id) {
                     for peer in providers {
+                        if self.banned.contains_key(&peer) {
+                            continue;
+                        }
                         tracing::debug!(%peer, "named as a provider");
                         self.book.add(peer, [], false);
                         self.add_candidate(transfer, peer);
