@@ -313,6 +313,9 @@ pub struct Complete {
     pub bytes_reused: u64,
     /// Bytes of nodes and pack.json from peers.
     pub bytes_skeleton: u64,
+    /// Leaf bytes that came in vain: a second time, or when they were no longer wanted.
+    #[serde(default)]
+    pub bytes_wasted: u64,
     /// Who sent verified leaves.
     pub peers: Vec<PeerShare>,
     /// Files that only got another name.

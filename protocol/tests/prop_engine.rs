@@ -534,6 +534,26 @@ fn a_peer_that_never_says_hello_is_closed() {
 }
 
 #[test]
+fn whom_we_chose_is_asked_behind_our_hello_and_a_stranger_is_told_nothing_of_what_we_fetch() {
+    for chosen in [true, false] {
+        let mut engine = node().engine;
+        engine.handle_connected(Timestamp::ZERO, ConnId(1), PeerKey::of(b"x"), Duration::ZERO);
+        if chosen {
+            engine.ask_at_once(Timestamp::ZERO, ConnId(1));
+        }
+        let sent: Vec<Message> = std::iter::from_fn(|| engine.poll_action())
+            .filter_map(|action| match action {
+                Action::Send(_, message) => Some(message),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(sent.first(), Some(Message::Hello(_))), "{sent:?}");
+        let asked = sent.iter().any(|message| matches!(message, Message::Open { .. }));
+        assert_eq!(asked, chosen, "{sent:?}");
+    }
+}
+
+#[test]
 fn unsolicited_blocks_and_wrong_lengths_end_the_connection() {
     let mut node = node();
     hello(&mut node.engine, ConnId(1));

@@ -231,8 +231,12 @@ impl Actor {
             Input::Message { conn, message } => self.engine.handle_message(now, conn, message),
             Input::SessionEnded { conn, error } => {
                 tracing::debug!(?conn, %error, "session ended");
-                if let SessionError::Protocol(cause) = error {
-                    self.engine.handle_violation(now, conn, Violation::Malformed(cause));
+                match error {
+                    SessionError::Foreign => return self.end_foreign_session(conn),
+                    SessionError::Protocol(cause) => {
+                        self.engine.handle_violation(now, conn, Violation::Malformed(cause));
+                    }
+                    _ => {}
                 }
                 self.end_session(conn);
             }
@@ -317,6 +321,11 @@ impl Actor {
         self.dial_candidates(now);
         self.dial_heard(now);
         self.put_unused_away(now);
+        self.discover(now);
+    }
+
+    /// Starts look-ups and announcements that are due.
+    fn discover(&mut self, now: Instant) {
         let reachable = self.swarm.external_addresses().next().is_some();
         self.discovery.tick(now, &mut self.swarm.behaviour_mut().kad, reachable);
     }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, core::upgrade::NegotiationError, swarm::ConnectionId};
 use modswarm_protocol::{
     Cid,
     engine::{ConnId, ContentPieces, Expected, ServeFailure, ServeJob, TransferId, Verdict},
@@ -93,7 +93,9 @@ pub(super) enum SessionError {
     #[error("the stream ended")]
     Ended,
     #[error("the stream failed: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+    #[error("the peer does not speak our protocol")]
+    Foreign,
     #[error("the peer broke the protocol: {0}")]
     Protocol(#[from] DecodeError),
     #[error("the peer opened a stream of unknown kind {0}")]
@@ -104,4 +106,18 @@ pub(super) enum SessionError {
     TimedOut,
     #[error("the node ended")]
     NodeEnded,
+}
+
+impl From<std::io::Error> for SessionError {
+    /// A stream's protocol is agreed on with its first bytes, so that the first read may be told that there is none.
+    fn from(error: std::io::Error) -> Self {
+        let negotiation = error
+            .get_ref()
+            .and_then(|cause| cause.downcast_ref::<NegotiationError>());
+        if matches!(negotiation, Some(NegotiationError::Failed)) {
+            Self::Foreign
+        } else {
+            Self::Io(error)
+        }
+    }
 }

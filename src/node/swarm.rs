@@ -6,7 +6,8 @@ use std::{num::NonZeroUsize, time::Duration};
 
 use libp2p::{
     Multiaddr, PeerId, Swarm, SwarmBuilder, allow_block_list, connection_limits, connection_limits::ConnectionLimits,
-    identify, identity::Keypair, kad, mdns, ping, swarm::NetworkBehaviour, swarm::behaviour::toggle::Toggle,
+    core::upgrade::Version, identify, identity::Keypair, kad, mdns, ping, swarm::NetworkBehaviour,
+    swarm::behaviour::toggle::Toggle,
 };
 
 use super::{network::AddressClass, network::classify, swap};
@@ -70,7 +71,13 @@ pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result
     let swarm = builder
         .with_behaviour(|key| behaviour(key, network, offline))
         .map_err(|e| fail("the node", e.to_string()))?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT).with_smart_dial())
+        .with_swarm_config(|config| {
+            // A stream's first bytes go out with its protocol's name, a round trip sooner than after the peer's answer.
+            config
+                .with_idle_connection_timeout(IDLE_TIMEOUT)
+                .with_substream_upgrade_protocol_override(Version::V1Lazy)
+                .with_smart_dial()
+        })
         .build();
     Ok(swarm)
 }

@@ -77,6 +77,7 @@ fn complete(request: GetRequest) -> Complete {
         bytes_fetched: 5,
         bytes_reused: 0,
         bytes_skeleton: 7,
+        bytes_wasted: 0,
         renamed: Vec::new(),
         removed: Vec::new(),
         kept: Vec::new(),

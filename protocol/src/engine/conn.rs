@@ -57,6 +57,8 @@ pub(crate) struct Conn {
     pub(crate) agent: Option<String>,
     pub(crate) since: Timestamp,
     pub(crate) hello_by: Timestamp,
+    /// We chose this peer: it is asked before it has said `Hello`.
+    pub(crate) chosen: bool,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
     pub(crate) arriving: Option<Arriving>,
@@ -88,6 +90,7 @@ impl Conn {
             agent: None,
             since: now,
             hello_by: now + HELLO_TIMEOUT,
+            chosen: false,
             window: Window::new(now, rtt),
             requests: Requests::default(),
             arriving: None,
@@ -114,6 +117,11 @@ impl Conn {
     /// Whether the peer has said `Hello`.
     pub(crate) fn is_ready(&self) -> bool {
         self.agent.is_some()
+    }
+
+    /// Whether handles may be opened and nodes asked for.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.chosen || self.is_ready()
     }
 
     pub(crate) fn open_session(&mut self, session: Session) -> Handle {

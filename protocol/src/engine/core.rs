@@ -133,6 +133,17 @@ impl Engine {
         self.send(conn, Message::Hello(hello));
     }
 
+    /// We made this connection to ask its peer for what we fetch: handles are opened behind our `Hello`, a round trip sooner than after the
+    /// peer's. To be called right after [`Engine::handle_connected`], and not for peers that came to us: what we look for is not told to
+    /// whoever knocks.
+    pub fn ask_at_once(&mut self, now: Timestamp, conn: ConnId) {
+        self.advance(now);
+        if let Some(found) = self.conns.get_mut(&conn) {
+            found.chosen = true;
+            self.open_sessions(conn);
+        }
+    }
+
     /// A connection has ended. Blocks of it that came whole still get their verdict.
     pub fn handle_disconnected(&mut self, now: Timestamp, conn: ConnId) {
         self.advance(now);

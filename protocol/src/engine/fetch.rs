@@ -26,7 +26,7 @@ impl Engine {
     /// Sends what requests there are to send over a connection.
     pub(super) fn fill(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
-        if !conn.is_ready() || conn.sessions.is_empty() {
+        if !conn.may_ask() || conn.sessions.is_empty() {
             return;
         }
         self.fill_nodes(id);

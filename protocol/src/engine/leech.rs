@@ -22,7 +22,7 @@ impl Engine {
     /// Opens at a peer all that we fetch and have not opened there.
     pub(super) fn open_sessions(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !conn.is_ready() {
+        if !conn.may_ask() {
             return;
         }
         let fetching = self

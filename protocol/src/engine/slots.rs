@@ -17,24 +17,27 @@ const QUIET: Duration = Duration::from_secs(60);
 const PART_AFTER: Duration = Duration::from_secs(120);
 
 impl Engine {
-    /// Whether there is a place for a connection to `peer`; the least useful of those that do nothing gives up its own.
+    /// Whether there is a place for a connection to `peer`; the least useful of those that do nothing gives up its own, unless more is
+    /// thought of it.
     pub(super) fn make_room_for(&mut self, peer: &PeerKey) -> bool {
         if self.conns.len() < self.config.connections.min(MAX_CONNECTIONS) {
             return true;
         }
-        let Some(least) = self.least_useful().or_else(|| self.worse_than(peer)) else {
+        let score = self.score(self.now, peer);
+        let worth = |id: &ConnId| self.conns.get(id).map(|conn| self.score(self.now, &conn.peer));
+        let least = self.least_useful().filter(|id| worth(id) <= Some(score));
+        let Some(least) = least.or_else(|| self.worse_than(score)) else {
             return false;
         };
         self.disconnect(least, DisconnectReason::LeastUseful);
         true
     }
 
-    /// Of those that move nothing and had time to, the one of whom less is thought than of `peer`.
-    fn worse_than(&self, peer: &PeerKey) -> Option<ConnId> {
-        let score = |peer| self.score(self.now, peer);
+    /// Of those that move nothing and had time to, the one of whom least is thought, if that is less than `score`.
+    fn worse_than(&self, score: i32) -> Option<ConnId> {
         let quiet = self.conns.iter().filter(|(_, conn)| self.quiet_for(conn) >= GRACE);
-        let worst = quiet.map(|(id, conn)| (score(&conn.peer), *id)).min();
-        worst.filter(|(worst, _)| *worst < score(peer)).map(|(_, id)| id)
+        let worst = quiet.map(|(id, conn)| (self.score(self.now, &conn.peer), *id)).min();
+        worst.filter(|(worst, _)| *worst < score).map(|(_, id)| id)
     }
 
     /// Without business before those with some, who moved less before who moved more, of whom less is thought before of whom more is, who has been quiet longest

@@ -32,7 +32,7 @@ pub use link::{Link, Target, TargetError};
 pub use manifest::Manifest;
 pub use path::{Name, NameError, PackPath};
 pub use pieces::{Leaf, PieceIndex, PieceMap, PieceSet, SharedPieceMap};
-pub use read::{PackHead, Skeleton, SkeletonError, SkeletonReader};
+pub use read::{Added, PackHead, Skeleton, SkeletonError, SkeletonReader};
 
 /// The largest block that is accepted from anyone: 2 MiB, as Bitswap has it.
 pub const MAX_BLOCK_LEN: usize = 2 * 1024 * 1024;

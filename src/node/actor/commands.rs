@@ -221,6 +221,8 @@ impl Actor {
             self.add_candidate(transfer, peer);
         }
         self.dial_candidates(clock);
+        // The look-ups wait for the connections that are being made, not for the next tick too.
+        self.discover(clock);
         Some(transfer)
     }
 
@@ -285,6 +287,7 @@ impl Actor {
             self.discovery.look_for(cid, kept, clock);
             self.discovery.announce(cid, clock);
         }
+        self.discover(clock);
         Some(kept)
     }
 

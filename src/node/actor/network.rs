@@ -275,6 +275,9 @@ impl Actor {
         self.meet(peer, addr.clone());
         self.sessions.insert(conn, Live { session, addr, dialled });
         self.engine.handle_connected(now, conn, key, rtt);
+        if dialled {
+            self.engine.ask_at_once(now, conn);
+        }
         self.tell_reachable(conn);
     }
 
@@ -290,17 +293,32 @@ impl Actor {
     }
 
     pub(super) fn end_session(&mut self, conn: ConnId) {
-        let Some(live) = self.sessions.remove(&conn) else {
-            return;
-        };
+        if let Some(live) = self.forget_session(conn) {
+            // A session's streams live and die together: whoever wants to go on connects anew.
+            self.swarm
+                .behaviour_mut()
+                .swap
+                .close(live.session.peer, live.session.connection);
+        }
+    }
+
+    /// The peer does not speak our protocol. Its connection may still serve look-ups.
+    pub(super) fn end_foreign_session(&mut self, conn: ConnId) {
+        if let Some(live) = self.forget_session(conn) {
+            self.swarm
+                .behaviour_mut()
+                .swap
+                .give_up(live.session.peer, live.session.connection);
+            self.is_foreign(live.session.peer);
+        }
+    }
+
+    fn forget_session(&mut self, conn: ConnId) -> Option<Live> {
+        let live = self.sessions.remove(&conn)?;
         self.by_connection.remove(&live.session.connection);
         let now = self.now();
         self.engine.handle_disconnected(now, conn);
-        // A session's streams live and die together: whoever wants to go on connects anew.
-        self.swarm
-            .behaviour_mut()
-            .swap
-            .close(live.session.peer, live.session.connection);
+        Some(live)
     }
 
     pub(super) fn close_connection(&mut self, conn: ConnId) {

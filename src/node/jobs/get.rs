@@ -62,6 +62,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     let mut drive = job.begin(&target, peers).await?;
     let mut before = drive.view().await?.map(|view| view.stats);
     let skeleton = job.skeleton(&mut drive, &target).await?;
+    tracing::debug!(content = %skeleton.content.cid(), "the skeleton is here");
     // Another name of a content that is known already: the two become one, and what that one fetched before is not this job's.
     if let Some((stats, _)) = node.overview().await?.transfers.get(&skeleton.content.cid())
         && stats.transfer != drive.transfer
@@ -70,6 +71,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     }
     let spec = job.spec(&request, &target, &skeleton, only.as_ref()).await?;
     let download = job.open(spec, &skeleton).await?;
+    tracing::debug!("the download is open");
     let finished = job.fetch_and_finish(&mut drive, &skeleton, &download).await?;
     let complete = job.complete(&drive, before, &skeleton, &download, finished).await?;
     if !request.seed {
@@ -521,6 +523,10 @@ impl Job {
             .stats
             .bytes_skeleton
             .saturating_sub(before.as_ref().map_or(0, |stats| stats.bytes_skeleton));
+        let bytes_wasted = view
+            .stats
+            .bytes_wasted
+            .saturating_sub(before.as_ref().map_or(0, |stats| stats.bytes_wasted));
         Ok(Complete {
             pack: skeleton.pack.as_ref().map(|_| skeleton.root),
             content: skeleton.content.cid(),
@@ -530,6 +536,7 @@ impl Job {
             bytes_fetched,
             bytes_reused: plan.bytes.saturating_sub(bytes_fetched),
             bytes_skeleton,
+            bytes_wasted,
             peers,
             renamed: renames(&finished.renamed),
             removed: strings(&finished.removed),

@@ -131,6 +131,17 @@ impl Behaviour {
         better
     }
 
+    /// A session on this connection came to nothing: another connection may carry one.
+    pub(in crate::node) fn give_up(&mut self, peer: PeerId, connection: ConnectionId) {
+        if let Some(known) = self
+            .peers
+            .get_mut(&peer)
+            .filter(|known| known.session == Some(connection))
+        {
+            known.session = None;
+        }
+    }
+
     /// Closes a connection of `peer`.
     pub(in crate::node) fn close(&mut self, peer: PeerId, connection: ConnectionId) {
         self.queue.push_back(ToSwarm::CloseConnection {
