@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Expected;
+use super::flood::Flood;
 use super::ids::{PeerKey, TransferId};
 use super::rate::Meter;
 use super::requests::Requests;
@@ -68,6 +69,7 @@ pub(crate) struct Conn {
     pub(crate) turn: Handle,
     pub(crate) served: BTreeMap<Handle, Served>,
     pub(crate) uploads: Uploads,
+    pub(crate) flood: Flood,
     pub(crate) choking: bool,
     pub(crate) slot_since: Timestamp,
     pub(crate) asked_at: Timestamp,
@@ -95,6 +97,7 @@ impl Conn {
             turn: Handle(0),
             served: BTreeMap::new(),
             uploads: Uploads::default(),
+            flood: Flood::default(),
             choking: true,
             slot_since: now,
             asked_at: now,

@@ -23,6 +23,7 @@ mod conn;
 mod core;
 mod endgame;
 mod fetch;
+mod flood;
 mod idle;
 mod ids;
 mod intake;
