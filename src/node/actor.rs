@@ -211,13 +211,12 @@ impl Actor {
         let now = self.now();
         match input {
             Input::Message { conn, message } => self.engine.handle_message(now, conn, message),
-            Input::SessionEnded { conn, error } => {
-                tracing::debug!(?conn, %error, "session ended");
-                if let SessionError::Protocol(cause) = error {
-                    self.engine.handle_violation(now, conn, Violation::Malformed(cause));
-                }
-                self.end_session(conn);
-            }
+            Input::SessionEnded { conn, error } => match error {
+                // The engine says that the session is to end, and why.
+                SessionError::Protocol(cause) => self.engine.handle_violation(now, conn, Violation::Malformed(cause)),
+                SessionError::Refused => {}
+                error => self.end_session(conn, &error.into()),
+            },
             Input::BlockHeader {
                 conn,
                 header,
