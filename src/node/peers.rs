@@ -140,10 +140,17 @@ impl PeerBook {
     /// A session with the peer ended by its fault: what it did once it would do again at once.
     pub(super) fn offended(&mut self, peer: PeerId, now: Instant) {
         if let Some(known) = self.known.get_mut(&peer) {
+            // Peers that dial us are not in the book, and the engine's affair.
             let wait = SHUN_MIN.saturating_mul(1 << known.offences.min(6)).min(SHUN_MAX);
             known.offences = known.offences.saturating_add(1);
             known.shunned_until = Some(now + wait);
         }
+    }
+
+    /// Whether the peer broke the protocol lately: whoever dialled, there is to be no connection.
+    pub(super) fn is_shunned(&self, peer: &PeerId, now: Instant) -> bool {
+        let until = self.known.get(peer).and_then(|known| known.shunned_until);
+        until.is_some_and(|until| until > now)
     }
 
     /// The peer does not speak our protocol.
@@ -216,6 +223,7 @@ mod tests {
             book.disconnected(peer, now);
         }
         assert_eq!(book.dial(peer, now + SHUN_MIN), None);
+        assert!(book.is_shunned(&peer, now + SHUN_MIN));
         assert!(book.dial(peer, now + SHUN_MIN * 2).is_some());
     }
 

@@ -371,7 +371,7 @@ impl RawPack {
         for i in 0..u64::from(pieces) {
             let bytes: Vec<u8> = (0..len as u64)
                 .map(|at| {
-                    let mixed = (seed << 40 | i << 20 | at / 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    let mixed = ((seed << 40) | (i << 20) | (at / 8)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                     (mixed >> (8 * (at % 8))) as u8
                 })
                 .collect();

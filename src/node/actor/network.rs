@@ -49,9 +49,19 @@ impl Actor {
                     tracing::warn!(?addresses, %error, "no longer listening");
                 }
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                endpoint,
+                connection_id,
+                ..
+            } => {
                 tracing::debug!(peer = %peer_id, addr = %endpoint.get_remote_address(), "connected");
                 self.book.connected(peer_id);
+                if self.book.is_shunned(&peer_id, Instant::now()) {
+                    // A look-up dials whom it knows.
+                    self.swarm.behaviour_mut().swap.close(peer_id, connection_id);
+                    return;
+                }
                 if self
                     .transfers
                     .values()
