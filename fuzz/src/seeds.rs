@@ -331,6 +331,10 @@ fn messages() -> Vec<Message> {
             handle,
             runs: runs.clone(),
         },
+        Message::Offer {
+            handle,
+            runs: runs.clone(),
+        },
         Message::Rejected {
             handle,
             what: Rejection::Open,

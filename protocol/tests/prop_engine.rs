@@ -83,6 +83,7 @@ fn message() -> impl Strategy<Value = Message> {
         1 => handle().prop_map(|handle| Message::Closed { handle, reason: CloseReason::Removed }),
         4 => (handle(), within()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         2 => (handle(), within()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
+        2 => (handle(), within()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
         2 => Just(Message::Choke),
         4 => Just(Message::Unchoke),
     ]
@@ -447,6 +448,14 @@ fn offences_end_the_connection_with_their_reason() {
     })
     .chain(flip);
     assert_eq!(offence(flip), violation(Violation::OverLimit("changes to a have-map")));
+    let offer = |runs| Message::Offer {
+        handle: Handle(0),
+        runs,
+    };
+    let beyond = vec![Run { start: PIECES, len: 1 }];
+    assert_eq!(offence([offer(beyond)]), violation(Violation::NoSuchPiece));
+    let offers = (0..2000).map(|_| offer(vec![Run { start: 0, len: PIECES }]));
+    assert_eq!(offence(offers), violation(Violation::OverLimit("offered pieces")));
 }
 
 #[test]

@@ -92,6 +92,7 @@ fn message() -> impl Strategy<Value = Message> {
         (handle(), runs()).prop_map(|(handle, runs)| Message::Cancel { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
+        (handle(), runs()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
         handle().prop_map(|handle| Message::Close { handle }),
         (handle(), close_reason).prop_map(|(handle, reason)| Message::Closed { handle, reason }),
         Just(Message::Choke),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::action::Expected;
 use super::flood::Flood;
 use super::ids::{PeerKey, TransferId};
+use super::offers::Offering;
 use super::rate::Meter;
 use super::requests::Requests;
 use super::session::{Session, SessionState};
@@ -27,6 +28,8 @@ pub(crate) struct Served {
     pub(crate) transfer: TransferId,
     /// Whether it was opened by content CID, so that pieces can be asked for.
     pub(crate) pieces: bool,
+    /// What the peer was offered, while it cannot choose.
+    pub(crate) offering: Offering,
 }
 
 /// The block whose payload is coming in.
@@ -145,6 +148,17 @@ impl Conn {
     pub(crate) fn has_session(&self, transfer: TransferId, open: bool) -> bool {
         let mut sessions = self.sessions.values().filter(|s| s.transfer == transfer);
         sessions.any(|s| !open || s.state != SessionState::Opening)
+    }
+
+    /// Whether it takes and does not give: it has something, if only from us, and chokes us, or takes requests and does not answer.
+    pub(crate) fn is_selfish(&self) -> bool {
+        let owes = self.held() > 0 || self.uploads.bytes > 0;
+        (self.choked_by_peer && owes) || self.snubbed_until.is_some()
+    }
+
+    /// Pieces that it is known to have, of all that we have opened there.
+    pub(crate) fn held(&self) -> u32 {
+        self.sessions.values().map(|session| session.held).sum()
     }
 
     /// Whether it may ask for leaves. Through a pack's handle it may too, by CID; and who reads a skeleton will want pieces next.

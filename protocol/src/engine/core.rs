@@ -15,6 +15,7 @@ use super::ids::{ConnId, PeerKey, TransferId};
 use super::limit::TokenBucket;
 use super::rng::Rng;
 use super::transfer::Transfer;
+use super::uplink::Uplink;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
@@ -51,6 +52,7 @@ pub struct Engine {
     pub(super) up: TokenBucket,
     pub(super) down: TokenBucket,
     pub(super) choker: Choker,
+    pub(super) uplink: Uplink,
     /// Connections over which requests may be due.
     pub(super) to_fill: BTreeSet<ConnId>,
     /// Transfers for which every connection may have something to request again.
@@ -60,6 +62,8 @@ pub struct Engine {
     pub(super) serve_turn: ConnId,
     /// Transfers with pieces gained or lost that peers were not told of.
     pub(super) to_tell: BTreeSet<TransferId>,
+    /// Transfers whose leechers may have room for offers.
+    pub(super) to_offer: BTreeSet<TransferId>,
     next_tick: Timestamp,
     next_slow_tick: Timestamp,
     pub(super) busy: bool,
@@ -89,11 +93,13 @@ impl Engine {
             up: TokenBucket::new(config.upload_limit),
             down: TokenBucket::new(config.download_limit),
             choker: Choker::new(config.upload_slots),
+            uplink: Uplink::default(),
             to_fill: BTreeSet::new(),
             to_refill: BTreeSet::new(),
             to_serve: BTreeSet::new(),
             serve_turn: ConnId(0),
             to_tell: BTreeSet::new(),
+            to_offer: BTreeSet::new(),
             next_tick: Timestamp::ZERO,
             next_slow_tick: Timestamp::ZERO,
             busy: false,
@@ -177,6 +183,7 @@ impl Engine {
             | Message::Closed { .. }
             | Message::Have { .. }
             | Message::Lost { .. }
+            | Message::Offer { .. }
             | Message::Choke
             | Message::Unchoke => Ok(self.handle_as_leecher(id, message)?),
             Message::Open { .. }
@@ -249,10 +256,17 @@ impl Engine {
 
     fn forget(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
+        let served: Vec<TransferId> = conn.served.values().map(|served| served.transfer).collect();
         for handle in conn.sessions.keys().copied().collect::<Vec<_>>() {
             self.drop_session(id, handle);
         }
+        for transfer in served {
+            self.withdraw_offers(transfer, id);
+        }
         if let Some(conn) = self.conns.remove(&id) {
+            if !conn.uploads.is_stuck() {
+                self.uplink.on_given_up(conn.uploads.ahead());
+            }
             self.departed.insert(id, conn.peer);
             if self.departed.len() > MAX_DEPARTED {
                 self.departed.pop_first();
@@ -285,6 +299,9 @@ impl Engine {
             }
         }
         self.tell_news(false);
+        for transfer in std::mem::take(&mut self.to_offer) {
+            self.offer(transfer);
+        }
         self.serve();
     }
 
@@ -301,6 +318,7 @@ impl Engine {
                 self.open_sessions(*id);
             }
             self.run_choker();
+            self.withdraw_stale_offers();
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
                 self.tick_transfer(id);
             }
@@ -320,6 +338,7 @@ impl Engine {
             return;
         }
         conn.window.on_tick(now);
+        self.uplink.on_given_up(conn.uploads.find_stuck(now));
         let stalled = conn.window.is_stalled(now);
         let overdue = if stalled {
             conn.requests.matching(|_, request| request.piece.is_some())

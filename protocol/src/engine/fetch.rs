@@ -122,12 +122,13 @@ impl Engine {
                 session.exhausted = pieces.picker.epoch();
                 break;
             }
-            let first = match transfer.order {
-                PickOrder::Sequential => pieces.picker.first(&session.source),
-                PickOrder::RarestFirst if pieces.have_count < RANDOM_FIRST => {
+            let first = match (&mut session.offers, transfer.order) {
+                (Some(offers), _) => offers.next(pieces),
+                (None, PickOrder::Sequential) => pieces.picker.first(&session.source),
+                (None, PickOrder::RarestFirst) if pieces.have_count < RANDOM_FIRST => {
                     pieces.picker.any(&session.source, &mut self.rng)
                 }
-                PickOrder::RarestFirst => pieces.picker.rarest(&session.source, &mut self.rng),
+                (None, PickOrder::RarestFirst) => pieces.picker.rarest(&session.source, &mut self.rng),
             };
             let Some(first) = first else {
                 session.exhausted = pieces.picker.epoch();
@@ -155,6 +156,7 @@ impl Engine {
                 run_bytes += u64::from(leaf.len);
                 piece += 1;
                 let goes_on = piece < pieces.len()
+                    && session.offers.is_none()
                     && bytes + run_bytes < budget
                     && run_bytes < RUN_BYTES
                     && conn.requests.len() < MAX_PIECES_IN_FLIGHT
@@ -168,7 +170,7 @@ impl Engine {
             }
             bytes += run_bytes;
         }
-        let over = pieces.picker.count() == 0 && !pieces.pending.is_empty();
+        let over = pieces.picker.count() == 0 && !pieces.pending.is_empty() && session.offers.is_none();
         if bytes == 0 && over && self.down.is_open(now) {
             return self.pick_again(id, handle, transfer_id, into);
         }

@@ -28,7 +28,7 @@ impl Engine {
         let fetching = self
             .transfers
             .iter()
-            .filter(|(_, t)| t.is_fetching() && t.network == self.config.network);
+            .filter(|(_, t)| (t.is_fetching() || t.spread.is_some()) && t.network == self.config.network);
         for (transfer_id, transfer) in fetching {
             for (root, role) in roots_to_open(transfer, |root| conn.refused.contains_key(root)) {
                 let waits = conn.refused.get(&root).is_some_and(|retry| self.now < *retry);
@@ -58,6 +58,10 @@ impl Engine {
                 self.on_changed(id, handle, &runs, false)?;
                 self.on_unanswered(id, handle, &runs, true);
                 Ok(())
+            }
+            Message::Offer { handle, runs } => {
+                self.check_handle(id, handle)?;
+                self.on_offer(id, handle, &runs)
             }
             Message::Choke => {
                 // What is under way still comes; the rest is rejected piece by piece.
@@ -103,6 +107,7 @@ impl Engine {
         let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
             return Ok(());
         };
+        let mut seen: Vec<u32> = Vec::new();
         match (session.role, &mut transfer.pieces) {
             (Role::Pack, _) => {}
             (Role::Related, Some(pieces)) => {
@@ -119,6 +124,7 @@ impl Engine {
                 Have::All => {
                     session.source = Source::All;
                     transfer.seeds += 1;
+                    self.to_offer.insert(transfer_id);
                 }
                 Have::None => session.source = Source::Map(pieces.map.none()),
                 Have::Map(map) => {
@@ -126,9 +132,16 @@ impl Engine {
                     for piece in set.iter_ones() {
                         pieces.picker.on_gained(piece as u32);
                     }
+                    if transfer.spread.is_some() {
+                        seen = set.iter_ones().map(|piece| piece as u32).collect();
+                    }
+                    session.held = set.count_ones() as u32;
                     session.source = Source::Map(set);
                 }
             },
+        }
+        for piece in seen {
+            self.piece_is_out(transfer_id, piece, None);
         }
         self.to_fill.insert(id);
         Ok(())
@@ -220,9 +233,12 @@ impl Engine {
         if session.role != Role::Content {
             return Err(Violation::NoSuchPiece);
         }
-        let Some(transfer) = self.transfers.get_mut(&session.transfer) else {
+        let transfer_id = session.transfer;
+        let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
             return Ok(());
         };
+        let spreading = transfer.spread.is_some();
+        let mut seen = Vec::new();
         let Some(pieces) = &mut transfer.pieces else {
             if !gained || session.source != Source::All {
                 session.state = SessionState::Early;
@@ -257,9 +273,14 @@ impl Engine {
             flip(have, *run, gained, |piece| {
                 changes += 1;
                 if gained {
+                    session.held += 1;
                     pieces.picker.on_gained(piece);
                     useful |= pieces.picker.contains(piece);
+                    if spreading {
+                        seen.push(piece);
+                    }
                 } else {
+                    session.held = session.held.saturating_sub(1);
                     pieces.picker.on_lost(piece);
                 }
             });
@@ -274,6 +295,9 @@ impl Engine {
         }
         if gained && changes > 0 {
             self.to_fill.insert(id);
+        }
+        for piece in seen {
+            self.piece_is_out(transfer_id, piece, None);
         }
         Ok(())
     }
@@ -384,7 +408,7 @@ fn roots_to_open(transfer: &Transfer, refused: impl Fn(&Cid) -> bool) -> Vec<(Ci
     let mut roots = Vec::new();
     if let Some(content) = transfer.content {
         roots.push((content, Role::Content));
-        if transfer.pieces.is_some() && refused(&content) {
+        if transfer.is_fetching() && transfer.pieces.is_some() && refused(&content) {
             roots.extend(transfer.related.iter().map(|root| (*root, Role::Related)));
         }
     }

@@ -237,6 +237,7 @@ impl Engine {
         };
         if piece.get() < pieces.len() && pieces.lose(piece.get()) {
             self.to_tell.insert(transfer);
+            self.to_offer.insert(transfer);
             self.after_wanted(transfer);
         }
     }

@@ -31,14 +31,17 @@ mod leech;
 mod limit;
 mod local;
 mod nodes;
+mod offers;
 mod picker;
 mod rate;
 mod requests;
 mod rng;
 mod serve;
 mod session;
+mod spread;
 mod stats;
 mod transfer;
+mod uplink;
 mod uploads;
 mod window;
 
@@ -46,4 +49,6 @@ pub use self::core::Engine;
 pub use action::{Action, DisconnectReason, Event, Expected, ServeFailure, ServeJob, Unwanted, Verdict, Violation};
 pub use config::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
 pub use ids::{ConnId, PeerKey, TransferId};
+#[cfg(feature = "sim")]
+pub(crate) use rng::Rng;
 pub use stats::{ConnStats, PeerBytes, Stage, TransferStats};

@@ -1,15 +1,21 @@
 //! The server's half of the protocol: what peers open and ask for, and who is served next.
 
+use std::collections::BTreeMap;
+
 use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
 use super::conn::Served;
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
+use super::transfer::Transfer;
 use super::uploads::{CidWant, Wanted};
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_HANDLES, MAX_RUNS};
 use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run, What, join_runs};
+
+/// A piece that so many have is common: who asks for it counts more than how many more have it.
+const COMMON: u16 = 6;
 
 impl Engine {
     pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
@@ -26,8 +32,12 @@ impl Engine {
             }
             Message::Close { handle } => {
                 if let Some(conn) = self.conns.get_mut(&id) {
-                    conn.served.remove(&handle);
+                    let served = conn.served.remove(&handle);
                     conn.uploads.close(handle);
+                    if let Some(served) = served {
+                        self.withdraw_offers(served.transfer, id);
+                        self.to_offer.insert(served.transfer);
+                    }
                     self.forget_waiting(id, handle);
                     self.run_choker();
                 }
@@ -82,8 +92,10 @@ impl Engine {
             Served {
                 transfer: transfer_id,
                 pieces: by_content,
+                offering: super::offers::Offering::default(),
             },
         );
+        self.to_offer.insert(transfer_id);
         self.run_choker();
         self.send(id, Message::Opened { handle, have });
         self.open_sessions(id);
@@ -168,7 +180,7 @@ impl Engine {
     pub(super) fn serve(&mut self) {
         let mut missing: Vec<(ConnId, Handle, Run)> = Vec::new();
         while let Some(id) = self.next_to_serve() {
-            if !self.up.is_open(self.now) {
+            if !self.up.is_open(self.now) || !self.uplink.is_open(self.now) {
                 break;
             }
             self.serve_turn = id;
@@ -190,13 +202,24 @@ impl Engine {
         }
     }
 
-    fn next_to_serve(&self) -> Option<ConnId> {
-        let after = (std::ops::Bound::Excluded(self.serve_turn), std::ops::Bound::Unbounded);
+    /// The connection to serve next: who serves us comes before who does not; then what the fewest have, then who has least, then in turn.
+    fn next_to_serve(&mut self) -> Option<ConnId> {
+        let now = self.now;
+        let (conns, transfers, turn) = (&self.conns, &self.transfers, self.serve_turn);
+        // Only who fetches something can be given anything in return.
+        let trades = transfers.values().any(Transfer::is_fetching);
         self.to_serve
-            .range(after)
-            .next()
-            .or_else(|| self.to_serve.first())
-            .copied()
+            .retain(|id| conns.get(id).is_some_and(|conn| conn.uploads.is_ready(now)));
+        let rank = |id: &ConnId| {
+            let rank = conns.get(id).map(|conn| {
+                let rarity = conn
+                    .uploads
+                    .rank(|handle, piece| rarity(transfers, &conn.served, handle, piece));
+                (trades && conn.is_selfish(), rarity, conn.held())
+            });
+            (rank, *id <= turn, *id)
+        };
+        self.to_serve.iter().min_by_key(|id| rank(id)).copied()
     }
 
     /// Serves one block to a peer; false if there is none to serve it now.
@@ -207,7 +230,9 @@ impl Engine {
         if !conn.uploads.is_ready(self.now) {
             return false;
         }
-        let job = match conn.uploads.next() {
+        let (transfers, served) = (&self.transfers, &conn.served);
+        let rarity = |handle: Handle, piece: u32| rarity(transfers, served, handle, piece);
+        let job = match conn.uploads.next(rarity) {
             None => return false,
             Some(Wanted::Cid(want)) => {
                 let Some(served) = conn.served.get(&want.handle) else {
@@ -253,8 +278,12 @@ impl Engine {
                 }
             }
         };
-        let counted = conn.uploads.on_started(job.len);
+        let counted = conn.uploads.on_started(self.now, job.len);
+        self.uplink.on_started(counted);
         self.up.take(self.now, counted);
+        if let Some(piece) = job.piece {
+            self.piece_is_out(job.transfer, piece.get(), Some(job.conn));
+        }
         self.actions.push_back(Action::Serve(job));
         true
     }
@@ -268,8 +297,13 @@ impl Engine {
             return;
         };
         let written = outcome.unwrap_or(0);
+        let stuck = conn.uploads.is_stuck();
         let counted = conn.uploads.on_ended(now, job.len, written);
         let written = u64::from(written);
+        self.uplink.on_ended(now, if stuck { 0 } else { counted }, written);
+        if stuck {
+            self.uplink.on_started(conn.uploads.ahead());
+        }
         if written < counted {
             self.up.give_back(now, counted - written);
         } else {
@@ -338,6 +372,7 @@ impl Engine {
             conn.choking = false;
             conn.slot_since = now;
             conn.asked_at = now;
+            self.to_offer.extend(conn.served.values().map(|served| served.transfer));
             self.send(id, Message::Unchoke);
         }
     }
@@ -347,6 +382,10 @@ impl Engine {
         conn.choking = true;
         conn.slot_since = self.now;
         let mut dropped = conn.uploads.choke();
+        let served: Vec<TransferId> = conn.served.values().map(|served| served.transfer).collect();
+        for transfer in served {
+            self.withdraw_offers(transfer, id);
+        }
         self.send(id, Message::Choke);
         dropped.runs.sort_unstable();
         for of_handle in dropped.runs.chunk_by(|a, b| a.0 == b.0) {
@@ -374,4 +413,18 @@ impl Engine {
             );
         }
     }
+}
+
+/// How many peers are known to have a piece that is asked for: what few have goes out first.
+fn rarity(
+    transfers: &BTreeMap<TransferId, Transfer>,
+    served: &BTreeMap<Handle, Served>,
+    handle: Handle,
+    piece: u32,
+) -> u16 {
+    let of = served.get(&handle).and_then(|served| transfers.get(&served.transfer));
+    let pieces = of
+        .and_then(|of| of.pieces.as_ref())
+        .filter(|pieces| piece < pieces.len());
+    pieces.map_or(0, |pieces| pieces.picker.availability(piece).min(COMMON))
 }

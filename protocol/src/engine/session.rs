@@ -4,6 +4,7 @@ use crate::format::{Cid, PieceSet};
 use crate::time::Timestamp;
 
 use super::ids::TransferId;
+use super::offers::Offered;
 
 /// What a peer has of a content, as far as we know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +67,10 @@ pub(crate) struct Session {
     pub(crate) exhausted: u64,
     /// Until when nothing is requested, after the peer said that it is busy.
     pub(crate) busy_until: Timestamp,
+    /// Pieces in its map.
+    pub(crate) held: u32,
+    /// What the peer offers us, if it does not let us choose.
+    pub(crate) offers: Option<Offered>,
     /// Pieces that the peer said it got or lost since `Opened`.
     pub(crate) changes: u64,
 }
@@ -80,6 +85,8 @@ impl Session {
             source: Source::Nothing,
             exhausted: 0,
             busy_until: Timestamp::ZERO,
+            held: 0,
+            offers: None,
             changes: 0,
         }
     }

@@ -10,6 +10,7 @@ use super::ids::{ConnId, PeerKey};
 use super::nodes::NodeFetch;
 use super::picker::Picker;
 use super::rate::Meter;
+use super::spread::Spread;
 use super::stats::PeerBytes;
 use crate::format::{Cid, PieceSet, SharedPieceMap};
 use crate::time::Timestamp;
@@ -206,6 +207,10 @@ pub(crate) struct Transfer {
     pub(crate) pieces: Option<Pieces>,
     /// Set while the pieces of a seeded content are not in memory: nobody asks for them.
     pub(crate) idle: Option<Idle>,
+    /// Set while a sole seed's first copy goes out.
+    pub(crate) spread: Option<Spread>,
+    /// Everything has gone out once, or others have it.
+    pub(crate) spread_over: bool,
     pub(crate) nodes: NodeFetch,
     pub(crate) paused: bool,
     pub(crate) complete_told: bool,
@@ -236,6 +241,8 @@ impl Transfer {
             order,
             pieces: None,
             idle: None,
+            spread: None,
+            spread_over: false,
             nodes: NodeFetch::default(),
             paused: false,
             complete_told: false,

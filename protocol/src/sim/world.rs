@@ -1,7 +1,7 @@
 //! The clock, the links, and what the node would do.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,6 +183,42 @@ impl World {
             for b in a + 1..self.peers.len() {
                 self.connect(a, b);
             }
+        }
+    }
+
+    /// Connects each peer with `degree` others or a few more, chosen by lot, so that all hang together.
+    pub fn connect_randomly(&mut self, degree: usize) {
+        let count = self.peers.len();
+        let mut lots = crate::engine::Rng::new(self.seed ^ 0x746f_706f);
+        // A ring through all in random order holds them together; the rest is chosen by lot.
+        let mut ring: Vec<PeerIndex> = (0..count).collect();
+        for i in (1..count).rev() {
+            ring.swap(i, lots.below(i + 1));
+        }
+        let mut linked: Vec<BTreeSet<PeerIndex>> = vec![BTreeSet::new(); count];
+        let mut pairs = Vec::new();
+        let mut link = |a: usize, b: usize, linked: &mut Vec<BTreeSet<PeerIndex>>| {
+            if a != b && linked[a].insert(b) {
+                linked[b].insert(a);
+                pairs.push((a, b));
+            }
+        };
+        for i in 0..count {
+            link(ring[i], ring[(i + 1) % count], &mut linked);
+        }
+        for a in 0..count {
+            for _ in 0..degree * 20 {
+                if linked[a].len() >= degree {
+                    break;
+                }
+                let b = lots.below(count);
+                if linked[b].len() < degree {
+                    link(a, b, &mut linked);
+                }
+            }
+        }
+        for (a, b) in pairs {
+            self.connect(a, b);
         }
     }
 
@@ -370,11 +406,14 @@ impl World {
     /// Does what a peer's engine says.
     fn drain(&mut self, of: usize) {
         let now = self.now;
+        let free_rider = self.peers[of].spec.behaviour == Behaviour::FreeRider;
         while let Some(action) = self.peers[of].engine.poll_action() {
             if self.peers[of].gone {
                 continue;
             }
             match action {
+                // It says that it has nothing to give, and gives nothing.
+                Action::Send(_, Message::Unchoke | Message::Have { .. }) if free_rider => {}
                 Action::Send(conn, message) => {
                     let Some(end) = self.peers[of].ends.get(&conn) else {
                         continue;
@@ -444,6 +483,7 @@ impl World {
         peer.served_blocks += 1;
         let corrupt = match peer.spec.behaviour {
             Behaviour::Staller { after } if peer.served_blocks > after => return,
+            Behaviour::FreeRider => return,
             Behaviour::Liar { every } => peer.served_blocks.is_multiple_of(every),
             _ => false,
         };

@@ -60,6 +60,7 @@ mod kind {
     pub(super) const LOST: u32 = 11;
     pub(super) const CHOKE: u32 = 12;
     pub(super) const UNCHOKE: u32 = 13;
+    pub(super) const OFFER: u32 = 15;
 }
 
 /// A whole frame at the start of a buffer.
@@ -186,6 +187,7 @@ impl Message {
             Self::Cancel { handle, runs } => put_head_runs(out, kind::CANCEL, *handle, runs),
             Self::Have { handle, runs } => put_head_runs(out, kind::HAVE, *handle, runs),
             Self::Lost { handle, runs } => put_head_runs(out, kind::LOST, *handle, runs),
+            Self::Offer { handle, runs } => put_head_runs(out, kind::OFFER, *handle, runs),
             Self::Close { handle } => put_head(out, kind::CLOSE, *handle),
             Self::Closed { handle, reason } => {
                 put_head(out, kind::CLOSED, *handle);
@@ -302,6 +304,10 @@ impl Message {
                 };
                 Self::Closed { handle, reason }
             }
+            kind::OFFER => Self::Offer {
+                handle: reader.handle()?,
+                runs: reader.runs(MAX_RUNS)?,
+            },
             kind::CHOKE => Self::Choke,
             kind::UNCHOKE => Self::Unchoke,
             _ => return Ok(None),

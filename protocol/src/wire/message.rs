@@ -196,6 +196,14 @@ pub enum Message {
         /// Up to [`super::limits::MAX_RUNS`].
         runs: Vec<Run>,
     },
+    /// Server: asks to be asked for these pieces only, and for those of earlier offers, until an empty offer lets the leecher choose again. Pieces that are
+    /// not offered are served all the same.
+    Offer {
+        /// The handle.
+        handle: Handle,
+        /// Up to [`super::limits::MAX_RUNS`].
+        runs: Vec<Run>,
+    },
     /// Server: serves no pieces for now. Requests not yet under way are rejected one by one.
     Choke,
     /// Server: serves pieces. A connection starts choked.
