@@ -229,17 +229,13 @@ impl Actor {
         let now = self.now();
         match input {
             Input::Message { conn, message } => self.engine.handle_message(now, conn, message),
-            Input::SessionEnded { conn, error } => {
-                tracing::debug!(?conn, %error, "session ended");
-                match error {
-                    SessionError::Foreign => return self.end_foreign_session(conn),
-                    SessionError::Protocol(cause) => {
-                        self.engine.handle_violation(now, conn, Violation::Malformed(cause));
-                    }
-                    _ => {}
-                }
-                self.end_session(conn);
-            }
+            Input::SessionEnded { conn, error } => match error {
+                // The engine says that the session is to end, and why.
+                SessionError::Protocol(cause) => self.engine.handle_violation(now, conn, Violation::Malformed(cause)),
+                SessionError::Refused => {}
+                SessionError::Foreign => self.end_foreign_session(conn),
+                error => self.end_session(conn, &error.into()),
+            },
             Input::BlockHeader {
                 conn,
                 header,

@@ -15,6 +15,10 @@ const MAX_ADDRS: usize = 16;
 const MAX_DIALLING: usize = 64;
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// A peer that broke the protocol is not dialled for this long; twice as long each further time,…
+const SHUN_MIN: Duration = Duration::from_secs(60);
+/// …and at the most.
+const SHUN_MAX: Duration = Duration::from_secs(3600);
 
 /// What is known of reaching one peer.
 #[derive(Debug, Default)]
@@ -24,6 +28,9 @@ struct Known {
     hearsay: Vec<Multiaddr>,
     failures: u32,
     not_before: Option<Instant>,
+    /// Sessions that ended by its fault.
+    offences: u32,
+    shunned_until: Option<Instant>,
     dialling: bool,
     /// Addresses to try if the dial under way fails.
     fallback: Vec<Multiaddr>,
@@ -107,7 +114,8 @@ impl PeerBook {
             return None;
         }
         let known = self.known.get_mut(&peer)?;
-        if known.dialling || known.foreign || known.not_before.is_some_and(|at| at > now) {
+        let mut waits = [known.not_before, known.shunned_until].into_iter().flatten();
+        if known.dialling || known.foreign || waits.any(|at| at > now) {
             return None;
         }
         if !known.named && self.dialling >= MAX_DIALLING {
@@ -163,6 +171,22 @@ impl PeerBook {
         if let Some(known) = self.known.get_mut(&peer) {
             known.not_before = Some(now + BACKOFF_MIN);
         }
+    }
+
+    /// A session with the peer ended by its fault: what it did once it would do again at once.
+    pub(super) fn offended(&mut self, peer: PeerId, now: Instant) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            // Peers that dial us are not in the book, and the engine's affair.
+            let wait = SHUN_MIN.saturating_mul(1 << known.offences.min(6)).min(SHUN_MAX);
+            known.offences = known.offences.saturating_add(1);
+            known.shunned_until = Some(now + wait);
+        }
+    }
+
+    /// Whether the peer broke the protocol lately: whoever dialled, there is to be no connection.
+    pub(super) fn is_shunned(&self, peer: &PeerId, now: Instant) -> bool {
+        let until = self.known.get(peer).and_then(|known| known.shunned_until);
+        until.is_some_and(|until| until > now)
     }
 
     /// The peer does not speak our protocol.
@@ -277,6 +301,22 @@ mod tests {
         };
         let order = book.best_first(&[bad, failed, stranger, good], score);
         assert_eq!(order, [good, stranger, bad, failed]);
+    }
+
+    #[test]
+    fn a_peer_that_broke_the_protocol_is_not_dialled_at_once_however_often_it_connects() {
+        let mut book = PeerBook::default();
+        let now = Instant::now();
+        let peer = PeerId::random();
+        book.add(peer, ["/ip4/127.0.0.1/tcp/1".parse().unwrap()], true);
+        for _ in 0..2 {
+            book.connected(peer);
+            book.offended(peer, now);
+            book.disconnected(peer, now);
+        }
+        assert_eq!(book.dial(peer, now + SHUN_MIN), None);
+        assert!(book.is_shunned(&peer, now + SHUN_MIN));
+        assert!(book.dial(peer, now + SHUN_MIN * 2).is_some());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::action::Expected;
 use super::exchange::Exchange;
+use super::flood::Flood;
 use super::ids::{PeerKey, TransferId};
 use super::offers::Offering;
 use super::rate::Meter;
@@ -75,6 +76,7 @@ pub(crate) struct Conn {
     pub(crate) turn: Handle,
     pub(crate) served: BTreeMap<Handle, Served>,
     pub(crate) uploads: Uploads,
+    pub(crate) flood: Flood,
     pub(crate) choking: bool,
     pub(crate) slot_since: Timestamp,
     pub(crate) asked_at: Timestamp,
@@ -105,6 +107,7 @@ impl Conn {
             turn: Handle(0),
             served: BTreeMap::new(),
             uploads: Uploads::default(),
+            flood: Flood::default(),
             choking: true,
             slot_since: now,
             asked_at: now,

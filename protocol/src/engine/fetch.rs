@@ -118,7 +118,8 @@ impl Engine {
         }
         let mut bytes = 0;
         while bytes < budget && conn.requests.len() < MAX_PIECES_IN_FLIGHT && self.down.is_open(now) {
-            if session.exhausted == pieces.picker.epoch() {
+            if pieces.picker.is_exhausted_since(session.exhausted, &session.source) {
+                session.exhausted = pieces.picker.epoch();
                 break;
             }
             let first = match (&mut session.offers, transfer.order) {
@@ -223,7 +224,7 @@ impl Engine {
         let Source::Unknown { tried } = &session.source else {
             return 0;
         };
-        let asked = conn.requests.matching(|of, _| of == handle).len();
+        let asked = conn.requests.of_handle(handle).count();
         if session.exhausted == pieces.picker.epoch() || asked >= MAX_CIDS / 2 || !self.down.is_open(now) {
             return 0;
         }

@@ -6,6 +6,7 @@ use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::reputation::Fault;
 use super::requests::Arrival;
+use super::session::Role;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::{BulkHeader, Encoding, Handle, Message, Run, What};
@@ -347,9 +348,17 @@ impl Engine {
     /// One peer need not bring the piece any more.
     pub(super) fn cancel_at(&mut self, id: ConnId, transfer: TransferId, piece: u32) {
         let Some(conn) = self.conns.get(&id) else { return };
-        let requests = conn
-            .requests
-            .matching(|_, r| r.transfer == transfer && r.piece == Some(piece));
+        let mut requests = Vec::new();
+        for (handle, session) in conn.sessions.iter().filter(|(_, of)| of.transfer == transfer) {
+            if session.role == Role::Related {
+                // By CID, and few at a time.
+                let of_handle = conn.requests.of_handle(*handle);
+                let same = of_handle.filter(|(_, request)| request.piece == Some(piece));
+                requests.extend(same.map(|(what, _)| (*handle, what)));
+            } else if conn.requests.get(*handle, What::Piece(piece)).is_some() {
+                requests.push((*handle, What::Piece(piece)));
+            }
+        }
         self.take_back(id, &requests);
         self.unassign(transfer, piece, id);
         self.to_fill.insert(id);

@@ -23,6 +23,7 @@ mod core;
 mod endgame;
 mod exchange;
 mod fetch;
+mod flood;
 mod idle;
 mod ids;
 mod intake;

@@ -50,6 +50,10 @@ impl Engine {
     }
 
     pub(super) fn on_open(&mut self, id: ConnId, handle: Handle, root: Cid) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        conn.flood.on_open(self.now)?;
         let Some(conn) = self.conns.get(&id) else {
             return Ok(());
         };
@@ -121,6 +125,7 @@ impl Engine {
             Some(_) => None,
         };
         if let Some(reason) = reason {
+            conn.flood.on_refused(self.now)?;
             let positions = (0..cids.len() as u16).collect();
             self.reject(id, handle, Rejection::Blocks { request, positions }, reason);
             return Ok(());
@@ -146,6 +151,7 @@ impl Engine {
             return Ok(());
         };
         let Some(served) = conn.served.get(&handle) else {
+            conn.flood.on_refused(self.now)?;
             self.reject(id, handle, Rejection::Pieces(runs), RejectReason::NotFound);
             return Ok(());
         };
@@ -158,6 +164,7 @@ impl Engine {
             return Err(Violation::NoSuchPiece);
         }
         if conn.choking {
+            conn.flood.on_refused(self.now)?;
             self.reject(id, handle, Rejection::Pieces(runs), RejectReason::Choked);
             return Ok(());
         }
@@ -186,6 +193,11 @@ impl Engine {
         }
         for of_handle in missing.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (id, handle, _) = of_handle[0];
+            let refused = self.conns.get_mut(&id).map(|conn| conn.flood.on_refused(self.now));
+            if let Some(Err(violation)) = refused {
+                self.disconnect(id, violation.into());
+                continue;
+            }
             let runs = join_runs(of_handle.iter().map(|(_, _, run)| *run).collect());
             for runs in runs.chunks(MAX_RUNS) {
                 self.reject(id, handle, Rejection::Pieces(runs.to_vec()), RejectReason::NotFound);

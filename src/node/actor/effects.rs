@@ -2,11 +2,15 @@
 
 use modswarm_protocol::{
     Codec,
-    engine::{Action, DisconnectReason, Event, ServeFailure, ServeJob},
+    engine::{Action, Event, ServeFailure, ServeJob},
 };
 
 use super::{Actor, TransferEvent};
-use crate::node::{blocks::Source, session::Serve};
+use crate::node::{
+    blocks::Source,
+    facts::{EndReason, SessionError},
+    session::Serve,
+};
 
 impl Actor {
     /// Drains the engine.
@@ -14,22 +18,13 @@ impl Actor {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send(conn, message) => {
-                    let kept_up = self.sessions.get(&conn).is_none_or(|live| live.session.send(message));
+                    let kept_up = self.sessions.get(&conn).is_none_or(|live| live.session.send(&message));
                     if !kept_up {
-                        tracing::debug!(?conn, "the peer does not read its messages");
-                        self.end_session(conn);
+                        self.end_session(conn, &SessionError::NotRead("messages").into());
                     }
                 }
                 Action::Serve(job) => self.serve(job),
-                Action::Disconnect(conn, reason) => {
-                    match reason {
-                        DisconnectReason::LeastUseful | DisconnectReason::NothingShared => {
-                            tracing::debug!(?conn, %reason, "parting with a peer");
-                        }
-                        _ => tracing::info!(?conn, %reason, "disconnecting a peer"),
-                    }
-                    self.close_connection(conn);
-                }
+                Action::Disconnect(conn, reason) => self.end_session(conn, &EndReason::Engine(reason)),
                 Action::Event(event) => self.handle_event(event),
             }
         }
