@@ -123,8 +123,8 @@ impl Engine {
                 break;
             }
             let first = match (&mut session.offers, transfer.order) {
-                (Some(offers), _) => offers.next(pieces),
-                (None, PickOrder::Sequential) => pieces.picker.first(&session.source),
+                (_, PickOrder::Sequential) => pieces.picker.first(&session.source),
+                (Some(offers), _) => offers.next(pieces, &session.source),
                 (None, PickOrder::RarestFirst) if pieces.have_count < RANDOM_FIRST => {
                     pieces.picker.any(&session.source, &mut self.rng)
                 }
