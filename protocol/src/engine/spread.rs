@@ -147,7 +147,7 @@ mod tests {
         let mut spread = Spread::new(10, 7);
         assert_eq!(offer(&mut spread, A, 4), [7, 8, 9, 0]);
         assert_eq!(offer(&mut spread, B, 20), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(offer(&mut spread, A, 20), []);
+        assert_eq!(offer(&mut spread, A, 20), [0u32; 0]);
         for piece in 0..10 {
             assert!(!spread.is_over());
             let to = if (1..7).contains(&piece) { B } else { A };
