@@ -287,7 +287,10 @@ impl Engine {
             }
         };
         let counted = conn.uploads.on_started(self.now, job.len);
-        self.uplink.on_started(counted);
+        // What a peer that takes nothing in has ahead counts again once it does.
+        if !conn.uploads.is_stuck() {
+            self.uplink.on_started(counted);
+        }
         self.up.take(self.now, counted);
         if let Some(piece) = job.piece {
             self.piece_is_out(job.transfer, piece.get(), job.conn, true);
