@@ -15,7 +15,7 @@ use modswarm_protocol::wire::{
 use modswarm_store::fuzzing;
 
 use super::{
-    engine::{self, Step},
+    engine::{self, Fact, Step},
     input::put_block,
     skeleton::{self, Flags},
 };
@@ -454,7 +454,45 @@ fn engines() -> Vec<Vec<u8>> {
     }
     mixed.extend_from_slice(&[Step::LOSE, 3, Step::FIND, 3, Step::FIND, 4, Step::PAUSE, Step::RESUME]);
     mixed.extend_from_slice(&[Step::LIMIT, 1, 0, Step::WAIT, 255, 255, Step::WAIT, 255, 255]);
-    vec![fetch, serve, mixed]
+    // A peer that answers before we know the pieces, and opens what is not in memory.
+    let mut early = vec![Step::CONNECT];
+    early.extend_from_slice(&[Step::FACT, Fact::NODE, 1]);
+    let opened = |have| Message::Opened {
+        handle: Handle(1),
+        have,
+    };
+    let runs = vec![Run { start: 3, len: 9 }];
+    say(&mut early, 0, &opened(Have::Map(HaveMap::Runs(runs.clone()))));
+    say(&mut early, 0, &Message::Unchoke);
+    say(
+        &mut early,
+        0,
+        &Message::Have {
+            handle: Handle(1),
+            runs,
+        },
+    );
+    early.extend_from_slice(&[Step::FACT, Fact::PIECES, 0, Step::WAIT, 100, 0]);
+    let (idle, _) = engine::content(engine::IDLE);
+    for (handle, fact) in [(1, Fact::READ), (2, Fact::AWAY), (3, Fact::UNREAD)] {
+        let handle = Handle(handle);
+        say(&mut early, 0, &Message::Open { handle, root: idle });
+        early.extend_from_slice(&[Step::FACT, fact, 0]);
+        say(&mut early, 0, &Message::Close { handle });
+        early.extend_from_slice(&[Step::FACT, Fact::AWAY, 0]);
+    }
+    early.extend_from_slice(&[
+        Step::FACT,
+        Fact::WANTED,
+        3,
+        Step::FACT,
+        Fact::ANEW,
+        0,
+        Step::WAIT,
+        255,
+        255,
+    ]);
+    vec![fetch, serve, mixed, early]
 }
 
 /// One edit of a home's index for each table and column that numbers, texts or paths stand in.

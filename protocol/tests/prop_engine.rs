@@ -581,18 +581,3 @@ fn unsolicited_blocks_and_wrong_lengths_end_the_connection() {
     let judged = node.engine.handle_block_header(now, ConnId(2), &header(piece, LEN - 1));
     assert_eq!(judged, Err(Unwanted::Violation(Violation::WrongShape)));
 }
-
-#[test]
-fn a_banned_peer_gets_no_connection() {
-    let banned = PeerKey::of(b"liar");
-    let mut engine = Engine::new(
-        EngineConfig {
-            banned: vec![banned],
-            ..EngineConfig::default()
-        },
-        1,
-    );
-    engine.handle_connected(Timestamp::ZERO, ConnId(1), banned, Duration::ZERO);
-    assert_eq!(ended(&mut engine), Some(DisconnectReason::Banned));
-    assert!(engine.connections().is_empty());
-}

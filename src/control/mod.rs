@@ -15,6 +15,8 @@
 //! | `POST /v1/diff` | [`DiffRequest`](crate::api::DiffRequest) | [`Diff`](crate::api::Diff) |
 //! | `GET /v1/status` | | [`Status`](crate::api::Status) |
 //! | `GET /v1/peers` | | a list of [`PeerStatus`](crate::api::PeerStatus) |
+//! | `GET /v1/peers/known` | | the same of remembered ones that are not connected |
+//! | `POST /v1/peers/forgive` | [`ForgiveRequest`](crate::api::ForgiveRequest) | [`Forgiven`](crate::api::Forgiven) |
 //! | `POST /v1/info` | [`InfoRequest`] | [`PackStatus`](crate::api::PackStatus) |
 //! | `POST /v1/rm` | [`RemoveRequest`](crate::api::RemoveRequest) | [`Removed`](crate::api::Removed) |
 //! | `POST /v1/move` | [`MoveRequest`](crate::api::MoveRequest) | [`Moved`](crate::api::Moved) |

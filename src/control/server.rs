@@ -30,8 +30,8 @@ use super::{
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_CONNECTIONS, MAX_REQUEST_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, MoveRequest, PinRequest,
-    RemoveRequest, ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
+    DiffRequest, Failure, FailureKind, ForgiveRequest, GcRequest, GetEvent, GetRequest, ListRequest, MoveRequest,
+    PinRequest, RemoveRequest, ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
 };
 
 /// How long a connection may take to send the head of a request.
@@ -151,6 +151,8 @@ fn router<B: Backend>(app: App<B>) -> Router {
         .route("/v1/diff", post(diff::<B>))
         .route("/v1/status", get(status::<B>))
         .route("/v1/peers", get(peers::<B>))
+        .route("/v1/peers/known", get(known_peers::<B>))
+        .route("/v1/peers/forgive", post(forgive::<B>))
         .route("/v1/info", post(info::<B>))
         .route("/v1/rm", post(remove::<B>))
         .route("/v1/verify", post(verify::<B>))
@@ -252,6 +254,14 @@ async fn status<B: Backend>(State(app): State<App<B>>) -> Response {
 
 async fn peers<B: Backend>(State(app): State<App<B>>) -> Response {
     answer(app.backend.peers().await)
+}
+
+async fn known_peers<B: Backend>(State(app): State<App<B>>) -> Response {
+    answer(app.backend.known_peers().await)
+}
+
+async fn forgive<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<ForgiveRequest>) -> Response {
+    answer(app.backend.forgive(request).await)
 }
 
 async fn info<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<InfoRequest>) -> Response {

@@ -6,6 +6,7 @@ mod commands;
 mod effects;
 mod network;
 mod pages;
+mod reputation;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,13 +23,14 @@ use modswarm_protocol::{
     format::SharedPieceMap,
     wire::BulkHeader,
 };
-use modswarm_store::{Download, WriteError};
+use modswarm_store::{Download, KnownPeer, WriteError};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
     time::MissedTickBehavior,
 };
 
-pub(super) use commands::{Command, Fetch, Overview, Register, TransferView};
+pub(super) use commands::{Command, Fetch, Overview, PeerView, Register, TransferView};
 
 use super::{
     blocks::BlockPool,
@@ -120,8 +122,12 @@ pub(super) struct Actor {
     sessions: HashMap<ConnId, Live>,
     by_connection: HashMap<ConnectionId, ConnId>,
     conns_made: u64,
-    /// Peers that had a session, bounded by [`MAX_MET`].
+    /// Peers that had a session or are remembered, bounded by [`MAX_MET`].
     met: HashMap<PeerKey, (PeerId, Multiaddr)>,
+    /// Banned peers, as the swarm knows them.
+    banned: HashMap<PeerId, PeerKey>,
+    /// Writes what is remembered of peers.
+    keeping: Option<JoinHandle<()>>,
     transfers: HashMap<TransferId, Transfer>,
     /// How many contents are read from the store at a time.
     loads: Arc<Semaphore>,
@@ -140,6 +146,7 @@ impl Actor {
         network: NetworkKind,
         pool: BlockPool,
         bootstrap: Vec<(Option<PeerId>, Multiaddr)>,
+        known: &[KnownPeer],
     ) -> (Self, mpsc::Sender<Command>) {
         let (input_sender, inputs) = mpsc::channel(INPUT_QUEUE);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
@@ -157,6 +164,8 @@ impl Actor {
             by_connection: HashMap::new(),
             conns_made: 0,
             met: HashMap::new(),
+            banned: HashMap::new(),
+            keeping: None,
             transfers: HashMap::new(),
             loads: Arc::new(Semaphore::new(pages::MAX_LOADING)),
             listen_addrs: Vec::new(),
@@ -165,6 +174,7 @@ impl Actor {
             commands,
             ending: None,
         };
+        actor.remember(known);
         for (peer, addr) in bootstrap {
             actor.add_entry_point(peer, addr);
         }
@@ -205,6 +215,7 @@ impl Actor {
             }
             self.carry_out();
         }
+        self.keep_last_records().await;
         if let Some(done) = self.ending.take() {
             let _ = done.send(());
         }
@@ -218,17 +229,13 @@ impl Actor {
         let now = self.now();
         match input {
             Input::Message { conn, message } => self.engine.handle_message(now, conn, message),
-            Input::SessionEnded { conn, error } => {
-                tracing::debug!(?conn, %error, "session ended");
-                match error {
-                    SessionError::Foreign => return self.end_foreign_session(conn),
-                    SessionError::Protocol(cause) => {
-                        self.engine.handle_violation(now, conn, Violation::Malformed(cause));
-                    }
-                    _ => {}
-                }
-                self.end_session(conn);
-            }
+            Input::SessionEnded { conn, error } => match error {
+                // The engine says that the session is to end, and why.
+                SessionError::Protocol(cause) => self.engine.handle_violation(now, conn, Violation::Malformed(cause)),
+                SessionError::Refused => {}
+                SessionError::Foreign => self.end_foreign_session(conn),
+                error => self.end_session(conn, &error.into()),
+            },
             Input::BlockHeader {
                 conn,
                 header,
@@ -255,6 +262,7 @@ impl Actor {
                     self.engine.handle_served(now, &job, outcome);
                 }
             }
+            Input::RecordsKept => self.records_kept(),
             Input::Loaded { transfer, seed } => self.handle_loaded(transfer, seed.map(|seed| *seed)),
             Input::Inbound {
                 peer,
@@ -305,6 +313,7 @@ impl Actor {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.lift_bans();
         self.dial_candidates(now);
         self.dial_heard(now);
         self.put_unused_away(now);

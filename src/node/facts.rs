@@ -6,7 +6,7 @@ use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, core::upgrade::NegotiationError, swarm::ConnectionId};
 use modswarm_protocol::{
     Cid,
-    engine::{ConnId, ContentPieces, Expected, ServeFailure, ServeJob, TransferId, Verdict},
+    engine::{ConnId, ContentPieces, DisconnectReason, Expected, ServeFailure, ServeJob, TransferId, Verdict},
     wire::{BulkHeader, DecodeError, Message, StreamKind},
 };
 use modswarm_store::{Download, WriteError};
@@ -45,6 +45,8 @@ pub(super) enum Input {
         transfer: TransferId,
         seed: Option<Box<Seed>>,
     },
+    /// What is remembered of peers was written to the store, or could not be.
+    RecordsKept,
     /// The first byte of a stream that a peer opened was read.
     Inbound {
         peer: PeerId,
@@ -98,10 +100,17 @@ pub(super) enum SessionError {
     Protocol(#[from] DecodeError),
     #[error("the peer opened a stream of unknown kind {0}")]
     StreamKind(u8),
-    #[error("the peer sent a block that was not asked for")]
-    Unsolicited,
-    #[error("the peer did not move on in time")]
-    TimedOut,
+    #[error("the peer opened a stream and did not say what for")]
+    NothingSaid,
+    #[error("the peer opened more streams than a session has")]
+    TooManyStreams,
+    #[error("the peer began a {0} and did not go on with it")]
+    Stalled(&'static str),
+    #[error("the peer does not read its {0}")]
+    NotRead(&'static str),
+    /// The engine judged what came, and says why itself.
+    #[error("the peer broke the protocol")]
+    Refused,
     #[error("the node ended")]
     NodeEnded,
 }
@@ -116,6 +125,37 @@ impl From<std::io::Error> for SessionError {
             Self::Foreign
         } else {
             Self::Io(error)
+        }
+    }
+}
+
+impl SessionError {
+    /// Whether the peer is to blame.
+    fn is_offence(&self) -> bool {
+        !matches!(self, Self::Ended | Self::Io(_) | Self::NodeEnded)
+    }
+}
+
+/// Why a session ended: said once, by the one who ends it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndReason {
+    #[error(transparent)]
+    Streams(#[from] SessionError),
+    #[error(transparent)]
+    Engine(DisconnectReason),
+    #[error("the connection closed")]
+    Closed,
+    #[error("another session with the peer took its place")]
+    Replaced,
+}
+
+impl EndReason {
+    /// Whether the peer is to blame.
+    pub(super) fn is_offence(&self) -> bool {
+        match self {
+            Self::Streams(error) => error.is_offence(),
+            Self::Engine(reason) => matches!(reason, DisconnectReason::Violation(_)),
+            Self::Closed | Self::Replaced => false,
         }
     }
 }

@@ -12,6 +12,7 @@ mod exchange;
 mod facts;
 mod identity;
 mod jobs;
+mod known;
 mod network;
 mod packs;
 mod peers;
@@ -38,15 +39,13 @@ use self::{
     jobs::{index_failure, node_ended, open_failure, remove_failure, task_failure},
 };
 use crate::api::{
-    Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest, Listing,
-    MoveRequest, Moved, NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
-    ShareRequest, Status, VerifyEvent, VerifyRequest,
+    Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent, GetRequest,
+    ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed,
+    ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
 };
 
 /// Events of one job that wait for their reader.
 const EVENT_QUEUE: usize = 64;
-/// Peers that a node has sessions with at a time.
-const MAX_SESSIONS: usize = 200;
 /// How long a node waits for its first listen address.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -111,14 +110,19 @@ impl Node {
     /// [`FailureKind::Failed`] when the home cannot be used, [`FailureKind::Network`] when nothing can be listened on.
     pub async fn start(lock: HomeLock, config: NodeConfig) -> Result<Self, Failure> {
         let bounds = (config.quota, config.min_free);
-        let (store, key) = tokio::task::spawn_blocking(move || {
+        let (store, key, known) = tokio::task::spawn_blocking(move || {
             let key = identity::load_or_create(lock.home())
                 .map_err(|error| Failure::new(FailureKind::Failed, jobs::causes(&error), error.help()))?;
             let home = lock.home().to_owned();
             let mut options = StoreOptions::default();
             (options.quota, options.min_free) = bounds;
             let store = Store::open(lock, options).map_err(|error| open_failure(error, &home))?;
-            Ok((store, key))
+            // Without it the node knows less, and works.
+            let known = store.peer_records().unwrap_or_else(|error| {
+                tracing::warn!(%error, "what was remembered of peers cannot be read");
+                Vec::new()
+            });
+            Ok((store, key, known))
         })
         .await
         .map_err(task_failure)??;
@@ -140,13 +144,15 @@ impl Node {
                 agent: swarm::agent_version(),
                 upload_limit: config.upload_limit,
                 download_limit: config.download_limit,
-                connections: MAX_SESSIONS,
+                connections: swarm::MAX_SESSIONS,
+                known: known.iter().map(|peer| peer.record.clone()).collect(),
+                started_at: jobs::unix_seconds(),
                 ..EngineConfig::default()
             },
             rand::random(),
         );
         let bootstrap = if config.offline { Vec::new() } else { bootstrap(&config) };
-        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap);
+        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap, &known);
         tokio::spawn(actor.run());
         let node = Self {
             inner: Arc::new(Inner {
@@ -240,7 +246,23 @@ impl Node {
     /// # Errors
     /// When the node has ended.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, Failure> {
-        packs::peers(&self.inner).await
+        known::peers(&self.inner).await
+    }
+
+    /// Peers that are remembered and not connected: banned ones first, then those with the lowest score.
+    ///
+    /// # Errors
+    /// When the node has ended.
+    pub async fn known_peers(&self) -> Result<Vec<PeerStatus>, Failure> {
+        known::known_peers(&self.inner).await
+    }
+
+    /// Takes the bans and faults of a peer, or of all, back: at once, and for good.
+    ///
+    /// # Errors
+    /// When nothing is remembered of the peer, or the index refuses.
+    pub async fn forgive(&self, request: ForgiveRequest) -> Result<Forgiven, Failure> {
+        known::forgive(&self.inner, request).await
     }
 
     /// One pack of the home, by link, CID, name or path.

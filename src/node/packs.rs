@@ -15,11 +15,11 @@ use super::{
     Inner,
     actor::{Command, Overview, Register},
     facts::Seed,
-    index_failure, jobs, network, remove_failure, task_failure,
+    index_failure, jobs, remove_failure, task_failure,
 };
 use crate::api::{
-    Collected, Failure, FailureKind, GcRequest, MoveRequest, Moved, NetworkKind, PackState, PackStatus, PeerStatus,
-    PinRequest, RemoveRequest, Removed, Status,
+    Collected, Failure, FailureKind, GcRequest, MoveRequest, Moved, NetworkKind, PackState, PackStatus, PinRequest,
+    RemoveRequest, Removed, Status,
 };
 
 /// How often the store is asked what can no longer be read.
@@ -169,29 +169,6 @@ pub(super) async fn status(node: &Arc<Inner>) -> Result<Status, Failure> {
         peers: overview.peers.len() as u64,
         packs,
     })
-}
-
-pub(super) async fn peers(node: &Arc<Inner>) -> Result<Vec<PeerStatus>, Failure> {
-    let overview = node.overview().await?;
-    Ok(overview
-        .peers
-        .into_iter()
-        .map(|peer| PeerStatus {
-            peer_id: peer.peer.to_string(),
-            transport: network::transport_name(&peer.addr).to_owned(),
-            addr: peer.addr.to_string(),
-            agent: peer.stats.agent,
-            rtt_ms: u64::try_from(peer.stats.rtt.as_millis()).ok(),
-            bytes_received: peer.stats.bytes_down,
-            bytes_sent: peer.stats.bytes_up,
-            download_rate: peer.stats.rate_down,
-            upload_rate: peer.stats.rate_up,
-            contents: {
-                let of = |transfer| overview.contents.get(transfer).copied();
-                peer.stats.transfers.iter().filter_map(of).collect()
-            },
-        })
-        .collect())
 }
 
 pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, Failure> {

@@ -15,6 +15,10 @@ const MAX_ADDRS: usize = 16;
 const MAX_DIALLING: usize = 64;
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// A peer that broke the protocol is not dialled for this long; twice as long each further time,…
+const SHUN_MIN: Duration = Duration::from_secs(60);
+/// …and at the most.
+const SHUN_MAX: Duration = Duration::from_secs(3600);
 
 /// What is known of reaching one peer.
 #[derive(Debug, Default)]
@@ -24,6 +28,9 @@ struct Known {
     hearsay: Vec<Multiaddr>,
     failures: u32,
     not_before: Option<Instant>,
+    /// Sessions that ended by its fault.
+    offences: u32,
+    shunned_until: Option<Instant>,
     dialling: bool,
     /// Addresses to try if the dial under way fails.
     fallback: Vec<Multiaddr>,
@@ -86,13 +93,29 @@ impl PeerBook {
         }
     }
 
+    /// `candidates` in the order in which to dial them: who failed least first, and of these who has the better `score`.
+    pub(super) fn best_first(&self, candidates: &[PeerId], score: impl Fn(&PeerId) -> i32) -> Vec<PeerId> {
+        let mut order = candidates.to_vec();
+        order.sort_by_cached_key(|peer| {
+            let failures = self.known.get(peer).map_or(0, |known| known.failures);
+            (failures, std::cmp::Reverse(score(peer)))
+        });
+        order
+    }
+
+    /// An address of `peer`, if one is known.
+    pub(super) fn addr(&self, peer: &PeerId) -> Option<&Multiaddr> {
+        self.known.get(peer)?.addrs.first()
+    }
+
     /// The dial to make now for `peer`, if it is neither connected nor being dialled nor failed a moment ago.
     pub(super) fn dial(&mut self, peer: PeerId, now: Instant) -> Option<Dial> {
         if self.connected.contains(&peer) {
             return None;
         }
         let known = self.known.get_mut(&peer)?;
-        if known.dialling || known.foreign || known.not_before.is_some_and(|at| at > now) {
+        let mut waits = [known.not_before, known.shunned_until].into_iter().flatten();
+        if known.dialling || known.foreign || waits.any(|at| at > now) {
             return None;
         }
         if !known.named && self.dialling >= MAX_DIALLING {
@@ -148,6 +171,22 @@ impl PeerBook {
         if let Some(known) = self.known.get_mut(&peer) {
             known.not_before = Some(now + BACKOFF_MIN);
         }
+    }
+
+    /// A session with the peer ended by its fault: what it did once it would do again at once.
+    pub(super) fn offended(&mut self, peer: PeerId, now: Instant) {
+        if let Some(known) = self.known.get_mut(&peer) {
+            // Peers that dial us are not in the book, and the engine's affair.
+            let wait = SHUN_MIN.saturating_mul(1 << known.offences.min(6)).min(SHUN_MAX);
+            known.offences = known.offences.saturating_add(1);
+            known.shunned_until = Some(now + wait);
+        }
+    }
+
+    /// Whether the peer broke the protocol lately: whoever dialled, there is to be no connection.
+    pub(super) fn is_shunned(&self, peer: &PeerId, now: Instant) -> bool {
+        let until = self.known.get(peer).and_then(|known| known.shunned_until);
+        until.is_some_and(|until| until > now)
     }
 
     /// The peer does not speak our protocol.
@@ -245,6 +284,39 @@ mod tests {
         assert_eq!(book.dial(peer, now).unwrap().addrs, [own.clone(), heard]);
         book.failed(peer, now);
         assert_eq!(book.dial(peer, now + BACKOFF_MAX).unwrap().addrs, [own]);
+    }
+
+    #[test]
+    fn who_failed_least_is_dialled_first_and_of_these_who_has_done_best() {
+        let mut book = PeerBook::default();
+        let now = Instant::now();
+        let [bad, failed, good, stranger] = [(); 4].map(|()| PeerId::random());
+        book.add(failed, ["/ip4/127.0.0.1/tcp/1".parse().unwrap()], false);
+        book.dial(failed, now);
+        assert_eq!(book.failed(failed, now), None);
+        let score = |peer: &PeerId| match peer {
+            peer if *peer == bad => -5,
+            peer if *peer == good || *peer == failed => 50,
+            _ => 0,
+        };
+        let order = book.best_first(&[bad, failed, stranger, good], score);
+        assert_eq!(order, [good, stranger, bad, failed]);
+    }
+
+    #[test]
+    fn a_peer_that_broke_the_protocol_is_not_dialled_at_once_however_often_it_connects() {
+        let mut book = PeerBook::default();
+        let now = Instant::now();
+        let peer = PeerId::random();
+        book.add(peer, ["/ip4/127.0.0.1/tcp/1".parse().unwrap()], true);
+        for _ in 0..2 {
+            book.connected(peer);
+            book.offended(peer, now);
+            book.disconnected(peer, now);
+        }
+        assert_eq!(book.dial(peer, now + SHUN_MIN), None);
+        assert!(book.is_shunned(&peer, now + SHUN_MIN));
+        assert!(book.dial(peer, now + SHUN_MIN * 2).is_some());
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod tcp;
 use std::{num::NonZeroUsize, time::Duration};
 
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, connection_limits::ConnectionLimits,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, allow_block_list, connection_limits, connection_limits::ConnectionLimits,
     core::upgrade::Version, identify, identity::Keypair, kad, mdns, ping, swarm::NetworkBehaviour,
     swarm::behaviour::toggle::Toggle,
 };
@@ -15,6 +15,8 @@ use crate::api::{Failure, FailureKind, NetworkKind};
 
 /// Connections that the node holds at once, both directions together.
 const MAX_CONNECTIONS: u32 = 512;
+/// Of these, connections that carry sessions; the others are for look-ups and for who has just come.
+pub(super) const MAX_SESSIONS: usize = 200;
 /// Connections that wait for their handshake, for each direction.
 const MAX_PENDING_CONNECTIONS: u32 = 128;
 /// Connections to one peer: one in use, one from a simultaneous dial, one that a relay made.
@@ -37,6 +39,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
+    /// Banned peers: refused as soon as they have shown who they are, before any stream.
+    pub(super) bans: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
@@ -94,6 +98,7 @@ fn behaviour(
         .transpose()?;
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
+        bans: allow_block_list::Behaviour::default(),
         identify: identify::Behaviour::new(
             identify::Config::new("/modswarm/1".to_owned(), key.public()).with_agent_version(agent_version()),
         ),

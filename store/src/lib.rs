@@ -61,6 +61,7 @@ mod index;
 mod left;
 mod observer;
 mod packs;
+mod peers;
 mod read;
 mod rebuild;
 mod room;
@@ -79,6 +80,7 @@ pub use observer::{Observer, Progress, Stage, Warning};
 pub use packs::{
     BadFile, Check, Collected, Fault, Moved, NetworkId, Origin, PackId, PackRecord, PackState, Removed, Verified,
 };
+pub use peers::KnownPeer;
 pub use read::Withdrawn;
 pub use rebuild::{Left, Rebuilt};
 pub use room::Shortage;

@@ -25,6 +25,7 @@ use crate::{
     left,
     observer::Observer,
     packs::{self, Check, Collected, Moved, NetworkId, PackId, PackRecord, Removed, Verified},
+    peers::KnownPeer,
     read::{self, FileCache, Withdrawn},
     rebuild::{self, Rebuilt},
     room::Room,
@@ -587,6 +588,38 @@ impl Store {
     pub fn resume_download(&self, id: PackId, observer: &dyn Observer) -> Result<Download, BeginError> {
         let state = download::resume(&self.inner, id, observer)?;
         Ok(Download::new(state, &self.closer))
+    }
+
+    // Peers.
+
+    /// What is remembered of peers, at most [`modswarm_protocol::engine::MAX_RECORDS`] of them, the last seen first.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn peer_records(&self) -> Result<Vec<KnownPeer>, IndexError> {
+        rows::peers::all(&*self.inner.index.reader()?)
+    }
+
+    /// Remembers peers as they are given. Beyond [`modswarm_protocol::engine::MAX_RECORDS`] those that are worth least at `now` (seconds since 1970)
+    /// are forgotten. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn put_peer_records(&self, peers: &[KnownPeer], now: u64) -> Result<(), IndexError> {
+        let peers = peers.to_vec();
+        self.inner.index.writer.run(move |tx| rows::peers::put(tx, &peers, now))
+    }
+
+    /// Takes the bans and faults of the peer with this ID, or of all, back; what they gave stays remembered. How many had any. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn forgive(&self, peer_id: Option<&[u8]>) -> Result<u64, IndexError> {
+        let peer_id = peer_id.map(<[u8]>::to_vec);
+        self.inner
+            .index
+            .writer
+            .run(move |tx| rows::peers::forgive(tx, peer_id.as_deref()))
     }
 
     // Settings.

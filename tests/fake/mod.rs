@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use modswarm::{
     api::{
-        Collected, Complete, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, ListRequest,
-        Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest,
-        Removed, ShareEvent, ShareRequest, Shared, Stage, Status, VerifyEvent, VerifyRequest,
+        Collected, Complete, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent,
+        GetRequest, ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerShare, PeerStatus,
+        PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Shared, Stage, Status, VerifyEvent,
+        VerifyRequest,
     },
     control::{API_VERSION, Backend, HolderInfo},
 };
@@ -178,6 +179,21 @@ impl Backend for Fake {
 
     async fn peers(&self) -> Result<Vec<PeerStatus>, Failure> {
         Ok(Vec::new())
+    }
+
+    async fn known_peers(&self) -> Result<Vec<PeerStatus>, Failure> {
+        Ok(vec![PeerStatus {
+            peer_id: "liar".to_owned(),
+            banned_until: Some(7),
+            ..PeerStatus::default()
+        }])
+    }
+
+    async fn forgive(&self, request: ForgiveRequest) -> Result<Forgiven, Failure> {
+        match request.peer_id {
+            Some(_) => Err(unsupported()),
+            None => Ok(Forgiven { peers: 1 }),
+        }
     }
 
     async fn info(&self, _: String) -> Result<PackStatus, Failure> {

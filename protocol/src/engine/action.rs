@@ -40,7 +40,7 @@ pub struct ServeJob {
 /// Why a block was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServeFailure {
-    /// It is not here, or no longer. For a piece the caller also reports [`super::Engine::handle_lost`].
+    /// It is not here, or no longer. For a piece the caller reports [`super::Engine::handle_lost`] before.
     NotHere,
     /// It could not be read for now.
     Busy,
@@ -187,7 +187,7 @@ pub enum Event {
     PiecesNeeded(TransferId),
     /// A block could not be kept: the transfer pauses until [`super::Engine::resume`].
     WriteFailed(TransferId),
-    /// A peer sent a corrupt block, and will never be talked to again by this engine.
+    /// A peer sent a corrupt block, and is banned. Its connections are being closed.
     Banned {
         /// Who.
         peer: PeerKey,
@@ -197,5 +197,21 @@ pub enum Event {
         transfer: TransferId,
         /// The block that its bytes did not hash to.
         cid: Cid,
+        /// Until when, in seconds since 1970.
+        until: u64,
     },
+    /// A peer broke the protocol once too often, and is banned. Its connections are being closed.
+    BannedForViolation {
+        /// Who.
+        peer: PeerKey,
+        /// On which connection.
+        conn: ConnId,
+        /// What it did last.
+        violation: Violation,
+        /// Until when, in seconds since 1970.
+        until: u64,
+    },
+    /// What is known of peers has changed: have it with [`super::Engine::take_changed_records`] and keep it. Said at most once a second, and once until
+    /// then.
+    RecordsChanged,
 }

@@ -1,7 +1,9 @@
 //! What an engine and its transfers are told when they are made.
 
-use super::ids::PeerKey;
+use super::reputation::PeerRecord;
 use crate::format::{Cid, PieceSet, SharedPieceMap};
+#[cfg(doc)]
+use crate::time::Timestamp;
 use crate::wire::{Extension, NetworkId};
 
 /// Settings of an engine.
@@ -21,8 +23,10 @@ pub struct EngineConfig {
     pub connections: usize,
     /// Peers that are served pieces at a time, at least 1; one more gets its turn by lot.
     pub upload_slots: usize,
-    /// Peers that never get a connection.
-    pub banned: Vec<PeerKey>,
+    /// What was known of peers at the last start, bans included: what [`super::Engine::take_changed_records`] gave, the last of each peer.
+    pub known: Vec<PeerRecord>,
+    /// The time at [`Timestamp::ZERO`], in seconds since 1970: records outlive the engine.
+    pub started_at: u64,
 }
 
 impl Default for EngineConfig {
@@ -35,7 +39,8 @@ impl Default for EngineConfig {
             download_limit: None,
             connections: super::core::MAX_CONNECTIONS,
             upload_slots: 16,
-            banned: Vec::new(),
+            known: Vec::new(),
+            started_at: 0,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::action::Expected;
 use super::exchange::Exchange;
+use super::flood::Flood;
 use super::ids::{PeerKey, TransferId};
 use super::offers::Offering;
 use super::rate::Meter;
@@ -55,7 +56,7 @@ pub(crate) struct Kept {
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
     pub(crate) agent: Option<String>,
-    pub(crate) connected_at: Timestamp,
+    pub(crate) since: Timestamp,
     pub(crate) hello_by: Timestamp,
     /// We chose this peer: it is asked before it has said `Hello`.
     pub(crate) chosen: bool,
@@ -75,6 +76,7 @@ pub(crate) struct Conn {
     pub(crate) turn: Handle,
     pub(crate) served: BTreeMap<Handle, Served>,
     pub(crate) uploads: Uploads,
+    pub(crate) flood: Flood,
     pub(crate) choking: bool,
     pub(crate) slot_since: Timestamp,
     pub(crate) asked_at: Timestamp,
@@ -88,7 +90,7 @@ impl Conn {
         Self {
             peer,
             agent: None,
-            connected_at: now,
+            since: now,
             hello_by: now + HELLO_TIMEOUT,
             chosen: false,
             window: Window::new(now, rtt),
@@ -105,6 +107,7 @@ impl Conn {
             turn: Handle(0),
             served: BTreeMap::new(),
             uploads: Uploads::default(),
+            flood: Flood::default(),
             choking: true,
             slot_since: now,
             asked_at: now,

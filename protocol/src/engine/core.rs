@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::action::{Action, DisconnectReason, Event, Violation};
-use super::bans::Bans;
 use super::choke::Choker;
 use super::config::EngineConfig;
 use super::conn::Conn;
 use super::ids::{ConnId, PeerKey, TransferId};
 use super::limit::TokenBucket;
+use super::reputation::{Fault, Reputation};
 use super::rng::Rng;
 use super::transfer::Transfer;
 use super::uplink::Uplink;
@@ -46,7 +46,7 @@ pub struct Engine {
     pub(super) transfers_made: u64,
     /// Content and pack CIDs of all transfers.
     pub(super) roots: BTreeMap<Cid, TransferId>,
-    pub(super) bans: Bans,
+    pub(super) reputation: Reputation,
     /// Who was behind connections that ended lately: their last blocks may still be in the hands of whoever verifies them.
     pub(super) departed: BTreeMap<ConnId, PeerKey>,
     pub(super) up: TokenBucket,
@@ -82,10 +82,7 @@ impl Engine {
             name: Extension::PEER_EXCHANGE.to_owned(),
             value: Vec::new(),
         });
-        let mut bans = Bans::default();
-        for peer in &config.banned {
-            bans.insert(*peer);
-        }
+        let reputation = Reputation::new(config.started_at, std::mem::take(&mut config.known));
         Self {
             now: Timestamp::ZERO,
             rng: Rng::new(seed),
@@ -94,7 +91,7 @@ impl Engine {
             transfers: BTreeMap::new(),
             transfers_made: 0,
             roots: BTreeMap::new(),
-            bans,
+            reputation,
             departed: BTreeMap::new(),
             up: TokenBucket::new(config.upload_limit),
             down: TokenBucket::new(config.download_limit),
@@ -117,12 +114,12 @@ impl Engine {
     /// A connection's control stream is there. `rtt` is a first guess of its round trip.
     pub fn handle_connected(&mut self, now: Timestamp, conn: ConnId, peer: PeerKey, rtt: Duration) {
         self.advance(now);
-        if self.bans.contains(&peer) {
+        if self.reputation.ban(self.now, &peer).is_some() {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::Banned));
             return;
         }
-        if !self.make_room() {
+        if !self.make_room_for(&peer) {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::TooManyConnections));
             return;
@@ -158,6 +155,7 @@ impl Engine {
         self.advance(now);
         if let Some(conn) = self.conns.get_mut(&conn) {
             conn.window.on_rtt(rtt);
+            self.reputation.handle_rtt(self.now, conn.peer, rtt);
         }
     }
 
@@ -238,7 +236,10 @@ impl Engine {
         let limit_down = if self.busy { self.down.opens_at() } else { None };
         let idle = self.conns.is_empty() && !self.transfers.values().any(Transfer::is_fetching);
         let tick = (!idle).then_some(self.next_tick);
-        [tick, limit_up, limit_down].into_iter().flatten().min()
+        [tick, limit_up, limit_down, self.reputation.due_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next thing to do; none once all has been told.
@@ -268,9 +269,12 @@ impl Engine {
     }
 
     pub(super) fn disconnect(&mut self, conn: ConnId, reason: DisconnectReason) {
-        if self.conns.contains_key(&conn) {
+        if let Some(peer) = self.conns.get(&conn).map(|of| of.peer) {
             self.forget(conn);
             self.actions.push_back(Action::Disconnect(conn, reason));
+            if let DisconnectReason::Violation(violation) = reason {
+                self.note_violation(conn, peer, violation);
+            }
         }
     }
 
@@ -284,6 +288,7 @@ impl Engine {
             self.withdraw_offers(transfer, id);
         }
         if let Some(conn) = self.conns.remove(&id) {
+            self.reputation.handle_left(&conn.peer);
             if !conn.uploads.is_stuck() {
                 self.uplink.on_given_up(conn.uploads.ahead());
             }
@@ -323,6 +328,9 @@ impl Engine {
             self.offer(transfer);
         }
         self.serve();
+        if self.reputation.poll_changed(self.now) {
+            self.event(Event::RecordsChanged);
+        }
     }
 
     fn tick(&mut self) {
@@ -337,6 +345,7 @@ impl Engine {
             self.next_slow_tick = self.now + SLOW_TICK;
             for id in &ids {
                 self.open_sessions(*id);
+                self.note_rates(*id);
             }
             self.part();
             self.run_choker();
@@ -372,6 +381,9 @@ impl Engine {
             .any(|(h, w)| conn.requests.get(*h, *w).is_some_and(|r| r.piece.is_some()));
         if gave_up_pieces {
             conn.snub(now);
+        }
+        if !overdue.is_empty() {
+            self.reputation.handle_fault(now, conn.peer, Fault::Stalled, 1);
         }
         if !conn.requests.is_empty() || !conn.uploads.is_empty() {
             self.busy = true;

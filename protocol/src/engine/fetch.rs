@@ -118,12 +118,13 @@ impl Engine {
         }
         let mut bytes = 0;
         while bytes < budget && conn.requests.len() < MAX_PIECES_IN_FLIGHT && self.down.is_open(now) {
-            if session.exhausted == pieces.picker.epoch() {
+            if pieces.picker.is_exhausted_since(session.exhausted, &session.source) {
+                session.exhausted = pieces.picker.epoch();
                 break;
             }
             let first = match (&mut session.offers, transfer.order) {
-                (Some(offers), _) => offers.next(pieces),
-                (None, PickOrder::Sequential) => pieces.picker.first(&session.source),
+                (_, PickOrder::Sequential) => pieces.picker.first(&session.source),
+                (Some(offers), _) => offers.next(pieces, &session.source),
                 (None, PickOrder::RarestFirst) if pieces.have_count < RANDOM_FIRST => {
                     pieces.picker.any(&session.source, &mut self.rng)
                 }
@@ -223,7 +224,7 @@ impl Engine {
         let Source::Unknown { tried } = &session.source else {
             return 0;
         };
-        let asked = conn.requests.matching(|of, _| of == handle).len();
+        let asked = conn.requests.of_handle(handle).count();
         if session.exhausted == pieces.picker.epoch() || asked >= MAX_CIDS / 2 || !self.down.is_open(now) {
             return 0;
         }

@@ -473,6 +473,7 @@ impl Engine {
             choked_by_peer: of.choked_by_peer,
             choking_peer: of.choking,
             snubbed: of.snubbed_until.is_some(),
+            score: self.reputation.score(self.now, &of.peer),
             transfers,
         })
     }

@@ -16,7 +16,6 @@
 //! Time never runs backwards. The same facts at the same times with the same seed give the same actions.
 
 mod action;
-mod bans;
 mod choke;
 mod config;
 mod conn;
@@ -24,6 +23,7 @@ mod core;
 mod endgame;
 mod exchange;
 mod fetch;
+mod flood;
 mod idle;
 mod ids;
 mod intake;
@@ -32,8 +32,10 @@ mod limit;
 mod local;
 mod nodes;
 mod offers;
+mod peers;
 mod picker;
 mod rate;
+mod reputation;
 mod requests;
 mod rng;
 mod serve;
@@ -50,6 +52,7 @@ pub use self::core::Engine;
 pub use action::{Action, DisconnectReason, Event, Expected, ServeFailure, ServeJob, Unwanted, Verdict, Violation};
 pub use config::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
 pub use ids::{ConnId, PeerKey, TransferId};
+pub use reputation::{Ban, Cause, Evidence, Fault, MAX_RECORDS, MAX_SCORE, PeerRecord, Tally, Worth};
 #[cfg(feature = "sim")]
 pub(crate) use rng::Rng;
 pub use stats::{ConnStats, PeerBytes, Stage, TransferStats};

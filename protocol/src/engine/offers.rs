@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::action::Violation;
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
+use super::session::Source;
 use super::spread::Spread;
 use super::transfer::Pieces;
 use crate::time::Timestamp;
@@ -34,9 +35,10 @@ const MAX_OFFERED: usize = 64 * 1024;
 pub(crate) struct Offered(VecDeque<u32>);
 
 impl Offered {
-    /// The next piece of the offer that can be picked. What is here by now is dropped.
-    pub(crate) fn next(&mut self, pieces: &Pieces) -> Option<u32> {
-        self.0.retain(|piece| *piece < pieces.len() && !pieces.has(*piece));
+    /// The next piece of the offer that can be picked. What is here by now, or no longer there, is dropped.
+    pub(crate) fn next(&mut self, pieces: &Pieces, source: &Source) -> Option<u32> {
+        self.0
+            .retain(|piece| *piece < pieces.len() && !pieces.has(*piece) && source.has(*piece));
         self.0.iter().copied().find(|piece| pieces.picker.contains(*piece))
     }
 }
@@ -46,6 +48,8 @@ impl Offered {
 pub(crate) struct Offering {
     /// Whether it may ask for offered pieces only.
     pub(crate) steered: bool,
+    /// Whether it let an offer lie: what it wants is something else, and it is not asked to wait for it.
+    free: bool,
     /// Pieces that were sent and have not been seen with others yet.
     unseen: usize,
     /// Whether any was.
@@ -110,7 +114,7 @@ impl Engine {
             .pieces
             .as_ref()
             .is_some_and(|pieces| pieces.have_count == pieces.len());
-        if !whole || of.seeds > 0 || of.spread_over || of.network != self.config.network {
+        if !whole || leechers == 0 || of.seeds > 0 || of.spread_over || of.network != self.config.network {
             return false;
         }
         of.spread.is_some() || leechers > 1
@@ -144,6 +148,11 @@ impl Engine {
             let served = engine.conns.get(conn_id).and_then(|conn| conn.served.get(handle));
             served.map(|served| served.offering).unwrap_or_default()
         };
+        leechers.retain(|(conn_id, handle)| !offering(self, conn_id, handle).free);
+        if leechers.is_empty() {
+            self.end_spreading(id);
+            return;
+        }
         leechers.sort_by_key(|(conn_id, handle)| offering(self, conn_id, handle).bytes);
         let spreads =
             |engine: &Self, conn_id: &ConnId, handle: &Handle| !offering(engine, conn_id, handle).is_dead_end(now);
@@ -260,7 +269,7 @@ impl Engine {
     }
 
     /// Everything has gone out once, or others have it, or it is not here any more: everyone may ask for anything.
-    fn end_spreading(&mut self, id: TransferId) {
+    pub(super) fn end_spreading(&mut self, id: TransferId) {
         let Some(of) = self.transfers.get_mut(&id) else { return };
         let Some(spread) = of.spread.take() else { return };
         of.spread_over = spread.is_over() || of.seeds > 0;
@@ -344,11 +353,15 @@ impl Engine {
         let mut stale = Vec::new();
         for (conn_id, conn) in &self.conns {
             let idle = now.since(conn.asked_at) >= STALE && conn.uploads.is_empty();
-            let offered = conn.served.values().filter(|served| idle && served.offering.bytes > 0);
-            stale.extend(offered.map(|served| (served.transfer, *conn_id)));
+            let offered = conn
+                .served
+                .iter()
+                .filter(|(_, served)| idle && served.offering.bytes > 0);
+            stale.extend(offered.map(|(handle, served)| (served.transfer, *conn_id, *handle)));
         }
-        for (transfer, conn_id) in stale {
-            self.withdraw_offers(transfer, conn_id);
+        for (transfer, conn_id, handle) in stale {
+            self.update_offering(transfer, conn_id, |offering| offering.free = true);
+            self.let_choose(transfer, conn_id, handle);
         }
     }
 }

@@ -27,6 +27,11 @@ impl Meter {
         self.since.map(|_| self.at)
     }
 
+    /// Whether something was added in the last second.
+    pub(crate) fn is_moving(&self, now: Timestamp) -> bool {
+        self.since.is_some() && now.since(self.at) < Duration::from_secs(1)
+    }
+
     /// Bytes a second.
     pub(crate) fn rate(&self, now: Timestamp) -> u64 {
         let Some(since) = self.since else { return 0 };

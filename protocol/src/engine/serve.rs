@@ -50,6 +50,10 @@ impl Engine {
     }
 
     pub(super) fn on_open(&mut self, id: ConnId, handle: Handle, root: Cid) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        conn.flood.on_open(self.now)?;
         let Some(conn) = self.conns.get(&id) else {
             return Ok(());
         };
@@ -121,6 +125,7 @@ impl Engine {
             Some(_) => None,
         };
         if let Some(reason) = reason {
+            conn.flood.on_refused(self.now)?;
             let positions = (0..cids.len() as u16).collect();
             self.reject(id, handle, Rejection::Blocks { request, positions }, reason);
             return Ok(());
@@ -146,6 +151,7 @@ impl Engine {
             return Ok(());
         };
         let Some(served) = conn.served.get(&handle) else {
+            conn.flood.on_refused(self.now)?;
             self.reject(id, handle, Rejection::Pieces(runs), RejectReason::NotFound);
             return Ok(());
         };
@@ -158,6 +164,7 @@ impl Engine {
             return Err(Violation::NoSuchPiece);
         }
         if conn.choking {
+            conn.flood.on_refused(self.now)?;
             self.reject(id, handle, Rejection::Pieces(runs), RejectReason::Choked);
             return Ok(());
         }
@@ -186,6 +193,11 @@ impl Engine {
         }
         for of_handle in missing.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (id, handle, _) = of_handle[0];
+            let refused = self.conns.get_mut(&id).map(|conn| conn.flood.on_refused(self.now));
+            if let Some(Err(violation)) = refused {
+                self.disconnect(id, violation.into());
+                continue;
+            }
             let runs = join_runs(of_handle.iter().map(|(_, _, run)| *run).collect());
             for runs in runs.chunks(MAX_RUNS) {
                 self.reject(id, handle, Rejection::Pieces(runs.to_vec()), RejectReason::NotFound);
@@ -275,7 +287,10 @@ impl Engine {
             }
         };
         let counted = conn.uploads.on_started(self.now, job.len);
-        self.uplink.on_started(counted);
+        // What a peer that takes nothing in has ahead counts again once it does.
+        if !conn.uploads.is_stuck() {
+            self.uplink.on_started(counted);
+        }
         self.up.take(self.now, counted);
         if let Some(piece) = job.piece {
             self.piece_is_out(job.transfer, piece.get(), job.conn, true);
@@ -292,7 +307,7 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(&job.conn) else {
             return;
         };
-        let written = outcome.unwrap_or(0);
+        let (written, peer) = (outcome.unwrap_or(0), conn.peer);
         let stuck = conn.uploads.is_stuck();
         let counted = conn.uploads.on_ended(now, job.len, written);
         let written = u64::from(written);
@@ -309,7 +324,12 @@ impl Engine {
             transfer.bytes_served += written;
             transfer.up.add(now, written);
         }
+        if written > 0 {
+            self.reputation.handle_served(now, peer, written);
+        }
         if let Err(failure) = outcome {
+            // Who hears `Lost` first knows that the refusal breaks no promise.
+            self.tell_news(false);
             let reason = match failure {
                 ServeFailure::NotHere => RejectReason::NotFound,
                 ServeFailure::Busy => RejectReason::Busy,

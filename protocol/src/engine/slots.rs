@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::action::DisconnectReason;
 use super::conn::Conn;
 use super::core::{Engine, MAX_CONNECTIONS};
-use super::ids::ConnId;
+use super::ids::{ConnId, PeerKey};
 use super::transfer::Transfer;
 
 /// How long a connection may be without business before a newcomer takes its place.
@@ -17,26 +17,39 @@ const QUIET: Duration = Duration::from_secs(60);
 const PART_AFTER: Duration = Duration::from_secs(120);
 
 impl Engine {
-    /// Whether there is a place for one more connection; the least useful of those that do nothing gives up its own.
-    pub(super) fn make_room(&mut self) -> bool {
+    /// Whether there is a place for a connection to `peer`; the least useful of those that do nothing gives up its own, unless more is
+    /// thought of it.
+    pub(super) fn make_room_for(&mut self, peer: &PeerKey) -> bool {
         if self.conns.len() < self.config.connections.min(MAX_CONNECTIONS) {
             return true;
         }
-        let Some(least) = self.least_useful() else {
+        let score = self.score(self.now, peer);
+        let worth = |id: &ConnId| self.conns.get(id).map(|conn| self.score(self.now, &conn.peer));
+        let least = self.least_useful().filter(|id| worth(id) <= Some(score));
+        let Some(least) = least.or_else(|| self.worse_than(score)) else {
             return false;
         };
         self.disconnect(least, DisconnectReason::LeastUseful);
         true
     }
 
-    /// Without business before those with some, who moved less before who moved more, who has been quiet longest first.
+    /// Of those that move nothing and had time to, the one of whom least is thought, if that is less than `score`.
+    fn worse_than(&self, score: i32) -> Option<ConnId> {
+        let quiet = self.conns.iter().filter(|(_, conn)| self.quiet_for(conn) >= GRACE);
+        let worst = quiet.map(|(id, conn)| (self.score(self.now, &conn.peer), *id)).min();
+        worst.filter(|(worst, _)| *worst < score).map(|(_, id)| id)
+    }
+
+    /// Without business before those with some, who moved less before who moved more, of whom less is thought before of whom more is, who has been quiet longest
+    /// first.
     fn least_useful(&self) -> Option<ConnId> {
         let idle = self.conns.iter().filter_map(|(id, conn)| {
             let business = self.has_business(*id, conn);
             let quiet = self.quiet_for(conn);
             let spare = quiet >= if business { QUIET } else { GRACE };
             let moved = conn.bytes_down + conn.uploads.bytes;
-            spare.then_some(((business, if business { moved } else { 0 }, Reverse(quiet)), *id))
+            let score = self.score(self.now, &conn.peer);
+            spare.then_some(((business, if business { moved } else { 0 }, score, Reverse(quiet)), *id))
         });
         idle.min().map(|(_, id)| id)
     }
@@ -62,7 +75,7 @@ impl Engine {
     /// Since when no block has moved.
     fn quiet_for(&self, conn: &Conn) -> Duration {
         let moved = [conn.down.last(), conn.uploads.meter.last()];
-        let last = moved.into_iter().flatten().fold(conn.connected_at, Ord::max);
+        let last = moved.into_iter().flatten().fold(conn.since, Ord::max);
         self.now.since(last)
     }
 }

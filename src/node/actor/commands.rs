@@ -9,7 +9,7 @@ use modswarm_protocol::{
     format::PieceSet,
     wire::NetworkId,
 };
-use modswarm_store::Download;
+use modswarm_store::{Download, KnownPeer};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Actor, TransferEvent};
@@ -52,6 +52,13 @@ pub(in crate::node) enum Command {
     },
     /// How the node is doing.
     Overview { reply: oneshot::Sender<Overview> },
+    /// What is remembered of peers.
+    KnownPeers { reply: oneshot::Sender<Vec<KnownPeer>> },
+    /// Takes the bans and faults of a peer, or of all, back. Answered by how many had any.
+    Forgive {
+        peer: Option<PeerId>,
+        reply: oneshot::Sender<usize>,
+    },
     /// Ends the actor.
     Shutdown { done: oneshot::Sender<()> },
 }
@@ -139,6 +146,12 @@ impl Actor {
             Command::Overview { reply } => {
                 let _ = reply.send(self.overview());
             }
+            Command::KnownPeers { reply } => {
+                let _ = reply.send(self.known_peers());
+            }
+            Command::Forgive { peer, reply } => {
+                let _ = reply.send(self.forgive_peers(peer));
+            }
             Command::Shutdown { done } => self.ending = Some(done),
         }
     }
@@ -199,6 +212,7 @@ impl Actor {
             self.discovery.look_for(cid, transfer, clock);
         }
         for (peer, addr) in peers {
+            self.mention_ban(transfer, &peer);
             self.book.add(peer, [addr.clone()], true);
             // In a private network, whom a link names is also a way into it.
             if self.network.trusts_listen_addresses() {

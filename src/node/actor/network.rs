@@ -6,19 +6,19 @@ use libp2p::{
     Multiaddr, PeerId, identify, kad, mdns,
     multiaddr::Protocol,
     ping,
-    swarm::{ConnectionId, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
+    swarm::{ConnectionId, DialError, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
 };
 use modswarm_protocol::{
     engine::{ConnId, PeerKey, TransferId},
     wire::{KnownPeer, StreamKind},
 };
 
-use super::{Actor, Live, MAX_MET, TransferEvent};
+use super::{Actor, Live, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
         exchange::is_tellable,
-        facts::{Input, SessionError},
+        facts::{EndReason, Input, SessionError},
         network::{AddressClass, Reach, classify, reach},
         peers::Dial,
         session::{ControlStream, Session, read_kind},
@@ -50,9 +50,19 @@ impl Actor {
                     tracing::warn!(?addresses, %error, "no longer listening");
                 }
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                endpoint,
+                connection_id,
+                ..
+            } => {
                 tracing::debug!(peer = %peer_id, addr = %endpoint.get_remote_address(), "connected");
                 self.book.connected(peer_id);
+                if self.book.is_shunned(&peer_id, Instant::now()) {
+                    // A look-up dials whom it knows.
+                    self.swarm.behaviour_mut().swap.close(peer_id, connection_id);
+                    return;
+                }
                 for transfer in self.exchange.connected(peer_id) {
                     self.add_candidate(transfer, peer_id);
                 }
@@ -80,7 +90,16 @@ impl Actor {
                 ..
             } => {
                 tracing::debug!(%peer, %error, "cannot connect");
-                self.dial_failed(peer);
+                match self.book.failed(peer, Instant::now()) {
+                    Some(dial) => self.dial(dial),
+                    None => {
+                        self.exchange.failed(peer);
+                        // What we ourselves refused to do is not the peer's failure.
+                        if matches!(error, DialError::Transport(_)) {
+                            self.note_unreachable(peer);
+                        }
+                    }
+                }
             }
             _ => {}
         }
@@ -181,17 +200,20 @@ impl Actor {
                 tracing::debug!(%peer, ?kind, ?error, "cannot open a stream");
                 match kind {
                     StreamKind::Bulk => {
-                        if let Some(conn) = self.by_connection.get(&connection).copied() {
-                            self.end_session(conn);
-                        }
+                        let error =
+                            SessionError::Io(std::io::Error::other("the stream for blocks could not be opened"));
+                        self.leave(peer, connection, &error.into());
                     }
                     StreamKind::Control if error == OpenError::Unsupported => self.is_foreign(peer),
                     StreamKind::Control => {}
                 }
             }
+            swap::Event::Flooded { peer, connection } => {
+                self.leave(peer, connection, &SessionError::TooManyStreams.into());
+            }
             swap::Event::Closed { connection } => {
                 if let Some(conn) = self.by_connection.get(&connection).copied() {
-                    self.end_session(conn);
+                    self.end_session(conn, &EndReason::Closed);
                 }
             }
         }
@@ -224,7 +246,9 @@ impl Actor {
     ) {
         match kind {
             Ok(StreamKind::Control) => {
-                if self.swarm.behaviour_mut().swap.accept_control(peer, connection) {
+                if self.by_connection.contains_key(&connection) {
+                    self.leave(peer, connection, &SessionError::TooManyStreams.into());
+                } else if self.swarm.behaviour_mut().swap.accept_control(peer, connection) {
                     self.start_session(peer, connection, addr, ControlStream::Inbound(stream));
                 } else {
                     // Both dialled at once, and the other connection won.
@@ -238,10 +262,33 @@ impl Actor {
                 let Some(live) = self.sessions.get_mut(&conn) else {
                     return;
                 };
+                if live.session.bulk_accepted {
+                    // Blocks of two streams could not be told apart.
+                    self.leave(peer, connection, &SessionError::TooManyStreams.into());
+                    return;
+                }
                 live.session
                     .start_bulk_reader(conn, stream, self.pool.clone(), self.input_sender.clone());
             }
-            Err(error) => tracing::debug!(%peer, %error, "dropped a stream"),
+            Err(error) => {
+                let reason = EndReason::from(error);
+                if reason.is_offence() {
+                    self.leave(peer, connection, &reason);
+                } else {
+                    tracing::debug!(%peer, %reason, "dropped a stream");
+                }
+            }
+        }
+    }
+
+    /// Closes a connection, and ends the session on it if it has one.
+    fn leave(&mut self, peer: PeerId, connection: ConnectionId, reason: &EndReason) {
+        match self.by_connection.get(&connection).copied() {
+            Some(conn) => self.end_session(conn, reason),
+            None => {
+                tracing::info!(%peer, %reason, "closing a connection");
+                self.swarm.behaviour_mut().swap.close(peer, connection);
+            }
         }
     }
 
@@ -252,7 +299,8 @@ impl Actor {
             .filter(|(_, l)| l.session.peer == peer)
             .map(|(conn, _)| *conn)
             .collect();
-        old.into_iter().for_each(|conn| self.end_session(conn));
+        old.into_iter()
+            .for_each(|conn| self.end_session(conn, &EndReason::Replaced));
         self.conns_made += 1;
         let conn = ConnId(self.conns_made);
         let near = matches!(classify(&addr), AddressClass::NearTcp | AddressClass::NearQuic);
@@ -263,10 +311,7 @@ impl Actor {
         self.by_connection.insert(connection, conn);
         let now = self.now();
         let key = PeerKey::of(&peer.to_bytes());
-        if self.met.len() >= MAX_MET {
-            self.met.clear();
-        }
-        self.met.insert(key, (peer, addr.clone()));
+        self.meet(peer, addr.clone());
         self.sessions.insert(conn, Live { session, addr, dialled });
         self.engine.handle_connected(now, conn, key, rtt);
         if dialled {
@@ -286,14 +331,20 @@ impl Actor {
         self.engine.handle_reachable(now, conn, &peer.to_bytes(), addrs);
     }
 
-    pub(super) fn end_session(&mut self, conn: ConnId) {
-        if let Some(live) = self.forget_session(conn) {
-            // A session's streams live and die together: whoever wants to go on connects anew.
-            self.swarm
-                .behaviour_mut()
-                .swap
-                .close(live.session.peer, live.session.connection);
+    /// Ends a session and says why. Whoever is told of its end later finds it gone, so that it is said once.
+    pub(super) fn end_session(&mut self, conn: ConnId, reason: &EndReason) {
+        let Some(live) = self.forget_session(conn) else {
+            return;
+        };
+        let peer = live.session.peer;
+        if reason.is_offence() {
+            tracing::info!(%peer, ?conn, %reason, "session ended");
+            self.book.offended(peer, Instant::now());
+        } else {
+            tracing::debug!(%peer, ?conn, %reason, "session ended");
         }
+        // A session's streams live and die together: whoever wants to go on connects anew.
+        self.swarm.behaviour_mut().swap.close(peer, live.session.connection);
     }
 
     /// The peer does not speak our protocol. Its connection may still serve look-ups.
@@ -313,10 +364,6 @@ impl Actor {
         let now = self.now();
         self.engine.handle_disconnected(now, conn);
         Some(live)
-    }
-
-    pub(super) fn close_connection(&mut self, conn: ConnId) {
-        self.end_session(conn);
     }
 
     fn identified(&mut self, peer: PeerId, info: identify::Info) {
@@ -404,17 +451,20 @@ impl Actor {
     /// Dials whoever may have what is needed, and lost bootstrap peers.
     pub(super) fn dial_candidates(&mut self, now: Instant) {
         let mut dials: Vec<Dial> = Vec::new();
-        for peer in &self.entry_points {
+        for peer in self.entry_points.iter().filter(|peer| !self.banned.contains_key(*peer)) {
             dials.extend(self.book.dial(*peer, now));
         }
+        let clock = self.now();
+        let score = |peer: &PeerId| self.engine.score(clock, &PeerKey::of(&peer.to_bytes()));
         for (id, transfer) in &self.transfers {
             if transfer.sink.is_none() {
                 continue;
             }
             let room = self.room_for(*id);
-            let book = &mut self.book;
-            let due = transfer.candidates.iter().filter_map(|peer| book.dial(*peer, now));
-            dials.extend(due.take(room));
+            let candidates = self.book.best_first(&transfer.candidates, score);
+            let (book, banned) = (&mut self.book, &self.banned);
+            let due = candidates.iter().filter(|peer| !banned.contains_key(*peer));
+            dials.extend(due.filter_map(|peer| book.dial(*peer, now)).take(room));
         }
         dials.into_iter().for_each(|dial| self.dial(dial));
     }
@@ -475,6 +525,9 @@ impl Actor {
             kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
                 if let Some(transfer) = self.discovery.transfer_of(id) {
                     for peer in providers {
+                        if self.banned.contains_key(&peer) {
+                            continue;
+                        }
                         tracing::debug!(%peer, "named as a provider");
                         self.book.add(peer, [], false);
                         self.add_candidate(transfer, peer);

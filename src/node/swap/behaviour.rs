@@ -50,6 +50,8 @@ pub(in crate::node) enum Event {
         kind: StreamKind,
         error: OpenError,
     },
+    /// The peer opened more streams than it may: its connection is to be closed.
+    Flooded { peer: PeerId, connection: ConnectionId },
     /// A connection ended, and with it its session if it had one.
     Closed { connection: ConnectionId },
 }
@@ -292,6 +294,7 @@ impl NetworkBehaviour for Behaviour {
                     error,
                 }
             }
+            FromHandler::Flooded => Event::Flooded { peer, connection },
             FromHandler::Supported => {
                 known.supported = true;
                 self.choose(peer);

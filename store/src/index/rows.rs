@@ -1,6 +1,7 @@
-//! Rows as types, and the statements that more than one part needs: of files, leaves and nodes here, of packs in `packs`.
+//! Rows as types, and the statements that more than one part needs: of files, leaves and nodes here, of packs in `packs`, of peers in `peers`.
 
 mod packs;
+pub(crate) mod peers;
 pub(crate) mod segments;
 
 use std::path::{Component, PathBuf};
