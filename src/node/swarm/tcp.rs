@@ -27,6 +27,7 @@ use libp2p::{
     multiaddr::Protocol,
     noise, tcp, tls, yamux,
 };
+use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
 /// What can keep the transport from being made.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +42,7 @@ pub(super) enum SetUpError {
 pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetUpError> {
     let (tls, noise) = (tls::Config::new(key)?, noise::Config::new(key)?);
     let tcp = Shared::new(OwnPorts {
-        inner: tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)),
+        inner: tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)).map(|socket, _| keep_short(socket)),
         local: PeerId::from(key.public()),
     });
     let either = Secure(SelectUpgrade::new(tls.clone(), noise.clone()));
@@ -62,6 +63,34 @@ pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>
         noise: secured!(noise),
     };
     Ok(transport.boxed())
+}
+
+/// Bytes that the system takes of a connection before they can be sent. What is in its buffers goes out before anything else and cannot be taken back: on a
+/// slow uplink that would be many seconds' worth, over all connections.
+#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+const UNSENT: libc::c_int = 128 * 1024;
+
+/// Keeps what waits in the system's send buffer short, where the system can.
+fn keep_short(socket: tcp::tokio::TcpStream) -> Compat<tokio::net::TcpStream> {
+    let socket = tokio::net::TcpStream::from(socket);
+    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    {
+        use std::os::fd::AsRawFd as _;
+        // SAFETY: the descriptor is open while `socket` lives, and the option is an int that outlives the call.
+        let failed = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_NOTSENT_LOWAT,
+                std::ptr::from_ref(&UNSENT).cast(),
+                size_of_val(&UNSENT) as libc::socklen_t,
+            )
+        };
+        if failed != 0 {
+            tracing::debug!(error = %io::Error::last_os_error(), "cannot keep the send buffer short");
+        }
+    }
+    socket.compat()
 }
 
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
