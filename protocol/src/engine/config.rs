@@ -17,6 +17,10 @@ pub struct EngineConfig {
     pub upload_limit: Option<u64>,
     /// Bytes a second that are requested; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Whether the limits hold for connections in the local network too; see [`super::Engine::set_local`].
+    pub limit_lan: bool,
+    /// Transfers that fetch pieces at a time, at least 1; the others wait. None: all.
+    pub max_active: Option<usize>,
     /// Peers that are served pieces at a time, at least 1; one more gets its turn by lot.
     pub upload_slots: usize,
     /// Peers that never get a connection.
@@ -31,6 +35,8 @@ impl Default for EngineConfig {
             extensions: Vec::new(),
             upload_limit: None,
             download_limit: None,
+            limit_lan: false,
+            max_active: None,
             upload_slots: 16,
             banned: Vec::new(),
         }

@@ -50,6 +50,8 @@ pub(crate) struct Kept {
 #[derive(Clone, Debug)]
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
+    /// Whether the other end is in the local network.
+    pub(crate) local: bool,
     pub(crate) agent: Option<String>,
     pub(crate) hello_by: Timestamp,
     pub(crate) window: Window,
@@ -79,6 +81,7 @@ impl Conn {
     pub(crate) fn new(now: Timestamp, peer: PeerKey, rtt: Duration) -> Self {
         Self {
             peer,
+            local: false,
             agent: None,
             hello_by: now + HELLO_TIMEOUT,
             window: Window::new(now, rtt),

@@ -4,6 +4,7 @@ use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
 use super::conn::Served;
 use super::core::Engine;
+use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
 use super::uploads::{CidWant, Wanted};
 use crate::format::Cid;
@@ -49,7 +50,7 @@ impl Engine {
         }
         let found = self.roots.get(&root).copied();
         let found = found.and_then(|transfer| Some((transfer, self.transfers.get(&transfer)?)));
-        let found = found.filter(|(_, transfer)| transfer.network == self.config.network);
+        let found = found.filter(|(_, transfer)| transfer.network == self.config.network && !transfer.share.stopped);
         let Some((transfer_id, transfer)) = found else {
             self.reject(id, handle, Rejection::Open, RejectReason::NotFound);
             return Ok(());
@@ -161,9 +162,6 @@ impl Engine {
     pub(super) fn serve(&mut self) {
         let mut missing: Vec<(ConnId, Handle, Run)> = Vec::new();
         while let Some(id) = self.next_to_serve() {
-            if !self.up.is_open(self.now) {
-                break;
-            }
             self.serve_turn = id;
             if !self.serve_one(id, &mut missing) {
                 self.to_serve.remove(&id);
@@ -178,8 +176,14 @@ impl Engine {
         }
     }
 
-    fn next_to_serve(&self) -> Option<ConnId> {
+    fn next_to_serve(&mut self) -> Option<ConnId> {
         let after = (std::ops::Bound::Excluded(self.serve_turn), std::ops::Bound::Unbounded);
+        if !self.up.is_open(self.now) {
+            // Only those that no limit holds for.
+            let due = |id: &&ConnId| self.to_serve.contains(*id);
+            let next = self.exempt.range(after).find(due);
+            return next.or_else(|| self.exempt.iter().find(due)).copied();
+        }
         self.to_serve
             .range(after)
             .next()
@@ -189,13 +193,15 @@ impl Engine {
 
     /// Serves one block to a peer; false if there is none to serve it now.
     fn serve_one(&mut self, id: ConnId, missing: &mut Vec<(ConnId, Handle, Run)>) -> bool {
+        let closed = self.closed_handles(id);
+        let exempt = self.is_exempt(id);
         let Some(conn) = self.conns.get_mut(&id) else {
             return false;
         };
         if !conn.uploads.is_ready(self.now) {
             return false;
         }
-        let job = match conn.uploads.next() {
+        let job = match conn.uploads.next(&closed) {
             None => return false,
             Some(Wanted::Cid(want)) => {
                 let Some(served) = conn.served.get(&want.handle) else {
@@ -214,6 +220,7 @@ impl Engine {
                     piece: None,
                     cid,
                     len: None,
+                    limited: !exempt,
                 }
             }
             Some(Wanted::Piece(handle, piece)) => {
@@ -238,11 +245,14 @@ impl Engine {
                     piece: Some(index),
                     cid: leaf.cid,
                     len: Some(leaf.len),
+                    limited: !exempt,
                 }
             }
         };
         let counted = conn.uploads.on_started(job.len);
-        self.up.take(self.now, counted);
+        if let Some(of) = self.transfers.get_mut(&job.transfer) {
+            Gate::new(exempt, &mut self.up, &mut of.limits.up).take(self.now, counted);
+        }
         self.actions.push_back(Action::Serve(job));
         true
     }
@@ -258,12 +268,18 @@ impl Engine {
         let written = outcome.unwrap_or(0);
         let counted = conn.uploads.on_ended(now, job.len, written);
         let written = u64::from(written);
-        if written < counted {
-            self.up.give_back(now, counted - written);
-        } else {
-            self.up.take(now, written - counted);
+        if job.limited
+            && let Some(controller) = &mut self.controller
+        {
+            controller.on_sent(now, written);
         }
         if let Some(transfer) = self.transfers.get_mut(&job.transfer) {
+            let mut gate = Gate::new(!job.limited, &mut self.up, &mut transfer.limits.up);
+            if written < counted {
+                gate.give_back(now, counted - written);
+            } else {
+                gate.take(now, written - counted);
+            }
             transfer.bytes_served += written;
             transfer.up.add(now, written);
         }

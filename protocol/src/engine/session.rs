@@ -4,6 +4,7 @@ use crate::format::{Cid, PieceSet};
 use crate::time::Timestamp;
 
 use super::ids::TransferId;
+use super::rate::Meter;
 
 /// What a peer has of a content, as far as we know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ pub(crate) struct Session {
     pub(crate) busy_until: Timestamp,
     /// Pieces that the peer said it got or lost since `Opened`.
     pub(crate) changes: u64,
+    /// What has come through it lately.
+    pub(crate) down: Meter,
 }
 
 impl Session {
@@ -81,6 +84,7 @@ impl Session {
             exhausted: 0,
             busy_until: Timestamp::ZERO,
             changes: 0,
+            down: Meter::default(),
         }
     }
 }

@@ -43,6 +43,15 @@ enum Entry {
     Leaf(CidWant),
 }
 
+impl Entry {
+    fn handle(&self) -> Handle {
+        match self {
+            Self::Run(handle, _) => *handle,
+            Self::Leaf(want) => want.handle,
+        }
+    }
+}
+
 /// The serve queue of one connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Uploads {
@@ -185,25 +194,26 @@ impl Uploads {
         self.nodes.is_empty() && self.queue.is_empty()
     }
 
-    /// Takes the next thing to serve.
-    pub(crate) fn next(&mut self) -> Option<Wanted> {
+    /// Takes the next thing to serve, passing over pieces and leaves that were asked for through one of `closed`.
+    pub(crate) fn next(&mut self, closed: &[Handle]) -> Option<Wanted> {
         if let Some(node) = self.nodes.pop_front() {
             return Some(Wanted::Cid(node));
         }
-        match self.queue.front_mut()? {
+        let at = self.queue.iter().position(|entry| !closed.contains(&entry.handle()))?;
+        match self.queue.get_mut(at)? {
             Entry::Run(handle, run) => {
                 let wanted = Wanted::Piece(*handle, run.start);
                 run.start += 1;
                 run.len -= 1;
                 self.pieces -= 1;
                 if run.len == 0 {
-                    self.queue.pop_front();
+                    self.queue.remove(at);
                 }
                 Some(wanted)
             }
             Entry::Leaf(want) => {
                 let wanted = Wanted::Cid(*want);
-                self.queue.pop_front();
+                self.queue.remove(at);
                 self.leaves -= 1;
                 Some(wanted)
             }
@@ -234,7 +244,7 @@ mod tests {
     use super::*;
 
     fn drain(uploads: &mut Uploads) -> Vec<u32> {
-        std::iter::from_fn(|| uploads.next())
+        std::iter::from_fn(|| uploads.next(&[]))
             .filter_map(|wanted| match wanted {
                 Wanted::Piece(_, piece) => Some(piece),
                 Wanted::Cid(_) => None,

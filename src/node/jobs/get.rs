@@ -551,7 +551,7 @@ fn stage_of(view: &TransferView, skeleton: bool) -> Stage {
         EngineStage::Connecting => Stage::Connecting,
         _ if view.dialling > 0 && view.stats.sources == 0 => Stage::Connecting,
         EngineStage::LookingForPeers => Stage::LookingForPeers,
-        EngineStage::Waiting | EngineStage::Seeding | EngineStage::Paused => Stage::Waiting,
+        EngineStage::Waiting | EngineStage::Seeding | EngineStage::Queued | EngineStage::Paused => Stage::Waiting,
     }
 }
 
