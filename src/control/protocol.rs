@@ -42,6 +42,9 @@ pub struct HolderInfo {
     pub upload_limit: Option<u64>,
     /// Bytes a second; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Whether uploads look after themselves.
+    #[serde(default)]
+    pub upload_auto: bool,
 }
 
 /// `info PACK`.

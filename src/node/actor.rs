@@ -6,6 +6,7 @@ mod commands;
 mod effects;
 mod network;
 mod pages;
+mod wishes;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,16 +30,17 @@ use tokio::{
 };
 
 pub(super) use commands::{Command, Fetch, Overview, Register, TransferView};
+pub(super) use wishes::Wish;
 
 use super::{
     blocks::BlockPool,
     discovery::Discovery,
     facts::{HeaderReply, Input, SessionError, Wanted},
     peers::PeerBook,
-    session::Session,
+    session::{Pace, Session},
     swarm::Behaviour,
 };
-use crate::api::NetworkKind;
+use crate::api::{Limits, NetworkKind};
 
 /// Facts from sessions and the block pool that wait for the actor.
 const INPUT_QUEUE: usize = 1024;
@@ -121,6 +123,13 @@ pub(super) struct Actor {
     transfers: HashMap<TransferId, Transfer>,
     /// How many contents are read from the store at a time.
     loads: Arc<Semaphore>,
+    /// What the user wants of contents, by content CID: at most one for each content of the home.
+    wishes: HashMap<Cid, Wish>,
+    /// The limits of all transfers together.
+    limits: Limits,
+    pace: Pace,
+    /// What the writers of blocks were told last.
+    paced: Option<u64>,
     listen_addrs: Vec<Multiaddr>,
     input_sender: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
@@ -136,6 +145,7 @@ impl Actor {
         network: NetworkKind,
         pool: BlockPool,
         bootstrap: Vec<(Option<PeerId>, Multiaddr)>,
+        limits: Limits,
     ) -> (Self, mpsc::Sender<Command>) {
         let (input_sender, inputs) = mpsc::channel(INPUT_QUEUE);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
@@ -154,6 +164,10 @@ impl Actor {
             met: HashMap::new(),
             transfers: HashMap::new(),
             loads: Arc::new(Semaphore::new(pages::MAX_LOADING)),
+            wishes: HashMap::new(),
+            limits: Limits::default(),
+            pace: Pace::new(),
+            paced: None,
             listen_addrs: Vec::new(),
             input_sender,
             inputs,
@@ -163,6 +177,8 @@ impl Actor {
         for (peer, addr) in bootstrap {
             actor.add_entry_point(peer, addr);
         }
+        actor.limits.lan = limits.lan;
+        actor.limit(Some(limits.upload), Some(limits.download));
         (actor, command_sender)
     }
 
@@ -197,6 +213,7 @@ impl Actor {
                 _ = tick.tick() => self.tick(),
             }
             self.carry_out();
+            self.keep_pace();
         }
         if let Some(done) = self.ending.take() {
             let _ = done.send(());

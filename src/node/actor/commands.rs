@@ -12,7 +12,8 @@ use modswarm_protocol::{
 use modswarm_store::Download;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Actor, TransferEvent};
+use super::{Actor, TransferEvent, Wish};
+use crate::api::{Limit, Limits};
 
 /// A request to the actor.
 #[derive(Debug)]
@@ -45,6 +46,14 @@ pub(in crate::node) enum Command {
         pieces: PieceSet,
         nothing_left: bool,
     },
+    /// What the user wants of a content, from now on.
+    Wish { content: Cid, wish: Wish },
+    /// Changes the limits of all transfers together, and says what they are.
+    Limit {
+        upload: Option<Limit>,
+        download: Option<Limit>,
+        reply: oneshot::Sender<Limits>,
+    },
     /// How one transfer is doing.
     Transfer {
         transfer: TransferId,
@@ -67,6 +76,9 @@ pub(in crate::node) struct Fetch {
     pub(in crate::node) nodes: HashSet<Cid>,
     pub(in crate::node) pieces: ContentPieces,
     pub(in crate::node) download: Download,
+    pub(in crate::node) order: PickOrder,
+    /// Pieces that go before all others.
+    pub(in crate::node) first: Option<PieceSet>,
 }
 
 /// A pack of the home to serve.
@@ -133,6 +145,14 @@ impl Actor {
                 pieces,
                 nothing_left,
             } => self.lost(&content, &pieces, nothing_left),
+            Command::Wish { content, wish } => self.wish(content, wish),
+            Command::Limit {
+                upload,
+                download,
+                reply,
+            } => {
+                let _ = reply.send(self.limit(upload, download));
+            }
             Command::Transfer { transfer, reply } => {
                 let _ = reply.send(self.view(transfer));
             }
@@ -147,7 +167,7 @@ impl Actor {
         NetworkId(self.network.id())
     }
 
-    fn transfer_of(&self, root: &Cid) -> Option<TransferId> {
+    pub(super) fn transfer_of(&self, root: &Cid) -> Option<TransferId> {
         self.transfers
             .iter()
             .find(|(_, t)| t.roots.contains(root))
@@ -193,7 +213,9 @@ impl Actor {
         }
         t.sink = Some(sink);
         t.problem = None;
+        self.apply_wish(transfer);
         self.engine.resume(now, transfer);
+        let t = self.transfers.get(&transfer)?;
         let clock = Instant::now();
         for cid in t.roots.clone() {
             self.discovery.look_for(cid, transfer, clock);
@@ -262,6 +284,8 @@ impl Actor {
         t.map = Some(map);
         t.serving = true;
         let roots = t.roots.clone();
+        self.engine.set_order(now, kept, fetch.order, fetch.first);
+        self.apply_wish(kept);
         let clock = Instant::now();
         if moved.is_some() {
             self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
@@ -318,6 +342,7 @@ impl Actor {
         if t.map.is_some() {
             self.load(transfer);
         }
+        self.apply_wish(transfer);
         if !has_something {
             return;
         }

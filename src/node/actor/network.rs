@@ -18,7 +18,7 @@ use crate::{
     api::NetworkKind,
     node::{
         facts::{Input, SessionError},
-        network::{AddressClass, Reach, classify, reach},
+        network::{AddressClass, Reach, classify, is_local_network, reach},
         peers::Dial,
         session::{ControlStream, Session, read_kind},
         swap::{self, InboundStream, OpenError},
@@ -165,8 +165,8 @@ impl Actor {
                     return;
                 };
                 if let Some(queue) = live.session.take_serve_queue() {
-                    live.session
-                        .start_bulk_writer(conn, stream, queue, self.pool.clone(), self.input_sender.clone());
+                    let (pool, pace, inputs) = (self.pool.clone(), self.pace.clone(), self.input_sender.clone());
+                    live.session.start_bulk_writer(conn, stream, queue, pool, pace, inputs);
                 }
             }
             swap::Event::OpenFailed {
@@ -263,8 +263,10 @@ impl Actor {
             self.met.clear();
         }
         self.met.insert(key, (peer, addr.clone()));
+        let local = is_local_network(&addr);
         self.sessions.insert(conn, Live { session, addr });
         self.engine.handle_connected(now, conn, key, rtt);
+        self.engine.set_local(now, conn, local);
     }
 
     pub(super) fn end_session(&mut self, conn: ConnId) {

@@ -172,6 +172,7 @@ async fn repair(
         conflicts: Conflicts::TakeTheirs,
         timeout: request.timeout,
         seed: true,
+        ..GetRequest::default()
     };
     let getting = tokio::spawn(super::get(Arc::clone(node), get, sender));
     let mut outcome = Err(super::node_ended());

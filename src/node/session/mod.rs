@@ -5,6 +5,7 @@
 
 mod bulk;
 mod control;
+mod pace;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use modswarm_protocol::{
 use tokio::{sync::mpsc, task::AbortHandle};
 
 pub(super) use bulk::Serve;
+pub(super) use pace::Pace;
 
 use super::{
     blocks::BlockPool,
@@ -89,10 +91,11 @@ impl Session {
         stream: Stream,
         queue: mpsc::Receiver<Serve>,
         pool: BlockPool,
+        pace: Pace,
         inputs: mpsc::Sender<Input>,
     ) {
         let task = tokio::spawn(async move {
-            let error = bulk::write(stream, queue, pool, inputs.clone()).await;
+            let error = bulk::write(stream, queue, pool, pace, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
         });
         self.tasks.push(task.abort_handle());
