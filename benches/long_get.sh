@@ -58,9 +58,10 @@ try:
         began, first, start_done = time.time(), None, None
         for event in events(process):
             done, total = event.get("bytes_done", 0), event.get("bytes_total", 0)
-            if event.get("stage") != "downloading" or not total:
+            # Once it is known what is here already.
+            start_done = event.get("bytes_here", start_done)
+            if event.get("stage") not in ("connecting", "waiting", "downloading") or not total or start_done is None:
                 continue
-            start_done = done if start_done is None else start_done
             if first is None and done > start_done:
                 first = time.time() - began
             if done >= total * (0.4 + 0.05 * len(resumed)) and done > start_done + (64 << 20):

@@ -1,99 +1,158 @@
 #!/bin/sh
-# The bytes that an update costs, from one version of a game's real assets to the next, beside other tools; nothing is timed and nothing goes over a
-# network. Each pair is tried as a folder, as one uncompressed container (pak), as one whose assets are compressed each for itself in blocks of at
-# most 128 KiB (ucas), and as a zip (protocol/examples/chunker_table.rs makes them).
+# The bytes that an update costs, from one version of games' real assets to the next, beside other tools; nothing is timed and nothing goes over a
+# network. Every two consecutive versions that differ are tried, of npm's `minecraft-assets` and PyPI's `arcade`: as a folder, as one uncompressed
+# container (pak), as one whose assets are compressed each for itself in blocks of at most 128 KiB (ucas), and as a zip
+# (protocol/examples/chunker_table.rs makes them).
 #   leaves    bytes of our new leaves (protocol/examples/leaf_diff.rs), uncompressed
-#   casync =  uncompressed bytes of casync's new chunks, the mean of five chunk sizes around the one whose chunks are as long as our leaves
+#   casync =  uncompressed bytes of casync's new chunks at an equal average
 #   casync 64 the same with casync's default of 64 KiB
 #   rsync     literal data that rsync would send (--no-whole-file; it needs a server that reads every file)
 #   zstd      a patch of `zstd --patch-from`, compressed; the publisher makes one for every pair of versions
-# Needs casync, rsync and zstd beside what the assets need. Fails if our bytes of all pairs together
-# are over 2 % more than casync's at an equal average, in any shape; within that, and in a single pair, the luck of a few cuts decides.
+#
+# Equal average: the chunker's average as measured, not as asked for: the mean length of the new versions' chunks that content ended, which is all
+# but the last of each file (of the archive, for casync), alike in every shape. Casync's bytes at our average are read off a line through its
+# bytes at a fixed ladder of sizes (least squares over logarithms, from the sums of all pairs), so that neither the luck of a few cuts nor a size
+# chosen after seeing bytes decides. In folders most of our leaves are whole small files, which are not cut and not counted here; casync runs over their ends.
+#
+# Prints a row for each pair, then ratios of all pairs, their standard error (jackknife: one pair left out at a time) and the single pairs' spread.
+# Fails if a shape's ratio over all pairs of both games is above 1. Needs casync, rsync, zstd and od beside what the assets need.
 #
 #   benches/update_compare.sh [cache directory]
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-data=$("$here/minecraft_assets.sh" "$@")
+minecraft=$("$here/minecraft_assets.sh" "$@")
+arcade=$("$here/arcade_assets.sh" "$@")
 cd "$here/.."
 cargo build --quiet --release -p modswarm-protocol --example leaf_diff --example chunker_table
 bin=${CARGO_TARGET_DIR:-target}/release/examples
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# chunks DIR: uncompressed bytes of the chunks in it
-chunks() { find "$1" -name '*.cacnk' -exec zstd -dcq {} + | wc -c; }
+ladder='20480 24576 28672 34816 40960 49152 57344 65536'
 
-# casync_new AVERAGE OLD NEW: sets $fetched and $mean
-casync_new() {
+# casync_cut SIZE FOLDER OUT: the end and the ID (as four numbers) of each chunk of casync's index
+casync_cut() {
     rm -rf "$work/store"
-    mkdir "$work/store"
-    made() {
-        casync make --log-level=err --compression=zstd --chunk-size="$1" --store="$work/store" --without=all \
-            "$work/index.caidx" "$2" > /dev/null
-    }
-    made "$1" "$3"
-    bytes=$(chunks "$work/store")
-    mean=$((bytes / $(find "$work/store" -name '*.cacnk' | wc -l)))
-    rm -rf "$work/store"
-    mkdir "$work/store"
-    made "$1" "$2"
-    before=$(chunks "$work/store")
-    made "$1" "$3"
-    fetched=$(($(chunks "$work/store") - before))
+    casync make --log-level=err --compression=zstd --chunk-size="$1" --store="$work/store" --without=all "$work/index.caidx" "$2" > /dev/null
+    # Before the chunks are two headers, of 48 and 16 bytes; after them a line that begins with zero.
+    tail -c +65 "$work/index.caidx" | od --endian=little -An -v -w40 -tu8 > "$3"
+}
+
+# compared OLD NEW: bytes of the new chunks; bytes and number of all but the last
+compared() {
+    awk '
+        FNR == 1 { file++; before = 0 }
+        $1 == 0 { next }
+        { len = $1 - before; before = $1; id = $2 " " $3 " " $4 " " $5 }
+        file == 1 { old[id]; next }
+        { bytes += len; n++ }
+        !(id in new) { new[id]; if (!(id in old)) fetched += len }
+        END { print fetched + 0, bytes - len, n - 1 }
+    ' "$1" "$2"
 }
 
 tarred() { tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -C "$1" -cf "$2" .; }
 
-: > "$work/rows"
-echo "| pair | shape | bytes | leaves | our mean | casync = | its mean | casync 64 | rsync | zstd |"
-echo "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
-for pair in 1.8.8:1.9 1.12:1.13 1.16.1:1.16.4 1.18.1:1.19.1 1.20.2:1.21.1 1.21.4:1.21.11; do
+# pair GAME OLD NEW: rows of all shapes
+pair() {
     rm -rf "$work/shapes"
-    "$bin/chunker_table" --write "$work/shapes" "$data/${pair%:*}" "$data/${pair#*:}"
+    "$bin/chunker_table" --write "$work/shapes" "$2" "$3"
     for shape in pak folder ucas zip; do
-        old=$work/shapes/$shape/old new=$work/shapes/$shape/new
-        set -- $("$bin/leaf_diff" "$old" "$new")
-        # What to ask casync for, so that its chunks are as long as our leaves: the best of some steps of the rule of three. A folder is one archive
-        # to casync; its chunks are as long as in the pak.
-        if [ "$shape" != folder ]; then
-            ours=$((($1 + $2) / $3)) try=$((($1 + $2) / $3)) nearest=
-            for _ in 1 2 3 4; do
-                casync_new "$try" "$old" "$new"
-                off=$((mean > ours ? mean - ours : ours - mean))
-                if [ -z "$nearest" ] || [ "$off" -lt "$nearest" ]; then
-                    nearest=$off ask=$try
-                fi
-                try=$((try * ours / mean))
-            done
-        fi
-        leaves=$1 bytes=$(($1 + $2)) our_mean=$((($1 + $2) / $3))
-        casync_new 65536 "$old" "$new"
-        default=$fetched
-        # Where cuts fall is luck in files this small: the mean of five sizes close to each other.
-        sum=0 sum_of_means=0
-        for percent in 94 97 100 103 106; do
-            casync_new $((ask * percent / 100)) "$old" "$new"
-            sum=$((sum + fetched)) sum_of_means=$((sum_of_means + mean))
+        old=$work/shapes/$shape/old new=$work/shapes/$shape/new row="$1 ${2##*/}:${3##*/} $shape"
+        "$bin/leaf_diff" "$old" "$new" | awk -v row="$row" '{ print row, "ours", $1, $5, $6; print row, "bytes", $1 + $2 }' >> "$work/rows"
+        for size in $ladder; do
+            was=$work/$shape.$size.old now=$work/$shape.$size.new
+            if [ -e "$now" ]; then mv "$now" "$was"; else casync_cut "$size" "$old" "$was"; fi
+            casync_cut "$size" "$new" "$now"
+            echo "$row $size $(compared "$was" "$now")" >> "$work/rows"
         done
-        fetched=$((sum / 5)) mean=$((sum_of_means / 5))
         cp -R "$old" "$work/rsynced"
         rsynced=$(rsync -rI --delete --no-whole-file --stats "$new/" "$work/rsynced/" | sed -n 's/^Literal data: \([0-9,]*\).*/\1/p' | tr -d ,)
         rm -rf "$work/rsynced"
         tarred "$old" "$work/old.tar"
         tarred "$new" "$work/new.tar"
         zstd -q -f --long=27 --patch-from="$work/old.tar" "$work/new.tar" -o "$work/patch"
-        patch=$(wc -c < "$work/patch")
-        echo "| $pair | $shape | $bytes | $leaves | $our_mean | $fetched | $mean | $default | $rsynced | $patch |"
-        echo "$shape $bytes $leaves $fetched $default $rsynced $patch" >> "$work/rows"
+        echo "$row others $rsynced $(wc -c < "$work/patch")" >> "$work/rows"
+    done
+}
+
+for game in minecraft arcade; do
+    rm -f "$work"/*.new "$work"/*.old
+    case $game in minecraft) data=$minecraft ;; *) data=$arcade ;; esac
+    before=
+    for version in $(ls "$data" | grep '^[0-9]' | sort -V); do
+        if [ -n "$before" ] && ! diff -rq "$data/$before" "$data/$version" > /dev/null; then
+            pair $game "$data/$before" "$data/$version"
+        fi
+        before=$version
     done
 done
-awk '{
-    if (!($1 in leaves)) shapes[++n] = $1
-    bytes[$1] += $2; leaves[$1] += $3; casync[$1] += $4; usual[$1] += $5; rsynced[$1] += $6; patch[$1] += $7
-} END {
-    for (i = 1; i <= n; i++) {
-        s = shapes[i]
-        printf "| **all** | %s | %d | %d | | %d | | %d | %d | %d |\n", s, bytes[s], leaves[s], casync[s], usual[s], rsynced[s], patch[s]
-        printf "%s: %.3f of casync at an equal average\n", s, leaves[s] / casync[s] > "/dev/stderr"
+
+awk -v ladder="$ladder" '
+# equal(KEY, SHAPE): what casync fetches at our average
+function equal(key, shape,    i, n, x, y, sx, sy, sxx, sxy, slope, at) {
+    for (i = 1; i <= steps; i++) {
+        at = key SUBSEP shape SUBSEP size[i]
+        x = log(cut[at] / chunks[at] / average(key, shape))
+        y = log(fetched[at])
+        n++; sx += x; sy += y; sxx += x * x; sxy += x * y
     }
+    slope = (n * sxy - sx * sy) / (n * sxx - sx * sx)
+    return exp((sy - slope * sx) / n)
+}
+function average(key, shape) { return cut[key, shape, "ours"] / chunks[key, shape, "ours"] }
+function ratio(key, shape) { return fetched[key, shape, "ours"] / equal(key, shape) }
+function add(to, from, shape, sign,    i, at) {
+    for (i = 0; i <= steps; i++) {
+        at = i ? size[i] : "ours"
+        fetched[to, shape, at] += sign * fetched[from, shape, at]
+        cut[to, shape, at] += sign * cut[from, shape, at]
+        chunks[to, shape, at] += sign * chunks[from, shape, at]
+    }
+}
+function line(game, name, key, shape) {
+    printf "| %s | %s | %s | %d | %d | %d | %d | %d | %d | %d | %.3f |\n", game, name, shape, bytes[key, shape], fetched[key, shape, "ours"],
+        average(key, shape), equal(key, shape), fetched[key, shape, 65536], rsynced[key, shape], patch[key, shape], ratio(key, shape)
+}
+BEGIN { steps = split(ladder, size, " ") }
+{
+    key = $1 " " $2
+    if (!(key in game)) { keys[++pairs] = key; game[key] = $1; name[key] = $2 }
+    if (!($3 in known)) { shapes[++kinds] = $3; known[$3] }
+    n = split(key "\n" $1 "\nall", into, "\n")
+    for (i = 1; i <= n; i++) {
+        if ($4 == "bytes") bytes[into[i], $3] += $5
+        else if ($4 == "others") { rsynced[into[i], $3] += $5; patch[into[i], $3] += $6 }
+        else { fetched[into[i], $3, $4] += $5; cut[into[i], $3, $4] += $6; chunks[into[i], $3, $4] += $7 }
+    }
+}
+END {
+    print "| game | pair | shape | bytes | leaves | our average | casync = | casync 64 | rsync | zstd | ratio |"
+    print "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|"
+    for (i = 1; i <= pairs; i++)
+        for (j = 1; j <= kinds; j++) line(game[keys[i]], name[keys[i]], keys[i], shapes[j])
+    split("minecraft arcade all", groups, " ")
+    for (g = 1; g <= 3; g++)
+        for (j = 1; j <= kinds; j++) line(groups[g], "**all**", groups[g], shapes[j])
+    print "\n| game | shape | pairs | ratio | standard error | single pairs: least | median | most |"
+    print "|---|---|--:|--:|--:|--:|--:|--:|"
+    for (g = 1; g <= 3; g++)
+        for (j = 1; j <= kinds; j++) {
+            group = groups[g]; shape = shapes[j]; n = sum = squares = 0
+            for (i = 1; i <= pairs; i++) {
+                if (group != "all" && game[keys[i]] != group) continue
+                single = ratio(keys[i], shape)
+                for (at = n++; at > 0 && sorted[at] > single; at--) sorted[at + 1] = sorted[at]
+                sorted[at + 1] = single
+                add(group, keys[i], shape, -1)
+                without = ratio(group, shape)
+                add(group, keys[i], shape, 1)
+                sum += without; squares += without * without
+            }
+            together = ratio(group, shape)
+            printf "| %s | %s | %d | %.3f | %.3f | %.3f | %.3f | %.3f |\n", group, shape, n, together, sqrt((n - 1) * (squares / n - sum * sum / n / n)),
+                sorted[1], sorted[int((n + 1) / 2)], sorted[n]
+            if (group == "all" && together > 1) { print shape ": more than casync at an equal average" > "/dev/stderr"; failed = 1 }
+        }
+    exit failed
 }' "$work/rows"

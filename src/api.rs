@@ -327,6 +327,9 @@ pub struct Complete {
     pub bytes_reused: u64,
     /// Bytes of nodes and pack.json from peers.
     pub bytes_skeleton: u64,
+    /// Leaf bytes that came in vain: a second time, or when they were no longer wanted.
+    #[serde(default)]
+    pub bytes_wasted: u64,
     /// Who sent verified leaves.
     pub peers: Vec<PeerShare>,
     /// Files that only got another name.
@@ -357,7 +360,7 @@ pub struct Renamed {
 pub struct PeerShare {
     /// Who.
     pub peer_id: String,
-    /// The address of the connection.
+    /// The address of the connection, or the last one known; may be empty then.
     pub addr: String,
     /// Verified leaf bytes.
     pub bytes: u64,
@@ -493,8 +496,8 @@ pub struct Status {
     pub packs: Vec<PackStatus>,
 }
 
-/// A connected peer, for `peers`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A connected or remembered peer, for `peers`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct PeerStatus {
     /// Who.
     pub peer_id: String,
@@ -516,6 +519,60 @@ pub struct PeerStatus {
     pub upload_rate: u64,
     /// Contents with a session.
     pub contents: Vec<Cid>,
+    /// Whether it is connected. If not, what is said of a connection is zero.
+    #[serde(default)]
+    pub connected: bool,
+    /// What it is worth by all that is remembered of it: -100 to 100, zero for who is not known.
+    #[serde(default)]
+    pub score: i32,
+    /// Verified leaf bytes received from it, ever.
+    #[serde(default)]
+    pub bytes_received_total: u64,
+    /// Bytes sent to it, ever.
+    #[serde(default)]
+    pub bytes_sent_total: u64,
+    /// Bytes a second that came from it while some came.
+    #[serde(default)]
+    pub usual_download_rate: u64,
+    /// When something was noted of it last, in seconds since 1970.
+    #[serde(default)]
+    pub last_seen: Option<u64>,
+    /// Until when it is banned, in seconds since 1970; none if it is not.
+    #[serde(default)]
+    pub banned_until: Option<u64>,
+    /// What it is banned for: a [`PeerFault::kind`].
+    #[serde(default)]
+    pub ban_reason: Option<String>,
+    /// What it did wrong.
+    #[serde(default)]
+    pub faults: Vec<PeerFault>,
+}
+
+/// One kind of what a peer did wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerFault {
+    /// `connect_failed`, `stalled`, `corrupt_block`, `broken_promise`, or one of the ways to break the protocol; more may come.
+    pub kind: String,
+    /// How often.
+    pub count: u32,
+    /// The last time, in seconds since 1970.
+    pub last: u64,
+    /// What it adds to the score by now: never more than zero.
+    pub points: i32,
+}
+
+/// `peers forgive`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForgiveRequest {
+    /// Whom; none: everyone.
+    pub peer_id: Option<String>,
+}
+
+/// What `peers forgive` did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgiven {
+    /// Peers of whom bans or faults were taken back.
+    pub peers: u64,
 }
 
 /// `rm TARGET`.

@@ -144,7 +144,7 @@ async fn get_prints_events_and_ends_without_seeding_if_told() {
         last,
         json!({
             "event": "complete", "pack": cid(), "content": cid(), "path": "/mods/a mod", "files": 1, "bytes": 5, "seconds": 0.5,
-            "bytes_fetched": 5, "bytes_reused": 0, "bytes_skeleton": 7,
+            "bytes_fetched": 5, "bytes_reused": 0, "bytes_skeleton": 7, "bytes_wasted": 0,
             "renamed": [], "removed": [], "kept": [], "set_aside": [],
             "peers": [{"peer_id": "you", "addr": "/ip4/127.0.0.1/tcp/1", "bytes": 5}],
         })

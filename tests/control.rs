@@ -15,7 +15,7 @@ use std::{
 
 use fake::{Fake, info, unsupported};
 use modswarm::{
-    api::{GetEvent, GetRequest, RemoveRequest, ShareEvent, ShareRequest},
+    api::{ForgiveRequest, GetEvent, GetRequest, RemoveRequest, ShareEvent, ShareRequest},
     control::{CallError, Client, Endpoint, Holder, Joined, MAX_REQUEST_LEN, Transport, join},
 };
 use tokio::{
@@ -68,6 +68,14 @@ async fn the_second_process_asks_the_first() {
         let (holder, client) = pair(home.path(), transport).await;
         assert_eq!(client.holder(), &info());
         assert_eq!(client.status().await.unwrap().peers, 4);
+        assert_eq!(client.known_peers().await.unwrap()[0].banned_until, Some(7));
+        let everyone = ForgiveRequest::default();
+        assert_eq!(client.forgive(&everyone).await.unwrap().peers, 1);
+        let one = ForgiveRequest {
+            peer_id: Some("liar".to_owned()),
+        };
+        let refused = client.forgive(&one).await;
+        assert!(matches!(refused, Err(CallError::Failed(failure)) if failure == unsupported()));
         assert!(client.peers().await.unwrap().is_empty());
         let error = client.info("x".to_owned()).await.unwrap_err();
         assert!(matches!(error, CallError::Failed(failure) if failure == unsupported()));

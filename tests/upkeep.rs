@@ -57,6 +57,15 @@ fn rot_is_found_and_repaired_and_an_edit_is_kept() {
     let kept = b.run(&["verify", "Pack", "--repair", "--peer", addr]);
     assert_eq!(kept.code(), 5, "{}", kept.said);
     assert_eq!(fs::read(b.path("Pack/sub/small.pak")).expect("it is there"), b"mine");
+
+    // Beside an edit, the rest is mended.
+    rot(&b.path("Pack/big.pak"));
+    let mended = b.run(&["verify", "Pack", "--repair", "--peer", addr]);
+    assert_eq!(mended.code(), 5, "{}", mended.said);
+    assert!(mended.said.contains("the rest was mended"), "{}", mended.said);
+    assert_eq!(fs::read(b.path("Pack/sub/small.pak")).expect("it is there"), b"mine");
+    let [theirs, ours] = [&a, &b].map(|machine| fs::read(machine.path("Pack/big.pak")).expect("it is there"));
+    assert!(theirs == ours);
 }
 
 #[test]
@@ -85,7 +94,7 @@ fn a_pack_is_moved_and_goes_on_being_served() {
 #[test]
 fn a_damaged_index_is_made_anew_by_the_command_that_its_error_names() {
     let [a, b] = ["from", "to"].map(Machine::new);
-    let _seed = downloaded(&a, &b);
+    let seed = downloaded(&a, &b);
     fs::write(b.home().join("index.sqlite"), noise(5, 40_000)).expect("it is writable");
     let refused = b.run(&["status"]);
     assert_eq!(refused.code(), 1);
@@ -94,6 +103,17 @@ fn a_damaged_index_is_made_anew_by_the_command_that_its_error_names() {
     assert_eq!(rebuilt.code(), 0, "{}", rebuilt.said);
     assert_eq!(rebuilt.last_json()["restored"].as_array().map(Vec::len), Some(1));
     assert_eq!(b.run(&["verify"]).code(), 0);
+
+    // What cannot be restored can be given up.
+    fs::remove_file(b.path("Pack/big.pak")).expect("it can be deleted");
+    fs::remove_file(b.home().join("index.sqlite")).expect("it can be deleted");
+    let rebuilt = b.run(&["store", "rebuild", "--json"]);
+    assert_eq!(rebuilt.last_json()["left"].as_array().map(Vec::len), Some(1));
+    let pack = seed.ready["pack"].as_str().expect("a CID");
+    assert_eq!(b.run(&["rm", pack]).code(), 0);
+    assert_eq!(b.run(&["rm", pack]).code(), 1);
+    let rebuilt = b.run(&["store", "rebuild", "--json"]);
+    assert_eq!(rebuilt.last_json()["left"].as_array().map(Vec::len), Some(0));
 }
 
 #[test]

@@ -56,13 +56,22 @@ cp "$built/bcryptprimitives.dll" "$built/deps/"
 timeout 120 wine "$built/modswarm.exe" --version 2>/dev/null
 
 say "the store's tests"
-# Left out: update_in_place and dedup_and_update, whose set-up deletes folders with files that were just read (Wine keeps the name of a deleted file until it
-# is closed, which Windows 10 does not); upkeep, of which one test cannot replace a file that was just read, whether for the same reason is not known;
-# extremes, which is too slow here.
-for test in changing_files copies destination rebuild resume share_again share_and_get; do
-  program=$(ls -t "$built/deps/$test"-*.exe | head -1)
-  echo "$test"
-  (cd store && timeout 300 wine "$program" --test-threads=2 2>&1 | tr -d '\r' | grep -E '^test result|FAILED|panicked'; exit "${PIPESTATUS[0]}")
+# Left out, by name:
+# - crash, fuzz, shared_names and parts of hostile are of Unix alone: their disks, guards, symlinks and names are.
+# - fs::tests::a_file_that_is_open_is_replaced_at_once: Wine 8 answers POSIX's rename (FileRenameInfoEx) with "invalid parameter", so that only Windows itself
+#   can show it. That readers of ours do not stand in the way is shown by update_in_place and upkeep.
+# Ten thousand small files take Wine more than seven minutes; a few hundred go the same way.
+export MODSWARM_SMALL_FILES=300
+run() {
+  local program
+  program=$(ls -t "$built/deps/$1"-*.exe | head -1)
+  echo "$1"
+  shift
+  (cd store && timeout 600 wine "$program" --test-threads=2 "$@" 2>&1 | tr -d '\r' | grep -E '^test result|FAILED|panicked'; exit "${PIPESTATUS[0]}")
+}
+run modswarm_store --skip a_file_that_is_open_is_replaced_at_once
+for test in changing_files copies dedup_and_update destination extremes hostile rebuild reserved_names resume share_again share_and_get update_in_place upkeep; do
+  run "$test"
 done
 
 say "a pack goes from one process to another"

@@ -13,7 +13,7 @@ use modswarm_protocol::{
     format::{Cid, PieceSet, SharedPieceMap},
     sim::fake_content,
     wire::{
-        BulkHeader, Encoding, Handle, Hello, Message, NetworkId, What,
+        BulkHeader, Encoding, Extension, Handle, Hello, Message, NetworkId, What,
         limits::{MAX_HANDLES, MAX_QUEUED_CIDS, MAX_QUEUED_PIECES},
         split_frame,
     },
@@ -55,7 +55,35 @@ impl Step {
     pub const RESUME: u8 = 13;
     /// Two bytes follow: bytes a second in hundreds; none at all is unlimited.
     pub const LIMIT: u8 = 14;
+    /// What the node finds out about its contents: [`Fact`] follows, and a byte for what needs one.
+    pub const FACT: u8 = 15;
 }
+
+/// What the byte behind [`Step::FACT`] says, modulo [`Fact::COUNT`].
+pub struct Fact;
+
+impl Fact {
+    /// The skeleton of the content that was unknown ([`EARLY`]) is there.
+    pub const PIECES: u8 = 0;
+    /// A node of that skeleton is wanted.
+    pub const NODE: u8 = 1;
+    /// The unknown content is given up, and asked for anew.
+    pub const ANEW: u8 = 2;
+    /// The pieces of the content that nobody asked for ([`IDLE`]) were read.
+    pub const READ: u8 = 3;
+    /// They cannot be read.
+    pub const UNREAD: u8 = 4;
+    /// They are put away if nobody uses them.
+    pub const AWAY: u8 = 5;
+    /// Other pieces of the fetched content are wanted: each whose index the byte does not divide.
+    pub const WANTED: u8 = 6;
+    pub const COUNT: u8 = 7;
+}
+
+/// The content of which only the name is known at first; its peers may open it early.
+pub const EARLY: u64 = 2;
+/// The seeded content whose pieces are not in memory at first.
+pub const IDLE: u64 = 3;
 
 pub fn run(data: &[u8]) {
     // An engine with two small contents and three peers, and for each step at most what a message's bounds let it queue.
@@ -70,7 +98,7 @@ pub fn run(data: &[u8]) {
     });
 }
 
-/// The content that the engine fetches (`0`) or seeds (`1`).
+/// The content that the engine fetches (`0`, [`EARLY`]) or seeds (`1`, [`IDLE`]).
 pub fn content(which: u64) -> (Cid, SharedPieceMap) {
     fake_content(which, PIECES, LEN)
 }
@@ -90,11 +118,24 @@ fn spec(content: Cid, map: &SharedPieceMap, have: PieceSet) -> ContentSpec {
     }
 }
 
+/// The content of which only the name is known; whoever has the one that is seeded may have leaves of it.
+fn early() -> ContentSpec {
+    let (early, map) = content(EARLY);
+    ContentSpec {
+        pieces: None,
+        related: vec![content(1).0],
+        ..spec(early, &map, map.none())
+    }
+}
+
 pub fn hello() -> Message {
     Message::Hello(Hello {
         network: NetworkId::PUBLIC,
         agent: "fuzz".into(),
-        extensions: Vec::new(),
+        extensions: vec![Extension {
+            name: Extension::PEER_EXCHANGE.into(),
+            value: Vec::new(),
+        }],
     })
 }
 
@@ -121,6 +162,9 @@ impl Node {
         engine.add_content(Timestamp::ZERO, spec(fetched, &map, map.none()));
         let (seeded, map) = content(1);
         engine.add_content(Timestamp::ZERO, spec(seeded, &map, map.all()));
+        engine.add_content(Timestamp::ZERO, early());
+        let (idle, map) = content(IDLE);
+        engine.add_seed(Timestamp::ZERO, spec(idle, &map, map.all()));
         Self {
             engine,
             now: Timestamp::ZERO,
@@ -225,6 +269,10 @@ impl Node {
                     }
                 }
             }
+            (Step::FACT, _) => {
+                let (fact, with) = (input.byte(), input.byte());
+                self.fact(fact % Fact::COUNT, with);
+            }
             (Step::LIMIT, _) => {
                 let limit = Some(u64::from(input.u16()) * 100).filter(|limit| *limit > 0);
                 self.engine.set_limits(now, limit, limit);
@@ -233,14 +281,64 @@ impl Node {
         }
     }
 
+    fn fact(&mut self, fact: u8, with: u8) {
+        let now = self.now;
+        let transfer = |engine: &Engine, which| engine.transfer_of(&content(which).0).expect("it is there again");
+        let pieces = |which, have: fn(&SharedPieceMap) -> PieceSet| {
+            let (cid, map) = content(which);
+            let have = have(&map);
+            let pieces = ContentPieces {
+                map,
+                have,
+                wanted: None,
+            };
+            (cid, pieces)
+        };
+        let (early, idle) = (transfer(&self.engine, EARLY), transfer(&self.engine, IDLE));
+        match fact {
+            Fact::PIECES => {
+                let (cid, pieces) = pieces(EARLY, |map| map.none());
+                self.engine.set_pieces(now, early, cid, pieces);
+            }
+            Fact::NODE => {
+                let node = Cid::of(
+                    modswarm_protocol::Codec::DagPb,
+                    modswarm_protocol::HashKind::Blake3,
+                    &[with],
+                );
+                self.engine.want_nodes(now, early, &[node]);
+            }
+            Fact::ANEW => {
+                self.engine.remove_content(now, early);
+                self.engine.add_content(now, self::early());
+            }
+            Fact::READ => {
+                let (cid, pieces) = pieces(IDLE, |map| map.all());
+                self.engine.set_pieces(now, idle, cid, pieces);
+            }
+            Fact::UNREAD => self.engine.handle_no_pieces(now, idle),
+            Fact::AWAY => drop(self.engine.put_pieces_away(now, idle)),
+            _ => {
+                let mut wanted = PieceSet::repeat(true, PIECES as usize);
+                let step = usize::from(with).max(1);
+                (0..PIECES as usize)
+                    .step_by(step)
+                    .for_each(|piece| wanted.set(piece, step == 1));
+                let fetched = transfer(&self.engine, 0);
+                self.engine.set_wanted(now, fetched, wanted);
+            }
+        }
+    }
+
     fn connect(&mut self, at: usize) -> ConnId {
         self.conns += 1;
         let conn = ConnId(self.conns);
         self.slots[at] = Some(conn);
         // Peers come back under the same key, unless they were banned.
-        let peer = PeerKey::of(&self.conns.to_le_bytes());
+        let id = self.conns.to_le_bytes();
         self.engine
-            .handle_connected(self.now, conn, peer, Duration::from_millis(20));
+            .handle_connected(self.now, conn, PeerKey::of(&id), Duration::from_millis(20));
+        self.engine.handle_reachable(self.now, conn, &id, vec![id.into()]);
         conn
     }
 
@@ -327,7 +425,8 @@ impl Node {
         assert!(self.jobs.len() <= bound && self.requested.len() <= SLOTS * MAX_HANDLES * PIECES as usize);
         for conn in self.engine.connections() {
             let stats = self.engine.conn_stats(conn).expect("connected");
-            assert!(stats.in_flight <= u64::from(PIECES * LEN), "{stats:?}");
+            // Two contents are fetched.
+            assert!(stats.in_flight <= u64::from(2 * PIECES * LEN), "{stats:?}");
         }
         for transfer in self.engine.transfers() {
             let stats = self.engine.transfer_stats(transfer).expect("there");
@@ -359,6 +458,8 @@ impl Node {
             self.engine.handle_verdict(self.now, &block, Verdict::Good);
         }
         self.engine.set_limits(self.now, None, None);
+        self.fact(Fact::ANEW, 0);
+        self.fact(Fact::WANTED, 1);
         self.drain();
         for transfer in self.engine.transfers() {
             self.engine.resume(self.now, transfer);

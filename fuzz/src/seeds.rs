@@ -9,13 +9,13 @@ use modswarm_protocol::format::{
     Cid, Codec, ContentBuilder, HashKind, Leaf, Limits, Link, Manifest, Name, SkeletonReader, build_pack,
 };
 use modswarm_protocol::wire::{
-    BulkHeader, CloseReason, Encoding, Extension, Handle, Have, HaveMap, Hello, Message, NetworkId, RejectReason,
-    Rejection, RequestId, Run, StreamKind, What,
+    BulkHeader, CloseReason, Encoding, Extension, Handle, Have, HaveMap, Hello, KnownPeer, Message, NetworkId,
+    RejectReason, Rejection, RequestId, Run, StreamKind, What,
 };
 use modswarm_store::fuzzing;
 
 use super::{
-    engine::{self, Step},
+    engine::{self, Fact, Step},
     input::put_block,
     skeleton::{self, Flags},
 };
@@ -331,6 +331,10 @@ fn messages() -> Vec<Message> {
             handle,
             runs: runs.clone(),
         },
+        Message::Offer {
+            handle,
+            runs: runs.clone(),
+        },
         Message::Rejected {
             handle,
             what: Rejection::Open,
@@ -355,6 +359,14 @@ fn messages() -> Vec<Message> {
             reason: CloseReason::Removed,
         },
         Message::Close { handle: Handle(1) },
+        Message::Peers {
+            handle,
+            peers: vec![KnownPeer {
+                id: [&[0, 36, 8, 1, 18, 32][..], &[7; 32]].concat().into(),
+                flags: KnownPeer::SEED,
+                addrs: vec![[4, 127, 0, 0, 1, 6, 0x1f, 0x90].into()],
+            }],
+        },
     ]
 }
 
@@ -442,7 +454,45 @@ fn engines() -> Vec<Vec<u8>> {
     }
     mixed.extend_from_slice(&[Step::LOSE, 3, Step::FIND, 3, Step::FIND, 4, Step::PAUSE, Step::RESUME]);
     mixed.extend_from_slice(&[Step::LIMIT, 1, 0, Step::WAIT, 255, 255, Step::WAIT, 255, 255]);
-    vec![fetch, serve, mixed]
+    // A peer that answers before we know the pieces, and opens what is not in memory.
+    let mut early = vec![Step::CONNECT];
+    early.extend_from_slice(&[Step::FACT, Fact::NODE, 1]);
+    let opened = |have| Message::Opened {
+        handle: Handle(1),
+        have,
+    };
+    let runs = vec![Run { start: 3, len: 9 }];
+    say(&mut early, 0, &opened(Have::Map(HaveMap::Runs(runs.clone()))));
+    say(&mut early, 0, &Message::Unchoke);
+    say(
+        &mut early,
+        0,
+        &Message::Have {
+            handle: Handle(1),
+            runs,
+        },
+    );
+    early.extend_from_slice(&[Step::FACT, Fact::PIECES, 0, Step::WAIT, 100, 0]);
+    let (idle, _) = engine::content(engine::IDLE);
+    for (handle, fact) in [(1, Fact::READ), (2, Fact::AWAY), (3, Fact::UNREAD)] {
+        let handle = Handle(handle);
+        say(&mut early, 0, &Message::Open { handle, root: idle });
+        early.extend_from_slice(&[Step::FACT, fact, 0]);
+        say(&mut early, 0, &Message::Close { handle });
+        early.extend_from_slice(&[Step::FACT, Fact::AWAY, 0]);
+    }
+    early.extend_from_slice(&[
+        Step::FACT,
+        Fact::WANTED,
+        3,
+        Step::FACT,
+        Fact::ANEW,
+        0,
+        Step::WAIT,
+        255,
+        255,
+    ]);
+    vec![fetch, serve, mixed, early]
 }
 
 /// One edit of a home's index for each table and column that numbers, texts or paths stand in.

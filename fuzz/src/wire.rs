@@ -2,7 +2,9 @@
 
 use modswarm_protocol::wire::{
     BulkHeader, Have, Message, StreamKind,
-    limits::{MAX_BULK_HEADER_LEN, MAX_FRAME_LEN, MAX_HELLO_LEN, MAX_OPENED_LEN, MAX_PAYLOAD_LEN, MAX_PIECES},
+    limits::{
+        MAX_BULK_HEADER_LEN, MAX_FRAME_LEN, MAX_HELLO_LEN, MAX_OPENED_LEN, MAX_PAYLOAD_LEN, MAX_PEERS_LEN, MAX_PIECES,
+    },
     split_frame,
 };
 
@@ -47,6 +49,7 @@ fn message(bytes: &[u8]) {
             let max = match &message {
                 Message::Hello(_) => MAX_HELLO_LEN,
                 Message::Opened { .. } => MAX_OPENED_LEN,
+                Message::Peers { .. } => MAX_PEERS_LEN,
                 _ => MAX_FRAME_LEN,
             };
             if bytes.len() <= max {

@@ -14,5 +14,5 @@ pub mod wire;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use format::cid::{Cid, Codec, HashKind};
+pub use format::{Cid, Codec, HashKind};
 pub use time::Timestamp;

@@ -14,8 +14,8 @@ use modswarm_protocol::format::{Cid, Codec, HashKind};
 use modswarm_protocol::sim::fake_content;
 use modswarm_protocol::wire::limits::{HELLO_TIMEOUT, MAX_HANDLES, MAX_QUEUED_PIECES};
 use modswarm_protocol::wire::{
-    BulkHeader, CloseReason, Encoding, Handle, Have, Hello, Message, NetworkId, RejectReason, Rejection, RequestId,
-    Run, What, runs_of,
+    BulkHeader, CloseReason, Encoding, Extension, Handle, Have, Hello, KnownPeer, Message, NetworkId, RejectReason,
+    Rejection, RequestId, Run, What, runs_of,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -86,6 +86,11 @@ fn message() -> impl Strategy<Value = Message> {
         1 => handle().prop_map(|handle| Message::Closed { handle, reason: CloseReason::Removed }),
         4 => (handle(), within()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         2 => (handle(), within()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
+        2 => (handle(), 0..3u8).prop_map(|(handle, count)| {
+            let peer = |id| KnownPeer { id: [id].into(), flags: 0, addrs: vec![[id].into()] };
+            Message::Peers { handle, peers: (0..count).map(peer).collect() }
+        }),
+        2 => (handle(), within()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
         2 => Just(Message::Choke),
         4 => Just(Message::Unchoke),
     ]
@@ -193,9 +198,14 @@ impl Node {
                 let hello = Hello {
                     network: NetworkId::PUBLIC,
                     agent: "x".into(),
-                    extensions: Vec::new(),
+                    extensions: vec![Extension {
+                        name: Extension::PEER_EXCHANGE.into(),
+                        value: Vec::new(),
+                    }],
                 };
                 self.engine.handle_message(now, conn, Message::Hello(hello));
+                let id = self.conns.to_le_bytes();
+                self.engine.handle_reachable(now, conn, &id, vec![id.into()]);
             }
             Step::Disconnect(i) => {
                 if let Some(conn) = slot(i) {
@@ -470,6 +480,14 @@ fn offences_end_the_connection_with_their_reason() {
     })
     .chain(flip);
     assert_eq!(offence(flip), violation(Violation::OverLimit("changes to a have-map")));
+    let offer = |runs| Message::Offer {
+        handle: Handle(0),
+        runs,
+    };
+    let beyond = vec![Run { start: PIECES, len: 1 }];
+    assert_eq!(offence([offer(beyond)]), violation(Violation::NoSuchPiece));
+    let offers = (0..2000).map(|_| offer(vec![Run { start: 0, len: PIECES }]));
+    assert_eq!(offence(offers), violation(Violation::OverLimit("offered pieces")));
 }
 
 #[test]
@@ -539,6 +557,26 @@ fn a_peer_that_never_says_hello_is_closed() {
 }
 
 #[test]
+fn whom_we_chose_is_asked_behind_our_hello_and_a_stranger_is_told_nothing_of_what_we_fetch() {
+    for chosen in [true, false] {
+        let mut engine = node().engine;
+        engine.handle_connected(Timestamp::ZERO, ConnId(1), PeerKey::of(b"x"), Duration::ZERO);
+        if chosen {
+            engine.ask_at_once(Timestamp::ZERO, ConnId(1));
+        }
+        let sent: Vec<Message> = std::iter::from_fn(|| engine.poll_action())
+            .filter_map(|action| match action {
+                Action::Send(_, message) => Some(message),
+                _ => None,
+            })
+            .collect();
+        assert!(matches!(sent.first(), Some(Message::Hello(_))), "{sent:?}");
+        let asked = sent.iter().any(|message| matches!(message, Message::Open { .. }));
+        assert_eq!(asked, chosen, "{sent:?}");
+    }
+}
+
+#[test]
 fn unsolicited_blocks_and_wrong_lengths_end_the_connection() {
     let mut node = node();
     hello(&mut node.engine, ConnId(1));
@@ -565,19 +603,4 @@ fn unsolicited_blocks_and_wrong_lengths_end_the_connection() {
     let piece = node.requested[0].2;
     let judged = node.engine.handle_block_header(now, ConnId(2), &header(piece, LEN - 1));
     assert_eq!(judged, Err(Unwanted::Violation(Violation::WrongShape)));
-}
-
-#[test]
-fn a_banned_peer_gets_no_connection() {
-    let banned = PeerKey::of(b"liar");
-    let mut engine = Engine::new(
-        EngineConfig {
-            banned: vec![banned],
-            ..EngineConfig::default()
-        },
-        1,
-    );
-    engine.handle_connected(Timestamp::ZERO, ConnId(1), banned, Duration::ZERO);
-    assert_eq!(ended(&mut engine), Some(DisconnectReason::Banned));
-    assert!(engine.connections().is_empty());
 }

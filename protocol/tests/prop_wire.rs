@@ -2,11 +2,12 @@
 
 use modswarm_protocol::format::{Cid, Codec, HashKind, PieceSet};
 use modswarm_protocol::wire::limits::{
-    MAX_BULK_HEADER_LEN, MAX_CIDS, MAX_FRAME_LEN, MAX_HELLO_LEN, MAX_OPENED_LEN, MAX_PAYLOAD_LEN, MAX_PIECES, MAX_RUNS,
+    MAX_BULK_HEADER_LEN, MAX_CIDS, MAX_FRAME_LEN, MAX_HELLO_LEN, MAX_OPENED_LEN, MAX_PAYLOAD_LEN, MAX_PEER_ADDR_LEN,
+    MAX_PEER_ADDRS, MAX_PEER_ID_LEN, MAX_PEERS, MAX_PEERS_LEN, MAX_PIECES, MAX_RUNS,
 };
 use modswarm_protocol::wire::{
-    BulkHeader, CloseReason, DecodeError, Encoding, Extension, Handle, Have, HaveMap, Hello, Message, NetworkId,
-    RejectReason, Rejection, RequestId, Run, StreamKind, What, runs_of, split_frame,
+    BulkHeader, CloseReason, DecodeError, Encoding, Extension, Handle, Have, HaveMap, Hello, KnownPeer, Message,
+    NetworkId, RejectReason, Rejection, RequestId, Run, StreamKind, What, runs_of, split_frame,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -52,6 +53,17 @@ fn hello() -> impl Strategy<Value = Hello> {
     })
 }
 
+fn peers() -> impl Strategy<Value = Vec<KnownPeer>> {
+    let bytes = |max| vec(any::<u8>(), 1..=max).prop_map(Vec::into_boxed_slice);
+    let peer = (
+        bytes(MAX_PEER_ID_LEN),
+        any::<u32>(),
+        vec(bytes(MAX_PEER_ADDR_LEN), 0..=MAX_PEER_ADDRS),
+    );
+    let peer = peer.prop_map(|(id, flags, addrs)| KnownPeer { id, flags, addrs });
+    vec(peer, 0..=MAX_PEERS)
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let handle = || any::<u32>().prop_map(Handle);
     let request = || any::<u32>().prop_map(RequestId);
@@ -92,8 +104,10 @@ fn message() -> impl Strategy<Value = Message> {
         (handle(), runs()).prop_map(|(handle, runs)| Message::Cancel { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
+        (handle(), runs()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
         handle().prop_map(|handle| Message::Close { handle }),
         (handle(), close_reason).prop_map(|(handle, reason)| Message::Closed { handle, reason }),
+        (handle(), peers()).prop_map(|(handle, peers)| Message::Peers { handle, peers }),
         Just(Message::Choke),
         Just(Message::Unchoke),
     ]
@@ -153,6 +167,7 @@ proptest! {
         match Message::decode(&bytes) {
             Ok(Some(Message::Request { runs, .. })) => prop_assert!(runs.iter().all(|run| run.end() <= MAX_PIECES)),
             Ok(Some(Message::WantNodes { cids, .. })) => prop_assert!(cids.len() <= MAX_CIDS),
+            Ok(Some(Message::Peers { peers, .. })) => prop_assert!(peers.len() <= MAX_PEERS),
             Ok(Some(Message::Opened { have: Have::Map(map), .. })) => { let _ = map.to_set(1000); }
             _ => {}
         }
@@ -218,6 +233,7 @@ fn frames_over_their_type_s_bound_are_refused_by_their_head() {
         (0, MAX_HELLO_LEN),
         (2, MAX_OPENED_LEN),
         (5, MAX_FRAME_LEN),
+        (14, MAX_PEERS_LEN),
         (99, MAX_FRAME_LEN),
     ] {
         assert_eq!(
@@ -269,6 +285,31 @@ fn lists_over_their_bounds_are_refused() {
     };
     assert!(decode(request(MAX_RUNS)).is_ok());
     assert_eq!(decode(request(MAX_RUNS + 1)), Err(DecodeError::TooMany("runs")));
+    let peers = |peers, id, addrs, addr| Message::Peers {
+        handle: Handle(u32::MAX),
+        peers: vec![
+            KnownPeer {
+                id: vec![1; id].into(),
+                flags: u32::MAX,
+                addrs: vec![vec![2; addr].into(); addrs],
+            };
+            peers
+        ],
+    };
+    let (id, addrs, addr) = (MAX_PEER_ID_LEN, MAX_PEER_ADDRS, MAX_PEER_ADDR_LEN);
+    assert!(decode(peers(MAX_PEERS, id, addrs, addr)).is_ok(), "all at their bounds");
+    assert_eq!(
+        decode(peers(MAX_PEERS + 1, 1, 0, 0)),
+        Err(DecodeError::TooMany("peers"))
+    );
+    assert_eq!(decode(peers(1, id + 1, 0, 0)), Err(DecodeError::TooMany("peer ID")));
+    assert_eq!(decode(peers(1, 0, 1, 1)), Err(DecodeError::OutOfRange("peer ID")));
+    assert_eq!(
+        decode(peers(1, id, addrs + 1, 1)),
+        Err(DecodeError::TooMany("addresses"))
+    );
+    assert_eq!(decode(peers(1, id, 1, addr + 1)), Err(DecodeError::TooMany("address")));
+    assert_eq!(decode(peers(1, id, 1, 0)), Err(DecodeError::OutOfRange("address")));
     let far = Message::Have {
         handle: Handle(0),
         runs: vec![Run {
@@ -300,7 +341,7 @@ fn lists_over_their_bounds_are_refused() {
 
 #[test]
 fn unknown_types_are_skipped_and_known_ones_end_where_they_end() {
-    assert_eq!(Message::decode(&[14, 1, 2, 3]), Ok(None));
+    assert_eq!(Message::decode(&[99, 1, 2, 3]), Ok(None));
     assert_eq!(Message::decode(&[12, 0]), Err(DecodeError::Trailing));
     assert_eq!(StreamKind::from_byte(0), None);
     for kind in [StreamKind::Control, StreamKind::Bulk] {
@@ -326,4 +367,17 @@ fn bytes_are_as_the_protocol_page_draws_them() {
     }
     .encode(&mut bytes);
     assert_eq!(bytes, [7, 5, 1, 2, 3, 2, 3, 0]);
+    bytes.clear();
+    let seed = KnownPeer {
+        id: [7; 38].into(),
+        flags: KnownPeer::SEED,
+        addrs: vec![[4, 127, 0, 0, 1, 6, 0x1f, 0x90].into()],
+    };
+    Message::Peers {
+        handle: Handle(5),
+        peers: vec![seed],
+    }
+    .encode(&mut bytes);
+    let tail = [1, 1, 8, 4, 127, 0, 0, 1, 6, 0x1f, 0x90];
+    assert_eq!(bytes, [&[53, 14, 5, 1, 38][..], &[7; 38], &tail].concat());
 }

@@ -10,7 +10,7 @@ use clap::{
     parser::ValueSource,
 };
 use clap_complete::Shell;
-use libp2p::Multiaddr;
+use libp2p::{Multiaddr, PeerId};
 use modswarm::{
     api::{Conflicts, NetworkKind},
     config::{self, Options, ProgressMode, Rate, UploadLimit},
@@ -204,6 +204,15 @@ Examples:
   modswarm diff ~/mods/MyPack modswarm:bafy…    what getting the new version would do there
   modswarm diff bafy…1 bafy…2                   two versions, wherever they are";
 
+const PEERS_EXAMPLES: &str = "\
+A peer that sends wrong bytes is banned: for a day the first time, twice as long each further time, up to 30 days. One that breaks the protocol again
+and again is banned for minutes. Nothing else bans; a low score only means that others are connected to first.
+
+Examples:
+  modswarm peers --all                       everyone who is remembered
+  modswarm peers forgive 12D3KooW…           let one in again
+  modswarm peers forgive --all               let everyone in again";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -222,8 +231,9 @@ pub(crate) enum Command {
     Info(InfoArgs),
     /// Show what is shared and downloading here.
     Status,
-    /// Show the connected peers.
-    Peers,
+    /// Show the connected peers, and those that are known to be bad.
+    #[command(after_help = PEERS_EXAMPLES)]
+    Peers(PeersArgs),
     /// Forget a pack: stop sharing or downloading it.
     #[command(
         after_help = "The files stay where they are, unless --data is given. To stop seeding for now, end the process instead."
@@ -290,6 +300,34 @@ pub(crate) enum StoreCommand {
                       was not finished, a pack cut by another program) is named, with the command that goes on with it."
     )]
     Rebuild,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct PeersArgs {
+    /// List every peer that is remembered, good ones too.
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(subcommand)]
+    pub(crate) command: Option<PeersCommand>,
+}
+
+/// What to do about peers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeersCommand {
+    /// Lift the ban of a peer and forget what it did wrong; takes effect at once.
+    Forgive(ForgiveArgs),
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ForgiveArgs {
+    /// The peer's ID, as `modswarm peers` shows it.
+    #[arg(value_name = "PEER_ID")]
+    pub(crate) peer: Option<PeerId>,
+    /// Forgive everyone.
+    #[arg(long)]
+    pub(crate) all: bool,
 }
 
 #[derive(Debug, Args)]

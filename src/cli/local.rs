@@ -1,11 +1,10 @@
-//! The commands that ask once and print: `ls`, `info`, `status`, `peers`, `rm`.
+//! The commands that ask once and print: `ls`, `info`, `status`, `rm`.
 
 use std::time::Instant;
 
 use modswarm::{
     api::{
-        Failure, FailureKind, ListRequest, ListedFile, Listing, PackState, PackStatus, PeerStatus, Priority,
-        RemoveRequest, Status,
+        Failure, FailureKind, ListRequest, ListedFile, Listing, PackState, PackStatus, Priority, RemoveRequest, Status,
     },
     config::Places,
     control::CallError,
@@ -90,27 +89,6 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
         context.ui.json_result(&status);
     } else {
         context.ui.result(&overview(&status, &context.settings.places));
-    }
-    Ok(())
-}
-
-/// `modswarm peers`.
-pub(crate) async fn peers(context: &Context) -> Result<(), Failure> {
-    let peers = if context.settings.places.home.exists() {
-        ask(context, Need::Index, async |session: &Session| session.peers().await).await?
-    } else {
-        Vec::new()
-    };
-    if context.ui.json() {
-        context.ui.json_result(&peers);
-    } else if peers.is_empty() {
-        context
-            .ui
-            .note("No peer is connected (peers are connected while a `share` or `get` runs).");
-    } else {
-        context
-            .ui
-            .result(&peers.iter().map(peer).collect::<Vec<_>>().join("\n"));
     }
     Ok(())
 }
@@ -411,19 +389,4 @@ fn overview(status: &Status, places: &Places) -> String {
         }
     }
     text.trim_end().to_owned()
-}
-
-fn peer(peer: &PeerStatus) -> String {
-    let rtt = peer.rtt_ms.map_or_else(String::new, |rtt| format!(", {rtt} ms"));
-    format!(
-        "{}  {}{rtt}\n  {}\n  down {} ({}), up {} ({}), {}",
-        escaped(&peer.peer_id),
-        escaped(peer.agent.as_deref().unwrap_or("unknown program")),
-        escaped(&peer.addr),
-        text::rate(peer.download_rate),
-        text::bytes(peer.bytes_received),
-        text::rate(peer.upload_rate),
-        text::bytes(peer.bytes_sent),
-        text::count(peer.contents.len() as u64, "content"),
-    )
 }

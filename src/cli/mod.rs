@@ -12,6 +12,7 @@ mod limit;
 mod local;
 mod manual;
 mod output;
+mod peers;
 mod progress;
 mod qr;
 mod rebuild;
@@ -99,7 +100,7 @@ fn run(settings: Settings, ui: Ui, command: Command) -> Result<(), Failure> {
             Command::Ls(args) => local::list(&context, args).await,
             Command::Info(args) => local::info(&context, args).await,
             Command::Status => local::status(&context).await,
-            Command::Peers => local::peers(&context).await,
+            Command::Peers(args) => peers::run(&context, args).await,
             Command::Rm(args) => local::remove(&context, args).await,
             Command::Verify(args) => upkeep::verify(&context, args).await,
             Command::Move(args) => upkeep::relocate(&context, args).await,

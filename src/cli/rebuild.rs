@@ -138,12 +138,16 @@ fn shown(rebuilt: &Rebuilt) -> String {
     )];
     for left in &rebuilt.left {
         let path = escaped(&left.path.to_string_lossy());
-        let mend = if left.shared {
+        let pack = left.pack.unwrap_or(left.content);
+        let mend = if left.copied {
+            format!(
+                "its copy is kept. To have it back, fetch its list of files with modswarm ls {pack}, then run modswarm gc; to give it up: modswarm rm {pack}"
+            )
+        } else if left.shared {
             format!("to share it as it is now: modswarm share '{path}'")
         } else {
             format!(
-                "to go on with it: modswarm get {} -o '{}'",
-                left.pack.unwrap_or(left.content),
+                "to go on with it: modswarm get {pack} -o '{}'",
                 escaped(&left.path.parent().unwrap_or(&left.path).to_string_lossy())
             )
         };

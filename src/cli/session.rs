@@ -4,9 +4,9 @@ use std::{fs::OpenOptions, future, io::ErrorKind, time::Duration};
 
 use modswarm::{
     api::{
-        AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest,
-        LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest,
-        RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
+        AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest,
+        GetEvent, GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus,
+        PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
     },
     config::{Rate, Settings, UploadLimit},
     control::{self, API_VERSION, CallError, Client, Holder, HolderInfo, Joined, Transport},
@@ -311,6 +311,20 @@ impl Session {
         match self {
             Self::Holder(holder) => Ok(holder.backend().peers().await?),
             Self::Client(client) => client.peers().await,
+        }
+    }
+
+    pub(crate) async fn known_peers(&self) -> Result<Vec<PeerStatus>, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().known_peers().await?),
+            Self::Client(client) => client.known_peers().await,
+        }
+    }
+
+    pub(crate) async fn forgive(&self, request: &ForgiveRequest) -> Result<Forgiven, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().forgive(request.clone()).await?),
+            Self::Client(client) => client.forgive(request).await,
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// The longest config file that is read, in bytes.
-pub const MAX_CONFIG_LEN: u64 = 256 * 1024;
+pub(super) const MAX_CONFIG_LEN: u64 = 256 * 1024;
 
 const KEYS: [&str; 14] = [
     "home",

@@ -11,7 +11,7 @@ mod rate;
 mod settings;
 mod words;
 
-pub use file::{ConfigError, MAX_CONFIG_LEN};
+pub use file::ConfigError;
 pub use places::Places;
 pub use rate::{Rate, RateError, UploadLimit};
 pub use settings::{Options, ProgressMode, Settings};

@@ -18,6 +18,25 @@ pub struct Places {
     pub config_file: PathBuf,
 }
 
+/// Names the home, where no flag does.
+const HOME_VARIABLE: &str = "MODSWARM_HOME";
+
+impl Places {
+    /// Where the program keeps things for this user if no flag says otherwise: in the folder that the environment variable `MODSWARM_HOME` names, else in
+    /// the one that the user's config file names, else in the platform's folder for data. Reads at most the config file, and makes nothing.
+    ///
+    /// # Errors
+    /// When the config file cannot be read or understood, or the user has no home directory.
+    pub fn find() -> Result<Self, ConfigError> {
+        let home = std::env::var_os(HOME_VARIABLE).filter(|home| !home.is_empty());
+        let upper = Options {
+            home: home.map(PathBuf::from),
+            ..Options::default()
+        };
+        Ok(Settings::load(upper)?.places)
+    }
+}
+
 impl Settings {
     /// Joins `upper` (flags over environment) with the config file, and finds the home.
     ///

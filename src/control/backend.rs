@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     api::{
-        AdjustRequest, Collected, Diff, DiffRequest, Failure, GcRequest, GetEvent, GetRequest, LimitRequest, Limits,
-        ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed,
-        ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
+        AdjustRequest, Collected, Diff, DiffRequest, Failure, ForgiveRequest, Forgiven, GcRequest, GetEvent,
+        GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest,
+        RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
     },
     node::Node,
 };
@@ -27,6 +27,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Result<Status, Failure>> + Send;
     /// See [`Node::peers`].
     fn peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Failure>> + Send;
+    /// See [`Node::known_peers`].
+    fn known_peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Failure>> + Send;
+    /// See [`Node::forgive`].
+    fn forgive(&self, request: ForgiveRequest) -> impl Future<Output = Result<Forgiven, Failure>> + Send;
     /// See [`Node::info`].
     fn info(&self, target: String) -> impl Future<Output = Result<PackStatus, Failure>> + Send;
     /// See [`Node::remove`].
@@ -70,6 +74,14 @@ impl Backend for Node {
 
     fn peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Failure>> + Send {
         Self::peers(self)
+    }
+
+    fn known_peers(&self) -> impl Future<Output = Result<Vec<PeerStatus>, Failure>> + Send {
+        Self::known_peers(self)
+    }
+
+    fn forgive(&self, request: ForgiveRequest) -> impl Future<Output = Result<Forgiven, Failure>> + Send {
+        Self::forgive(self, request)
     }
 
     fn info(&self, target: String) -> impl Future<Output = Result<PackStatus, Failure>> + Send {

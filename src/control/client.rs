@@ -15,9 +15,9 @@ use super::{
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_ANSWER_LEN, MAX_LINE_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, LimitRequest,
-    Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed,
-    ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
+    AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent,
+    GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest,
+    RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
 };
 
 /// How many events may wait to be read; then the holder waits.
@@ -124,6 +124,22 @@ impl Client {
     /// When it cannot, or is gone.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, CallError> {
         self.ask(Method::GET, "/v1/peers", None::<&()>).await
+    }
+
+    /// Peers that the holder remembers and is not connected to.
+    ///
+    /// # Errors
+    /// When it cannot, or is gone.
+    pub async fn known_peers(&self) -> Result<Vec<PeerStatus>, CallError> {
+        self.ask(Method::GET, "/v1/peers/known", None::<&()>).await
+    }
+
+    /// Takes bans and faults of peers back.
+    ///
+    /// # Errors
+    /// When nothing is remembered of the peer, or the holder is gone.
+    pub async fn forgive(&self, request: &ForgiveRequest) -> Result<Forgiven, CallError> {
+        self.ask(Method::POST, "/v1/peers/forgive", Some(request)).await
     }
 
     /// One pack of the home.

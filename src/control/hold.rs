@@ -8,7 +8,7 @@ use std::{
 
 use modswarm_store::HomeLock;
 
-use super::{Backend, CallError, Client, HolderInfo, Server, Transport};
+use super::{Backend, CallError, Client, HolderInfo, Transport, server::Server};
 use crate::api::{Failure, FailureKind};
 
 /// How long a home may be locked by a process that does not answer: it is starting (an index being rebuilt takes its time) or

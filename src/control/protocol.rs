@@ -15,13 +15,13 @@ pub const VERSION_HEADER: &str = "modswarm-api";
 pub const MAX_REQUEST_LEN: usize = 1024 * 1024;
 
 /// The longest line of an event, in bytes.
-pub const MAX_LINE_LEN: usize = 4 * 1024 * 1024;
+pub(super) const MAX_LINE_LEN: usize = 4 * 1024 * 1024;
 
 /// The longest answer that is not a stream, in bytes: the list of a pack of a million files.
-pub const MAX_ANSWER_LEN: usize = 512 * 1024 * 1024;
+pub(super) const MAX_ANSWER_LEN: usize = 512 * 1024 * 1024;
 
 /// The most connections that a holder keeps; further ones wait.
-pub const MAX_CONNECTIONS: usize = 256;
+pub(super) const MAX_CONNECTIONS: usize = 256;
 
 /// Who holds the home, and with what.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

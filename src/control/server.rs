@@ -26,12 +26,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     Backend,
-    endpoint::{Endpoint, Listener, Transport},
+    endpoint::{Listener, Transport},
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_CONNECTIONS, MAX_REQUEST_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    AdjustRequest, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, LimitRequest, ListRequest,
-    MoveRequest, PinRequest, RemoveRequest, ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
+    AdjustRequest, DiffRequest, Failure, FailureKind, ForgiveRequest, GcRequest, GetEvent, GetRequest, LimitRequest,
+    ListRequest, MoveRequest, PinRequest, RemoveRequest, ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
 };
 
 /// How long a connection may take to send the head of a request.
@@ -42,11 +42,10 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 
 /// A running control server.
 #[derive(Debug)]
-pub struct Server {
+pub(super) struct Server {
     stop: CancellationToken,
     accepting: JoinHandle<()>,
     connections: TaskTracker,
-    endpoint: Endpoint,
 }
 
 #[derive(Clone)]
@@ -62,20 +61,20 @@ impl Server {
     ///
     /// # Errors
     /// When there is no place to listen.
-    pub async fn start<B: Backend>(
+    pub(super) async fn start<B: Backend>(
         backend: B,
         info: HolderInfo,
         home: &Path,
         transport: Transport,
     ) -> io::Result<Self> {
         let listener = Listener::bind(home, transport).await?;
-        let endpoint = listener.endpoint().clone();
+        let token = listener.endpoint().token().map(Arc::from);
         let stop = CancellationToken::new();
         let connections = TaskTracker::new();
         let router = router(App {
             backend,
             info: Arc::new(info),
-            token: endpoint.token().map(Arc::from),
+            token,
             stop: stop.clone(),
         });
         let accepting = tokio::spawn(accept(listener, router, connections.clone(), stop.clone()));
@@ -83,18 +82,12 @@ impl Server {
             stop,
             accepting,
             connections,
-            endpoint,
         })
-    }
-
-    /// Where it is reached.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
     }
 
     /// Ends all streams without their last event (which tells clients to look for another holder), and removes the socket. To
     /// be called before the backend is shut down.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         // It ends at the cancellation; a panic in it has left nothing to clean up.
         let _ = self.accepting.await;
@@ -158,6 +151,8 @@ fn router<B: Backend>(app: App<B>) -> Router {
         .route("/v1/diff", post(diff::<B>))
         .route("/v1/status", get(status::<B>))
         .route("/v1/peers", get(peers::<B>))
+        .route("/v1/peers/known", get(known_peers::<B>))
+        .route("/v1/peers/forgive", post(forgive::<B>))
         .route("/v1/info", post(info::<B>))
         .route("/v1/rm", post(remove::<B>))
         .route("/v1/verify", post(verify::<B>))
@@ -261,6 +256,14 @@ async fn status<B: Backend>(State(app): State<App<B>>) -> Response {
 
 async fn peers<B: Backend>(State(app): State<App<B>>) -> Response {
     answer(app.backend.peers().await)
+}
+
+async fn known_peers<B: Backend>(State(app): State<App<B>>) -> Response {
+    answer(app.backend.known_peers().await)
+}
+
+async fn forgive<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<ForgiveRequest>) -> Response {
+    answer(app.backend.forgive(request).await)
 }
 
 async fn info<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<InfoRequest>) -> Response {

@@ -6,6 +6,7 @@ mod commands;
 mod effects;
 mod network;
 mod pages;
+mod reputation;
 mod wishes;
 
 use std::{
@@ -23,21 +24,23 @@ use modswarm_protocol::{
     format::SharedPieceMap,
     wire::BulkHeader,
 };
-use modswarm_store::{Download, WriteError};
+use modswarm_store::{Download, KnownPeer, WriteError};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
     time::MissedTickBehavior,
 };
 
-pub(super) use commands::{Command, Fetch, Overview, Register, TransferView};
+pub(super) use commands::{Command, Fetch, Overview, PeerView, Register, TransferView};
 pub(super) use wishes::Wish;
 
 use super::{
     blocks::BlockPool,
     discovery::Discovery,
+    exchange::Exchange,
     facts::{HeaderReply, Input, SessionError, Wanted},
     peers::PeerBook,
-    session::{Pace, Session},
+    session::{Session, Throttle},
     swarm::Behaviour,
 };
 use crate::api::{Limits, NetworkKind};
@@ -102,6 +105,8 @@ struct Transfer {
 struct Live {
     session: Session,
     addr: Multiaddr,
+    /// Whether we dialled that address.
+    dialled: bool,
 }
 
 /// See the module.
@@ -113,13 +118,18 @@ pub(super) struct Actor {
     pool: BlockPool,
     book: PeerBook,
     discovery: Discovery,
+    exchange: Exchange,
     /// Bootstrap peers: dialled again whenever they are lost.
     entry_points: Vec<PeerId>,
     sessions: HashMap<ConnId, Live>,
     by_connection: HashMap<ConnectionId, ConnId>,
     conns_made: u64,
-    /// Peers that had a session, bounded by [`MAX_MET`].
+    /// Peers that had a session or are remembered, bounded by [`MAX_MET`].
     met: HashMap<PeerKey, (PeerId, Multiaddr)>,
+    /// Banned peers, as the swarm knows them.
+    banned: HashMap<PeerId, PeerKey>,
+    /// Writes what is remembered of peers.
+    keeping: Option<JoinHandle<()>>,
     transfers: HashMap<TransferId, Transfer>,
     /// How many contents are read from the store at a time.
     loads: Arc<Semaphore>,
@@ -127,9 +137,9 @@ pub(super) struct Actor {
     wishes: HashMap<Cid, Wish>,
     /// The limits of all transfers together.
     limits: Limits,
-    pace: Pace,
+    throttle: Throttle,
     /// What the writers of blocks were told last.
-    paced: Option<u64>,
+    throttled_to: Option<u64>,
     listen_addrs: Vec<Multiaddr>,
     input_sender: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
@@ -145,11 +155,13 @@ impl Actor {
         network: NetworkKind,
         pool: BlockPool,
         bootstrap: Vec<(Option<PeerId>, Multiaddr)>,
+        known: &[KnownPeer],
         limits: Limits,
     ) -> (Self, mpsc::Sender<Command>) {
         let (input_sender, inputs) = mpsc::channel(INPUT_QUEUE);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
         let mut actor = Self {
+            exchange: Exchange::new(*swarm.local_peer_id()),
             swarm,
             engine,
             network,
@@ -162,18 +174,21 @@ impl Actor {
             by_connection: HashMap::new(),
             conns_made: 0,
             met: HashMap::new(),
+            banned: HashMap::new(),
+            keeping: None,
             transfers: HashMap::new(),
             loads: Arc::new(Semaphore::new(pages::MAX_LOADING)),
             wishes: HashMap::new(),
             limits: Limits::default(),
-            pace: Pace::new(),
-            paced: None,
+            throttle: Throttle::new(),
+            throttled_to: None,
             listen_addrs: Vec::new(),
             input_sender,
             inputs,
             commands,
             ending: None,
         };
+        actor.remember(known);
         for (peer, addr) in bootstrap {
             actor.add_entry_point(peer, addr);
         }
@@ -191,6 +206,7 @@ impl Actor {
                 .engine
                 .poll_timeout()
                 .map(|at| self.started + Duration::from_micros(at.as_micros()));
+            let heard = self.exchange.next_due(Instant::now());
             tokio::select! {
                 input = self.inputs.recv() => {
                     if let Some(input) = input {
@@ -210,11 +226,13 @@ impl Actor {
                     let now = self.now();
                     self.engine.handle_timeout(now);
                 }
+                () = sleep_until(heard) => self.dial_heard(Instant::now()),
                 _ = tick.tick() => self.tick(),
             }
             self.carry_out();
-            self.keep_pace();
+            self.keep_throttle();
         }
+        self.keep_last_records().await;
         if let Some(done) = self.ending.take() {
             let _ = done.send(());
         }
@@ -228,13 +246,13 @@ impl Actor {
         let now = self.now();
         match input {
             Input::Message { conn, message } => self.engine.handle_message(now, conn, message),
-            Input::SessionEnded { conn, error } => {
-                tracing::debug!(?conn, %error, "session ended");
-                if let SessionError::Protocol(cause) = error {
-                    self.engine.handle_violation(now, conn, Violation::Malformed(cause));
-                }
-                self.end_session(conn);
-            }
+            Input::SessionEnded { conn, error } => match error {
+                // The engine says that the session is to end, and why.
+                SessionError::Protocol(cause) => self.engine.handle_violation(now, conn, Violation::Malformed(cause)),
+                SessionError::Refused => {}
+                SessionError::Foreign => self.end_foreign_session(conn),
+                error => self.end_session(conn, &error.into()),
+            },
             Input::BlockHeader {
                 conn,
                 header,
@@ -261,6 +279,7 @@ impl Actor {
                     self.engine.handle_served(now, &job, outcome);
                 }
             }
+            Input::RecordsKept => self.records_kept(),
             Input::Loaded { transfer, seed } => self.handle_loaded(transfer, seed.map(|seed| *seed)),
             Input::Inbound {
                 peer,
@@ -311,8 +330,15 @@ impl Actor {
 
     fn tick(&mut self) {
         let now = Instant::now();
+        self.lift_bans();
         self.dial_candidates(now);
+        self.dial_heard(now);
         self.put_unused_away(now);
+        self.discover(now);
+    }
+
+    /// Starts look-ups and announcements that are due.
+    fn discover(&mut self, now: Instant) {
         let reachable = self.swarm.external_addresses().next().is_some();
         self.discovery.tick(now, &mut self.swarm.behaviour_mut().kad, reachable);
     }

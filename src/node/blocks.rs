@@ -11,8 +11,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::facts::{Input, Wanted};
 
-/// Payload bytes that may wait to be verified and written.
-const ROOM_BYTES: usize = 24 * 1024 * 1024;
+/// Payload bytes that may wait to be verified and written. What is on request beyond waits in the connection, which has room for all of that.
+const ROOM_BYTES: usize = 8 * 1024 * 1024;
 /// Permits are handed out in units of this many bytes.
 const ROOM_UNIT: usize = 1024;
 

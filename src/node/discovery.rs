@@ -17,7 +17,7 @@ const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(22 * 3600);
 /// After an announcement that reached nobody.
 const ANNOUNCE_RETRY: Duration = Duration::from_secs(30);
 /// Between two look-ups for the same thing while it is needed.
-const LOOKUP_INTERVAL_MIN: Duration = Duration::from_secs(5);
+const LOOKUP_INTERVAL_MIN: Duration = Duration::from_secs(1);
 const LOOKUP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 type Kad = kad::Behaviour<kad::store::MemoryStore>;

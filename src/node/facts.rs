@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, core::upgrade::NegotiationError, swarm::ConnectionId};
 use modswarm_protocol::{
     Cid,
-    engine::{ConnId, ContentPieces, Expected, ServeFailure, ServeJob, TransferId, Verdict},
+    engine::{ConnId, ContentPieces, DisconnectReason, Expected, ServeFailure, ServeJob, TransferId, Verdict},
     wire::{BulkHeader, DecodeError, Message, StreamKind},
 };
 use modswarm_store::{Download, WriteError};
@@ -45,6 +45,8 @@ pub(super) enum Input {
         transfer: TransferId,
         seed: Option<Box<Seed>>,
     },
+    /// What is remembered of peers was written to the store, or could not be.
+    RecordsKept,
     /// The first byte of a stream that a peer opened was read.
     Inbound {
         peer: PeerId,
@@ -91,15 +93,69 @@ pub(super) enum SessionError {
     #[error("the stream ended")]
     Ended,
     #[error("the stream failed: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+    #[error("the peer does not speak our protocol")]
+    Foreign,
     #[error("the peer broke the protocol: {0}")]
     Protocol(#[from] DecodeError),
     #[error("the peer opened a stream of unknown kind {0}")]
     StreamKind(u8),
-    #[error("the peer sent a block that was not asked for")]
-    Unsolicited,
-    #[error("the peer did not move on in time")]
-    TimedOut,
+    #[error("the peer opened a stream and did not say what for")]
+    NothingSaid,
+    #[error("the peer opened more streams than a session has")]
+    TooManyStreams,
+    #[error("the peer began a {0} and did not go on with it")]
+    Stalled(&'static str),
+    #[error("the peer does not read its {0}")]
+    NotRead(&'static str),
+    /// The engine judged what came, and says why itself.
+    #[error("the peer broke the protocol")]
+    Refused,
     #[error("the node ended")]
     NodeEnded,
+}
+
+impl From<std::io::Error> for SessionError {
+    /// A stream's protocol is agreed on with its first bytes, so that the first read may be told that there is none.
+    fn from(error: std::io::Error) -> Self {
+        let negotiation = error
+            .get_ref()
+            .and_then(|cause| cause.downcast_ref::<NegotiationError>());
+        if matches!(negotiation, Some(NegotiationError::Failed)) {
+            Self::Foreign
+        } else {
+            Self::Io(error)
+        }
+    }
+}
+
+impl SessionError {
+    /// Whether the peer is to blame.
+    fn is_offence(&self) -> bool {
+        !matches!(self, Self::Ended | Self::Io(_) | Self::NodeEnded)
+    }
+}
+
+/// Why a session ended: said once, by the one who ends it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EndReason {
+    #[error(transparent)]
+    Streams(#[from] SessionError),
+    #[error(transparent)]
+    Engine(DisconnectReason),
+    #[error("the connection closed")]
+    Closed,
+    #[error("another session with the peer took its place")]
+    Replaced,
+}
+
+impl EndReason {
+    /// Whether the peer is to blame.
+    pub(super) fn is_offence(&self) -> bool {
+        match self {
+            Self::Streams(error) => error.is_offence(),
+            Self::Engine(reason) => matches!(reason, DisconnectReason::Violation(_)),
+            Self::Closed | Self::Replaced => false,
+        }
+    }
 }

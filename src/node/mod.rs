@@ -2,14 +2,17 @@
 //!
 //! [`Node`] is the handle that commands and the control socket hold. Behind it: `actor` (one task, owns swarm and engine), `session`
 //! (sockets of one peer), `blocks` (hashing and disk, off the executor), `jobs` (what one request does), `swap` (which connection
-//! carries a session), `watch` (files that change under us), `discovery` (Kademlia on a schedule) and `peers` (whom to dial, and when).
+//! carries a session), `watch` (files that change under us), `discovery` (Kademlia on a schedule), `exchange`
+//! (what peers tell of others) and `peers` (whom to dial, and when).
 
 mod actor;
 mod blocks;
 mod discovery;
+mod exchange;
 mod facts;
 mod identity;
 mod jobs;
+mod known;
 mod network;
 mod packs;
 mod peers;
@@ -29,6 +32,7 @@ use modswarm_protocol::{
 use modswarm_store::{HomeLock, Store, StoreOptions};
 use tokio::sync::{mpsc, oneshot};
 
+#[doc(hidden)]
 pub use self::jobs::rebuild_failure;
 use self::{
     actor::{Actor, Command, Overview},
@@ -36,9 +40,9 @@ use self::{
     jobs::{index_failure, node_ended, open_failure, remove_failure, task_failure},
 };
 use crate::api::{
-    AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest, Limit,
-    LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerStatus, PinRequest,
-    RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
+    AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent,
+    GetRequest, Limit, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus,
+    PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
 };
 
 /// Events of one job that wait for their reader.
@@ -46,18 +50,18 @@ const EVENT_QUEUE: usize = 64;
 /// How long a node waits for its first listen address.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How to start a node.
+/// How to start a node. The default is the public network with no limits.
 #[derive(Clone, Debug, Default)]
 pub struct NodeConfig {
-    /// Addresses to listen on; empty: the network's defaults.
+    /// Addresses to listen on, such as `/ip4/0.0.0.0/tcp/4001`, each of which must work; empty: the network's defaults, of which one must.
     pub listen: Vec<Multiaddr>,
-    /// Peers to bootstrap from, beside the network's own.
+    /// Peers to bootstrap from, beside the network's own; each ends in `/p2p/ID`.
     pub bootstrap: Vec<Multiaddr>,
     /// The network.
     pub network: NetworkKind,
-    /// Bytes a second; none: unlimited.
+    /// Of all uploads together, in bytes a second; none: unlimited.
     pub upload_limit: Option<u64>,
-    /// Bytes a second; none: unlimited.
+    /// Of all downloads together, in bytes a second; none: unlimited.
     pub download_limit: Option<u64>,
     /// Follow what the line bears: `upload_limit` is ignored.
     pub upload_auto: bool,
@@ -69,11 +73,14 @@ pub struct NodeConfig {
     pub quota: Option<u64>,
     /// Bytes that downloads leave free on every disk.
     pub min_free: u64,
-    /// Neither listen nor dial: only look at the home.
+    /// Neither listen nor dial, and do not watch files: only look at the home.
     pub offline: bool,
 }
 
-/// A handle on a running node; cheap to clone.
+/// A handle on a running node; cheap to clone. It serves the packs of its home until [`Node::shutdown`].
+///
+/// Where a call fails, [`Failure::kind`](crate::api::Failure::kind) says which of the kinds named there it is, and any of them may be
+/// [`FailureKind::DiskFull`] or [`FailureKind::Failed`] when the home's disk is full or refuses.
 #[derive(Clone, Debug)]
 pub struct Node {
     inner: Arc<Inner>,
@@ -104,20 +111,25 @@ impl Inner {
 }
 
 impl Node {
-    /// Opens the home, starts listening, and serves the home's packs.
+    /// Opens the home, starts listening, and serves the home's packs. The home stays locked for as long as there is a handle.
     ///
     /// # Errors
-    /// When the home cannot be used, or nothing can be listened on.
+    /// [`FailureKind::Failed`] when the home cannot be used, [`FailureKind::Network`] when nothing can be listened on.
     pub async fn start(lock: HomeLock, config: NodeConfig) -> Result<Self, Failure> {
         let bounds = (config.quota, config.min_free);
-        let (store, key) = tokio::task::spawn_blocking(move || {
+        let (store, key, known) = tokio::task::spawn_blocking(move || {
             let key = identity::load_or_create(lock.home())
                 .map_err(|error| Failure::new(FailureKind::Failed, jobs::causes(&error), error.help()))?;
             let home = lock.home().to_owned();
             let mut options = StoreOptions::default();
             (options.quota, options.min_free) = bounds;
             let store = Store::open(lock, options).map_err(|error| open_failure(error, &home))?;
-            Ok((store, key))
+            // Without it the node knows less, and works.
+            let known = store.peer_records().unwrap_or_else(|error| {
+                tracing::warn!(%error, "what was remembered of peers cannot be read");
+                Vec::new()
+            });
+            Ok((store, key, known))
         })
         .await
         .map_err(task_failure)??;
@@ -139,6 +151,9 @@ impl Node {
                 agent: swarm::agent_version(),
                 limit_lan: config.limit_lan,
                 max_active: config.max_active,
+                connections: swarm::MAX_SESSIONS,
+                known: known.iter().map(|peer| peer.record.clone()).collect(),
+                started_at: jobs::unix_seconds(),
                 ..EngineConfig::default()
             },
             rand::random(),
@@ -154,7 +169,7 @@ impl Node {
             ..Limits::default()
         };
         let bootstrap = if config.offline { Vec::new() } else { bootstrap(&config) };
-        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap, limits);
+        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap, &known, limits);
         tokio::spawn(actor.run());
         let node = Self {
             inner: Arc::new(Inner {
@@ -201,40 +216,44 @@ impl Node {
         &self.inner.config
     }
 
-    /// Shares a folder. Dropping the receiver before [`ShareEvent::Ready`] cancels.
+    /// Shares a folder or file. The channel ends after [`ShareEvent::Ready`], by when the pack is durable in the home and being served, or after
+    /// [`ShareEvent::Failed`]. Dropping the receiver before that cancels. Must be called within Tokio's runtime.
     pub fn share(&self, request: ShareRequest) -> mpsc::Receiver<ShareEvent> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(jobs::share(Arc::clone(&self.inner), request, events));
         receiver
     }
 
-    /// Fetches a pack. Dropping the receiver before [`GetEvent::Complete`] stops it with progress kept.
+    /// Fetches a pack. The channel ends after [`GetEvent::Complete`], by when all files are in their places and durable, or after
+    /// [`GetEvent::Failed`]. Dropping the receiver before that stops it with progress kept: the same request goes on from there. Must be called within
+    /// Tokio's runtime.
     pub fn get(&self, request: GetRequest) -> mpsc::Receiver<GetEvent> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(jobs::get(Arc::clone(&self.inner), request, events));
         receiver
     }
 
-    /// Lists the files of a pack.
+    /// Lists the files of a pack, whose list is fetched from peers if need be. Dropping the future stops it.
     ///
     /// # Errors
-    /// As [`Node::get`].
+    /// [`FailureKind::Usage`] when the target makes no sense, [`FailureKind::NotFound`] when nobody has it in time, [`FailureKind::Integrity`] when its
+    /// author's list is broken.
     pub async fn list(&self, request: ListRequest) -> Result<Listing, Failure> {
         jobs::list(Arc::clone(&self.inner), request).await
     }
 
-    /// Says how two packs differ, or what a get would do. Writes nothing but lists of files to the home.
+    /// Says how two packs differ, or what a get would do. Writes nothing but lists of files to the home. Dropping the future stops it.
     ///
     /// # Errors
-    /// As [`Node::get`].
+    /// As [`Node::list`].
     pub async fn diff(&self, request: DiffRequest) -> Result<Diff, Failure> {
         jobs::diff(Arc::clone(&self.inner), request).await
     }
 
-    /// The node and its packs.
+    /// The node and all packs of its home. Looks at the packs' files for about a second at most.
     ///
     /// # Errors
-    /// When the index cannot be read.
+    /// When the index cannot be read, or the node has ended.
     pub async fn status(&self) -> Result<Status, Failure> {
         packs::status(&self.inner).await
     }
@@ -244,7 +263,23 @@ impl Node {
     /// # Errors
     /// When the node has ended.
     pub async fn peers(&self) -> Result<Vec<PeerStatus>, Failure> {
-        packs::peers(&self.inner).await
+        known::peers(&self.inner).await
+    }
+
+    /// Peers that are remembered and not connected: banned ones first, then those with the lowest score.
+    ///
+    /// # Errors
+    /// When the node has ended.
+    pub async fn known_peers(&self) -> Result<Vec<PeerStatus>, Failure> {
+        known::known_peers(&self.inner).await
+    }
+
+    /// Takes the bans and faults of a peer, or of all, back: at once, and for good.
+    ///
+    /// # Errors
+    /// When nothing is remembered of the peer, or the index refuses.
+    pub async fn forgive(&self, request: ForgiveRequest) -> Result<Forgiven, Failure> {
+        known::forgive(&self.inner, request).await
     }
 
     /// One pack of the home, by link, CID, name or path.
@@ -255,15 +290,16 @@ impl Node {
         packs::info(&self.inner, &target).await
     }
 
-    /// Forgets a pack.
+    /// Forgets a pack. Its files stay, unless [`RemoveRequest::data`] says otherwise.
     ///
     /// # Errors
-    /// When there is no such pack, or its files cannot be deleted.
+    /// When there is no such pack, there are several, or its files cannot be deleted.
     pub async fn remove(&self, request: RemoveRequest) -> Result<Removed, Failure> {
         packs::remove(&self.inner, request).await
     }
 
-    /// Reads packs whole and compares them with their CIDs. Dropping the receiver stops it.
+    /// Reads packs whole and compares them with their CIDs. The channel ends after [`VerifyEvent::Complete`] or [`VerifyEvent::Failed`]. Dropping the
+    /// receiver before that stops it. Must be called within Tokio's runtime.
     pub fn verify(&self, request: VerifyRequest) -> mpsc::Receiver<VerifyEvent> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(jobs::verify(Arc::clone(&self.inner), request, events));
@@ -310,7 +346,8 @@ impl Node {
         wishes::adjust(&self.inner, request).await
     }
 
-    /// Ends the node; what was verified is durable when this returns.
+    /// Ends the node; what was verified is durable when this returns, and the home's lock is given back with the last handle. To be called before the
+    /// process ends: without it, what was verified in the last second may have to be fetched again.
     pub async fn shutdown(&self) {
         let (done, ended) = oneshot::channel();
         if self.inner.send(Command::Shutdown { done }).await.is_ok() {

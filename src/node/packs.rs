@@ -15,11 +15,11 @@ use super::{
     Inner,
     actor::{Command, Overview, Register, Wish},
     facts::Seed,
-    index_failure, jobs, network, remove_failure, task_failure, wishes,
+    index_failure, jobs, remove_failure, task_failure, wishes,
 };
 use crate::api::{
     Collected, Failure, FailureKind, GcRequest, Limit, LimitRequest, MoveRequest, Moved, NetworkKind, PackState,
-    PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, Status,
+    PackStatus, PinRequest, RemoveRequest, Removed, Status,
 };
 
 /// How often the store is asked what can no longer be read.
@@ -193,29 +193,6 @@ pub(super) async fn statuses(
         .collect())
 }
 
-pub(super) async fn peers(node: &Arc<Inner>) -> Result<Vec<PeerStatus>, Failure> {
-    let overview = node.overview().await?;
-    Ok(overview
-        .peers
-        .into_iter()
-        .map(|peer| PeerStatus {
-            peer_id: peer.peer.to_string(),
-            transport: network::transport_name(&peer.addr).to_owned(),
-            addr: peer.addr.to_string(),
-            agent: peer.stats.agent,
-            rtt_ms: u64::try_from(peer.stats.rtt.as_millis()).ok(),
-            bytes_received: peer.stats.bytes_down,
-            bytes_sent: peer.stats.bytes_up,
-            download_rate: peer.stats.rate_down,
-            upload_rate: peer.stats.rate_up,
-            contents: {
-                let of = |transfer| overview.contents.get(transfer).copied();
-                peer.stats.transfers.iter().filter_map(of).collect()
-            },
-        })
-        .collect())
-}
-
 pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, Failure> {
     let overview = node.overview().await?;
     let packs = records(node).await?;
@@ -228,7 +205,10 @@ pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, 
 
 pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<Removed, Failure> {
     let packs = records(node).await?;
-    let chosen = choose(&packs, &request.target)?;
+    let chosen = match choose(&packs, &request.target) {
+        Ok(chosen) => chosen,
+        Err(unknown) => return forget_left(node, &request, unknown).await,
+    };
     let record = chosen.current.0.clone();
     if record.pinned {
         return Err(Failure::new(
@@ -272,6 +252,28 @@ pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<
         path: record.path,
         data_deleted: data && kept == 0,
         files_kept: kept,
+    })
+}
+
+/// Forgets what a lost index knew and `store rebuild` could not restore; `unknown` if there is nothing of that either.
+async fn forget_left(node: &Arc<Inner>, request: &RemoveRequest, unknown: Failure) -> Result<Removed, Failure> {
+    let Ok(target) = Target::parse(&request.target) else {
+        return Err(unknown);
+    };
+    let left = blocking(node, move |store| {
+        let home = store.home().to_owned();
+        store
+            .forget_left(&target.root)
+            .map_err(|error| jobs::rebuild_failure(error, &home))
+    })
+    .await?;
+    let left = left.into_iter().next().ok_or(unknown)?;
+    Ok(Removed {
+        name: left.name,
+        content: left.content,
+        path: left.path,
+        data_deleted: false,
+        files_kept: 0,
     })
 }
 

@@ -5,8 +5,9 @@ mod tcp;
 use std::{num::NonZeroUsize, time::Duration};
 
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, connection_limits, connection_limits::ConnectionLimits, identify,
-    identity::Keypair, kad, mdns, ping, swarm::NetworkBehaviour, swarm::behaviour::toggle::Toggle,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, allow_block_list, connection_limits, connection_limits::ConnectionLimits,
+    core::upgrade::Version, identify, identity::Keypair, kad, mdns, ping, swarm::NetworkBehaviour,
+    swarm::behaviour::toggle::Toggle,
 };
 
 use super::{network::AddressClass, network::classify, swap};
@@ -14,6 +15,8 @@ use crate::api::{Failure, FailureKind, NetworkKind};
 
 /// Connections that the node holds at once, both directions together.
 const MAX_CONNECTIONS: u32 = 512;
+/// Of these, connections that carry sessions; the others are for look-ups and for who has just come.
+pub(super) const MAX_SESSIONS: usize = 200;
 /// Connections that wait for their handshake, for each direction.
 const MAX_PENDING_CONNECTIONS: u32 = 128;
 /// Connections to one peer: one in use, one from a simultaneous dial, one that a relay made.
@@ -38,6 +41,8 @@ const PING_INTERVAL_AUTO: Duration = Duration::from_secs(1);
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
     pub(super) limits: connection_limits::Behaviour,
+    /// Banned peers: refused as soon as they have shown who they are, before any stream.
+    pub(super) bans: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(super) identify: identify::Behaviour,
     pub(super) ping: ping::Behaviour,
     pub(super) kad: kad::Behaviour<kad::store::MemoryStore>,
@@ -68,7 +73,13 @@ pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result
     let swarm = builder
         .with_behaviour(|key| behaviour(key, network, offline))
         .map_err(|e| fail("the node", e.to_string()))?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT).with_smart_dial())
+        .with_swarm_config(|config| {
+            // A stream's first bytes go out with its protocol's name, a round trip sooner than after the peer's answer.
+            config
+                .with_idle_connection_timeout(IDLE_TIMEOUT)
+                .with_substream_upgrade_protocol_override(Version::V1Lazy)
+                .with_smart_dial()
+        })
         .build();
     Ok(swarm)
 }
@@ -89,6 +100,7 @@ fn behaviour(
         .transpose()?;
     Ok(Behaviour {
         limits: connection_limits::Behaviour::new(limits),
+        bans: allow_block_list::Behaviour::default(),
         identify: identify::Behaviour::new(
             identify::Config::new("/modswarm/1".to_owned(), key.public()).with_agent_version(agent_version()),
         ),

@@ -22,7 +22,7 @@ use std::{
 
 pub use crate::fs::SystemBackend;
 
-/// By what a file is known. Two equal identities, the later one not [racy](Identity::is_racy), mean the same bytes.
+/// By what a file is known. Two equal identities mean the same bytes, unless the later one was taken within a tick of the file's newest time stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The file system.
@@ -41,7 +41,7 @@ impl Identity {
     /// Whether a file of this identity, seen at `seen` (nanoseconds since 1970), could have changed afterwards without its identity showing it.
     ///
     /// Git's rule: a time stamp that is not older than the look itself proves nothing, since the clock of file systems ticks coarsely.
-    pub fn is_racy(&self, seen: i64) -> bool {
+    pub(crate) fn is_racy(&self, seen: i64) -> bool {
         let whole_seconds = self.mtime % 1_000_000_000 == 0 && self.ctime % 1_000_000_000 == 0;
         let tick = if whole_seconds { TICK_COARSE } else { TICK };
         let newest = self.mtime.max(self.ctime);
@@ -49,12 +49,12 @@ impl Identity {
     }
 
     /// Whether it is the same file, whatever is in it.
-    pub fn same_file(&self, other: &Self) -> bool {
+    pub(crate) fn same_file(&self, other: &Self) -> bool {
         (self.dev, self.file) == (other.dev, other.file)
     }
 
     /// Whether it is the same file with the same bytes, though perhaps under another name (a rename sets `ctime`).
-    pub fn same_bytes(&self, other: &Self) -> bool {
+    pub(crate) fn same_bytes(&self, other: &Self) -> bool {
         self.same_file(other) && (self.size, self.mtime) == (other.size, other.mtime)
     }
 }
@@ -190,6 +190,18 @@ pub trait BackendFile: Debug + Send + Sync {
 
     /// Makes its bytes and length durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Makes `len` bytes from `at`, which end within it, share the blocks of as many bytes of `from`, a file of the same backend, from `from_at`; all three are
+    /// multiples of 4096. `false`, with nothing changed, where the file system cannot.
+    fn share_range(&self, from: &dyn BackendFile, from_at: u64, at: u64, len: u64) -> io::Result<bool> {
+        let _ = (from, from_at, at, len);
+        Ok(false)
+    }
+
+    /// Itself, for [`BackendFile::share_range`] of the same backend; `None` where that is not to be had.
+    fn as_any(&self) -> Option<&dyn Any> {
+        None
+    }
 
     /// Says that it will be read once from start to end.
     fn advise_sequential(&self) {}

@@ -208,7 +208,7 @@ pub enum Blockage {
     #[error("{0:?} is neither a file nor a folder; move it away")]
     Special(PathBuf),
     /// This system cannot create the name.
-    #[error("{0} cannot be created on this system: {1}")]
+    #[error("{0} cannot be created on this system: {1}; leave it out with --only")]
     Name(PackPath, String),
     /// Two files of the content that this disk takes for one.
     #[error("{0} and {1} differ only in case, and this disk can keep only one of them; leave one out with --only")]

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The tables, in the order of their numbers in [`records`]' input.
-pub const TABLES: [&str; 13] = [
+pub const TABLES: [&str; 15] = [
     "settings",
     "nodes",
     "roots",
@@ -39,6 +39,8 @@ pub const TABLES: [&str; 13] = [
     "kept",
     "renames",
     "segments",
+    "peers",
+    "peer_faults",
 ];
 /// Rows of one input that are looked at.
 const ROWS_MAX: usize = 64;
@@ -216,6 +218,8 @@ fn read_all(conn: &Connection) {
         if let Value::Integer(prefix) = prefix {
             sound(rows::files_with_leaf(conn, prefix, 1000));
             sound(rows::is_anywhere(conn, prefix, 1000));
+            let mut from = rows::LeavesFrom::new(conn).expect("a statement");
+            sound(from.query(prefix).and_then(|mut rows| rows.next()));
         }
     }
     sound(rows::node(
@@ -230,6 +234,12 @@ fn read_all(conn: &Connection) {
             "{:?}",
             segment.name
         );
+    }
+    if let Some(peers) = sound(rows::peers::all(conn)) {
+        // What can be read can be written, as long as no number is none.
+        let known: Vec<_> = peers.into_iter().filter(|peer| peer.record.merit.is_finite()).collect();
+        sound(rows::peers::put(conn, &known, 1_800_000_000));
+        sound(rows::peers::forgive(conn, None));
     }
     sound(rows::segments::bytes(conn));
     sound(rows::segments::places_of_leaf(conn, &[7; 32], 0, 1000));

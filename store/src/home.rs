@@ -113,6 +113,9 @@ pub(crate) struct PlaceFile {
     /// Whether segments of the home hold its blocks.
     #[serde(default)]
     pub(crate) copied: bool,
+    /// The index that knew of it was lost, and it was not restored since: see `left`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) left: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -146,8 +149,15 @@ impl PlaceFile {
             place,
             created: record.created,
             copied: record.copied,
+            left: false,
         }
     }
+}
+
+/// The number in the name of a place's file; `None` for other names.
+pub(crate) fn number_of_place(name: &str) -> Option<i64> {
+    let number = name.strip_prefix("place-")?.strip_suffix(".json")?;
+    number.parse().ok()
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -192,6 +202,13 @@ impl PlaceFile {
         unhex(&self.network)?.try_into().ok()
     }
 
+    /// Whether it speaks of the same content at the same place in the same network.
+    pub(crate) fn is_of(&self, record: &PackRecord) -> bool {
+        self.content == record.content
+            && self.network() == Some(record.network)
+            && self.path().as_deref() == Some(&*record.path)
+    }
+
     pub(crate) fn origin(&self) -> Origin {
         if self.shared { Origin::Shared } else { Origin::Fetched }
     }
@@ -220,10 +237,18 @@ impl HomeLock {
             Err(e) => return Err(e),
         }
         let dir = self.pack_dir(&cid);
-        let others = backend
-            .read_dir(&dir)?
-            .iter()
-            .any(|(name, _)| name.to_string_lossy().starts_with("place-"));
+        let mut others = false;
+        for (name, _) in backend.read_dir(&dir)? {
+            let path = dir.join(&name);
+            let Some(number) = number_of_place(&name.to_string_lossy()) else {
+                continue;
+            };
+            // What a lost index knew of the same place was this record's.
+            let same = PlaceFile::read(backend, &path, number).is_some_and(|place| place.left && place.is_of(record));
+            if !same || backend.remove_file(&path).is_err() {
+                others = true;
+            }
+        }
         if !others {
             for name in ["pack.json", "pack.sig"] {
                 let _ = backend.remove_file(&dir.join(name));

@@ -58,8 +58,10 @@ mod fs;
 pub mod fuzzing;
 mod home;
 mod index;
+mod left;
 mod observer;
 mod packs;
+mod peers;
 mod read;
 mod rebuild;
 mod room;
@@ -72,11 +74,13 @@ pub use error::{
     BeginError, Blockage, FinishError, GcError, HomeError, IndexError, MoveError, OpenError, ReadLeafError,
     RebuildError, RemoveError, ShareError, SkeletonReadError, VerifyError, WriteError,
 };
+pub use fs::folder_name;
 pub use home::HomeLock;
 pub use observer::{Observer, Progress, Stage, Warning};
 pub use packs::{
     BadFile, Check, Collected, Fault, Moved, NetworkId, Origin, PackId, PackRecord, PackState, Removed, Verified,
 };
+pub use peers::KnownPeer;
 pub use read::Withdrawn;
 pub use rebuild::{Left, Rebuilt};
 pub use room::Shortage;

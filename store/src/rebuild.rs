@@ -13,14 +13,15 @@ use modswarm_protocol::{Cid, format::Manifest};
 
 use crate::{
     backend::Backend,
-    error::{RebuildError, ShareError},
+    error::{IndexError, RebuildError, ShareError},
     fs,
     home::{HomeLock, Place, PlaceFile},
+    left,
     observer::{Meter, Observer},
-    packs::PackRecord,
+    packs::{NetworkId, PackRecord},
     segments::{self, SegmentError},
     share,
-    store::{Store, StoreOptions},
+    store::{Inner, Store, StoreOptions},
 };
 
 /// Files that make up an index.
@@ -52,6 +53,8 @@ pub struct Left {
     pub path: PathBuf,
     /// Whether the user shared it; otherwise it was downloaded.
     pub shared: bool,
+    /// Whether segments of the home hold its blocks. They stay until it is restored or removed.
+    pub copied: bool,
     /// Why, in one sentence.
     pub reason: String,
 }
@@ -61,27 +64,27 @@ pub(crate) fn rebuild(
     options: StoreOptions,
     observer: &dyn Observer,
 ) -> Result<(Store, Rebuilt), RebuildError> {
+    // Before there is an index that does not know of them.
+    left::mark(&*options.backend, &lock).map_err(|source| RebuildError::Io {
+        path: lock.home().join("packs"),
+        source,
+    })?;
+    let (places, unreadable) = left::remembered(&*options.backend, &lock);
     let mut rebuilt = Rebuilt {
         put_aside: put_aside(&*options.backend, &lock)?,
+        unreadable,
         ..Rebuilt::default()
     };
-    let places = remembered(&*options.backend, &lock, &mut rebuilt);
     let store = Store::open(lock, options)?;
-    // Old numbers are never used again: the plain files of what cannot be restored keep theirs.
-    let last = places.iter().map(|(_, place)| place.number()).max().unwrap_or(0);
-    store.inner().index.writer.run(move |tx| {
-        tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('packs', ?1)", [last])?;
-        Ok::<(), crate::error::IndexError>(())
-    })?;
     adopt_segments(&store, observer)?;
-    let mut done: HashSet<(Cid, PathBuf)> = HashSet::new();
+    let mut done: HashSet<(Cid, PathBuf, Option<NetworkId>)> = HashSet::new();
     // The latest first: it is what stands in a folder that had several versions.
     for (file, place) in places.iter().rev() {
         let Some(path) = place.path() else {
             rebuilt.unreadable.push(file.clone());
             continue;
         };
-        if !done.insert((place.content, path.clone())) {
+        if !done.insert((place.content, path.clone(), place.network())) {
             forget(&store, file);
             continue;
         }
@@ -91,14 +94,17 @@ pub(crate) fn rebuild(
                 forget(&store, file);
             }
             Err(_) if place.copied && restore_copied(&store, place, &path, &mut rebuilt)? => forget(&store, file),
-            // A former version: what survives of it is the newer one's as well.
-            Err(_) if rebuilt.restored.iter().any(|record| record.path == path) => forget(&store, file),
+            // A former version: what survives of it is the newer one's as well. Not so the copy of one.
+            Err(_) if !place.copied && rebuilt.restored.iter().any(|record| record.path == path) => {
+                forget(&store, file);
+            }
             Err(reason) => rebuilt.left.push(Left {
                 name: place.name.clone(),
                 pack: place.pack,
                 content: place.content,
                 path,
                 shared: place.shared,
+                copied: place.copied,
                 reason,
             }),
         }
@@ -106,34 +112,57 @@ pub(crate) fn rebuild(
     Ok((store, rebuilt))
 }
 
+pub(crate) fn forget_left(inner: &Inner, cid: &Cid) -> Result<Vec<Left>, RebuildError> {
+    let forgotten = left::forget(inner, cid).map_err(segment_error)?;
+    let reason = "it was given up".to_owned();
+    Ok(forgotten
+        .into_iter()
+        .map(|left| match left.place {
+            Some(place) => Left {
+                path: place.path().unwrap_or_default(),
+                name: place.name,
+                pack: place.pack,
+                content: place.content,
+                shared: place.shared,
+                copied: place.copied,
+                reason: reason.clone(),
+            },
+            None => Left {
+                name: left.cid.to_string(),
+                pack: None,
+                content: left.cid,
+                path: left.file,
+                shared: false,
+                copied: false,
+                reason: reason.clone(),
+            },
+        })
+        .collect())
+}
+
 /// Puts what the home's segments hold into the index.
 fn adopt_segments(store: &Store, observer: &dyn Observer) -> Result<(), RebuildError> {
     let meter = Meter::new(observer);
-    match segments::adopt(store.inner(), &meter) {
-        Ok(()) => Ok(()),
-        Err(SegmentError::Io { path, source }) => Err(RebuildError::Io { path, source }),
-        Err(SegmentError::Index(e)) => Err(e.into()),
-        Err(SegmentError::Cancelled) => Err(RebuildError::Cancelled),
-        Err(SegmentError::NotAllowed(_) | SegmentError::Changing(_)) => Ok(()),
-    }
+    segments::adopt(store.inner(), &meter).map_err(segment_error)
 }
 
 /// Makes the record of a pack anew whose blocks are in segments, if its folder does not vouch for it any more.
 fn restore_copied(store: &Store, place: &PlaceFile, path: &Path, rebuilt: &mut Rebuilt) -> Result<bool, RebuildError> {
-    let inner = store.inner();
     let superseded = rebuilt.restored.iter().any(|record| record.path == path);
-    let Some(record) = segments::restore(inner, place, path, superseded)? else {
-        return Ok(false);
-    };
-    inner
-        .lock
-        .write_place(&*inner.backend, &PlaceFile::new(record.id, &record, Place::Whole))
-        .map_err(|source| RebuildError::Io {
-            path: inner.lock.home().join("packs"),
-            source,
-        })?;
-    rebuilt.restored.push(record);
-    Ok(true)
+    let restored = left::restore_copied(store.inner(), place, path, superseded).map_err(segment_error)?;
+    let any = restored.is_some();
+    rebuilt.restored.extend(restored);
+    Ok(any)
+}
+
+fn segment_error(e: SegmentError) -> RebuildError {
+    match e {
+        SegmentError::Io { path, source } => RebuildError::Io { path, source },
+        SegmentError::Index(e) => e.into(),
+        SegmentError::Cancelled => RebuildError::Cancelled,
+        SegmentError::NotAllowed(shortage) => IndexError::Other(shortage.to_string()).into(),
+        SegmentError::Changing(path) => IndexError::Other(format!("{path:?} keeps changing")).into(),
+    }
 }
 
 /// Deletes the plain file of a place that has a new one.
@@ -175,32 +204,6 @@ fn put_aside(backend: &dyn Backend, lock: &HomeLock) -> Result<Vec<PathBuf>, Reb
         source,
     })?;
     Ok(moved)
-}
-
-/// All places that the home remembers, oldest first.
-fn remembered(backend: &dyn Backend, lock: &HomeLock, rebuilt: &mut Rebuilt) -> Vec<(PathBuf, PlaceFile)> {
-    let folder = lock.home().join("packs");
-    let mut places = Vec::new();
-    for (name, _) in backend.read_dir(&folder).unwrap_or_default() {
-        let dir = folder.join(name);
-        for (name, _) in backend.read_dir(&dir).unwrap_or_default() {
-            let text = name.to_string_lossy();
-            let Some(number) = text.strip_prefix("place-").and_then(|rest| rest.strip_suffix(".json")) else {
-                continue;
-            };
-            let path = dir.join(&name);
-            let place = number
-                .parse()
-                .ok()
-                .and_then(|number| PlaceFile::read(backend, &path, number));
-            match place {
-                Some(place) => places.push((path, place)),
-                None => rebuilt.unreadable.push(path),
-            }
-        }
-    }
-    places.sort_by_key(|(_, place)| place.number());
-    places
 }
 
 /// The record, or why there is none.

@@ -102,6 +102,12 @@ pub(crate) fn reserve(
     needed: u64,
 ) -> Result<Option<Shortage>, IndexError> {
     let Some(quota) = quota else { return Ok(None) };
+    let taken = taken(conn, place)?;
+    Ok((taken.saturating_add(needed) > quota).then_some(Shortage::Quota { quota, taken, needed }))
+}
+
+/// What counts towards the quota beside a download to `place`.
+pub(crate) fn taken(conn: &Connection, place: &[u8]) -> Result<u64, IndexError> {
     let taken: i64 = conn
         .prepare_cached("SELECT coalesce(sum(bytes), 0) FROM packs WHERE origin = ?1 AND state != ?2 AND place != ?3")?
         .query_row(
@@ -112,6 +118,5 @@ pub(crate) fn reserve(
             ],
             |row| row.get(0),
         )?;
-    let taken = (taken as u64).saturating_add(rows::segments::bytes(conn)?);
-    Ok((taken.saturating_add(needed) > quota).then_some(Shortage::Quota { quota, taken, needed }))
+    Ok((taken as u64).saturating_add(rows::segments::bytes(conn)?))
 }

@@ -22,8 +22,10 @@ use crate::{
     },
     home::HomeLock,
     index::{Index, rows},
+    left,
     observer::Observer,
     packs::{self, Check, Collected, Moved, NetworkId, PackId, PackRecord, Removed, Verified},
+    peers::KnownPeer,
     read::{self, FileCache, Withdrawn},
     rebuild::{self, Rebuilt},
     room::Room,
@@ -113,6 +115,8 @@ impl Inner {
     /// The skeleton of `root`, if all its nodes are here and whole.
     pub(crate) fn skeleton(&self, root: &Cid, name: Option<&Name>) -> Result<Option<Skeleton>, SkeletonReadError> {
         let conn = self.index.reader()?;
+        // One look for all nodes: to begin one takes longer than to find a node.
+        let conn = conn.unchecked_transaction().map_err(IndexError::from)?;
         let mut reader = SkeletonReader::new(*root, Limits::DEFAULT);
         if let Some(name) = name {
             reader = reader.named(name.clone());
@@ -232,6 +236,17 @@ impl Store {
     /// See [`OpenError`].
     pub fn open(lock: HomeLock, options: StoreOptions) -> Result<Self, OpenError> {
         let backend = Arc::clone(&options.backend);
+        let mut last = 0;
+        // The index is the system's, whatever the backend.
+        if !lock.index_path().exists() {
+            // The new one knows nothing of packs that the home may remember.
+            last = left::mark(&*backend, &lock).map_err(|e| {
+                IndexError::Other(format!(
+                    "what {:?} remembers of packs cannot be marked: {e}",
+                    lock.home()
+                ))
+            })?;
+        }
         let index = Index::open(&lock.index_path(), Arc::clone(&backend))?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.hash_threads)
@@ -255,6 +270,17 @@ impl Store {
             segments: Segments::default(),
             lock,
         });
+        if last > 0 {
+            // Old numbers are never used again: the plain files of what is not restored keep theirs.
+            inner.index.writer.run(move |tx| {
+                tx.execute(
+                    "INSERT INTO sqlite_sequence (name, seq)
+                     SELECT 'packs', ?1 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'packs')",
+                    [last],
+                )?;
+                Ok::<(), IndexError>(())
+            })?;
+        }
         segments::recover(&inner)?;
         packs::recover(&inner)?;
         download::recover(&inner)?;
@@ -379,6 +405,15 @@ impl Store {
     /// See [`MoveError`].
     pub fn move_pack(&self, id: PackId, target: &Path, observer: &dyn Observer) -> Result<Moved, MoveError> {
         packs::move_pack(&self.inner, id, target, observer)
+    }
+
+    /// Forgets packs of this pack or content CID that a lost index knew and that were not restored; see [`Rebuilt::left`]. Their copies go with the next
+    /// clearing up. Returns them. Durable.
+    ///
+    /// # Errors
+    /// When the home cannot be read or written.
+    pub fn forget_left(&self, cid: &Cid) -> Result<Vec<rebuild::Left>, RebuildError> {
+        rebuild::forget_left(&self.inner, cid)
     }
 
     /// Says whether clearing up must keep a pack. Durable.
@@ -553,6 +588,38 @@ impl Store {
     pub fn resume_download(&self, id: PackId, observer: &dyn Observer) -> Result<Download, BeginError> {
         let state = download::resume(&self.inner, id, observer)?;
         Ok(Download::new(state, &self.closer))
+    }
+
+    // Peers.
+
+    /// What is remembered of peers, at most [`modswarm_protocol::engine::MAX_RECORDS`] of them, the last seen first.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn peer_records(&self) -> Result<Vec<KnownPeer>, IndexError> {
+        rows::peers::all(&*self.inner.index.reader()?)
+    }
+
+    /// Remembers peers as they are given. Beyond [`modswarm_protocol::engine::MAX_RECORDS`] those that are worth least at `now` (seconds since 1970)
+    /// are forgotten. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn put_peer_records(&self, peers: &[KnownPeer], now: u64) -> Result<(), IndexError> {
+        let peers = peers.to_vec();
+        self.inner.index.writer.run(move |tx| rows::peers::put(tx, &peers, now))
+    }
+
+    /// Takes the bans and faults of the peer with this ID, or of all, back; what they gave stays remembered. How many had any. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn forgive(&self, peer_id: Option<&[u8]>) -> Result<u64, IndexError> {
+        let peer_id = peer_id.map(<[u8]>::to_vec);
+        self.inner
+            .index
+            .writer
+            .run(move |tx| rows::peers::forgive(tx, peer_id.as_deref()))
     }
 
     // Settings.

@@ -6,12 +6,11 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use common::*;
 use modswarm_store::{
-    HomeLock, Observer, Progress, ReadLeafError, ShareError, ShareSpec, SharedPack, Shortage, Stage, Store,
+    HomeLock, Observer, Progress, ReadLeafError, Rebuilt, ShareError, ShareSpec, SharedPack, Shortage, Stage, Store,
     StoreOptions,
 };
 
@@ -286,6 +285,152 @@ fn a_lost_index_is_made_anew_from_segments_alone() {
     }
 }
 
+fn lose_index(home: &Path) {
+    for name in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(home.join(format!("index.sqlite{name}")));
+    }
+}
+
+fn rebuild(home: &Path) -> (Store, Rebuilt) {
+    let lock = HomeLock::try_acquire(home).unwrap().unwrap();
+    Store::rebuild(lock, StoreOptions::default(), &()).unwrap()
+}
+
+/// Damages every copy of `bytes` in the home's segments.
+fn rot(home: &Path, bytes: &[u8]) {
+    let mut any = false;
+    for segment in segments(home) {
+        let all = fs::read(&segment).unwrap();
+        for (at, _) in all
+            .windows(bytes.len())
+            .enumerate()
+            .filter(|(_, window)| *window == bytes)
+        {
+            write_at(&segment, at as u64 + 5, b"rotten");
+            any = true;
+        }
+    }
+    assert!(any);
+}
+
+/// A home whose index is lost, with a copied pack whose folder is gone and whose list of files has rotted. Another store has the list.
+fn with_a_rotten_list(place: &Place) -> (SharedPack, Store) {
+    let root = sample(place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    write(&place.path("q/other.pak"), &noise(50, 900_000));
+    share_copy(&store, &place.path("q"));
+    let other = place.store("other");
+    copy_skeleton(&store, &other, &pack.pack);
+    let list = store.node(&pack.content).unwrap().unwrap();
+    drop(store);
+    fs::remove_dir_all(&root).unwrap();
+    rot(&place.path("home"), &list);
+    lose_index(&place.path("home"));
+    (pack, other)
+}
+
+#[test]
+fn clearing_up_keeps_the_copy_of_a_pack_whose_list_of_files_has_rotted_until_it_is_mended() {
+    let place = Place::new();
+    let (pack, other) = with_a_rotten_list(&place);
+    let (store, rebuilt) = rebuild(&place.path("home"));
+    assert_eq!(rebuilt.restored.len(), 1);
+    assert_eq!((rebuilt.left.len(), rebuilt.left[0].copied), (1, true));
+    let held = bytes_of_segments(&place.path("home"));
+    store.collect_garbage(&()).unwrap();
+    // Nor does removing another.
+    let q = store.packs().unwrap().remove(0);
+    store.remove_pack(q.id, false).unwrap();
+    store.collect_garbage(&()).unwrap();
+    assert_eq!(bytes_of_segments(&place.path("home")), held);
+    drop(store);
+    // Whoever looks again has as much as the first.
+    let (store, rebuilt) = rebuild(&place.path("home"));
+    assert_eq!(rebuilt.left.len(), 1);
+
+    // The list is fetched from somebody.
+    copy_skeleton(&other, &store, &pack.pack);
+    store.collect_garbage(&()).unwrap();
+    let record = store.packs_of(&pack.pack).unwrap().remove(0);
+    assert!(record.copied && record.pieces_here == record.pieces, "{record:?}");
+    assert_readable(&store, &pack.content);
+    // From now on it is a pack like others: what it does not need goes, and a lost index brings it back.
+    store.collect_garbage(&()).unwrap();
+    assert!(bytes_of_segments(&place.path("home")) < held - 850_000);
+    drop(store);
+    lose_index(&place.path("home"));
+    let (store, rebuilt) = rebuild(&place.path("home"));
+    assert_eq!((rebuilt.restored.len(), rebuilt.left), (1, Vec::new()));
+    assert_readable(&store, &pack.content);
+    let id = store.packs_of(&pack.pack).unwrap()[0].id;
+    store.remove_pack(id, false).unwrap();
+    store.collect_garbage(&()).unwrap();
+    assert_eq!(segments(&place.path("home")), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_pack_that_was_left_and_is_given_up_takes_its_copy_along() {
+    let place = Place::new();
+    let (pack, _other) = with_a_rotten_list(&place);
+    let (store, _) = rebuild(&place.path("home"));
+    let held = bytes_of_segments(&place.path("home"));
+    let given_up = store.forget_left(&pack.pack).unwrap();
+    assert_eq!((given_up.len(), given_up[0].content), (1, pack.content));
+    assert_eq!(store.forget_left(&pack.pack).unwrap(), []);
+    store.collect_garbage(&()).unwrap();
+    assert!(bytes_of_segments(&place.path("home")) < held - 1_500_000);
+    assert!(!place.path("home/packs").join(pack.pack.to_string()).exists());
+}
+
+#[test]
+fn an_index_that_was_lost_unnoticed_does_not_let_clearing_up_delete_what_it_knew() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    write(&place.path("q/other.pak"), &noise(50, 400_000));
+    let in_place = share(&store, &place.path("q"));
+    drop(store);
+    fs::remove_dir_all(&root).unwrap();
+    lose_index(&place.path("home"));
+
+    let store = place.store("home");
+    assert!(store.packs().unwrap().is_empty());
+    write(&place.path("r/new.pak"), &noise(51, 400_000));
+    let new = share_copy(&store, &place.path("r"));
+    store.remove_pack(new.id, false).unwrap();
+    store.collect_garbage(&()).unwrap();
+    drop(store);
+    let (store, rebuilt) = rebuild(&place.path("home"));
+    assert_eq!((rebuilt.restored.len(), rebuilt.left), (2, Vec::new()));
+    assert_readable(&store, &pack.content);
+    assert_readable(&store, &in_place.content);
+    let held = bytes_of_segments(&place.path("home"));
+    store.collect_garbage(&()).unwrap();
+    assert!(
+        bytes_of_segments(&place.path("home")) < held - 350_000,
+        "the new one goes"
+    );
+}
+
+#[test]
+fn a_list_of_files_that_rots_in_a_segment_is_put_there_again_by_verify() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    let list = store.node(&pack.content).unwrap().unwrap();
+    rot(&place.path("home"), &list);
+    assert!(store.verify_pack(pack.id, &()).unwrap().bad.is_empty());
+    drop(store);
+    fs::remove_dir_all(&root).unwrap();
+    lose_index(&place.path("home"));
+    let (store, rebuilt) = rebuild(&place.path("home"));
+    assert_eq!(rebuilt.left, []);
+    assert_readable(&store, &pack.content);
+}
+
 #[test]
 fn a_home_that_was_moved_has_its_copies_still() {
     let place = Place::new();
@@ -317,22 +462,35 @@ fn a_segment_that_somebody_deleted_is_withdrawn_and_not_written_to() {
     assert_readable(&store, &pack.content);
 }
 
+fn open_with_quota(home: &Path, quota: u64) -> Store {
+    let lock = HomeLock::try_acquire(home).unwrap().unwrap();
+    let mut options = StoreOptions::default();
+    options.quota = Some(quota);
+    Store::open(lock, options).unwrap()
+}
+
+fn is_over_quota<T>(outcome: &Result<T, ShareError>) -> bool {
+    matches!(outcome, Err(ShareError::NotAllowed(Shortage::Quota { .. })))
+}
+
 #[test]
 fn copies_count_towards_the_quota() {
     let place = Place::new();
     let root = sample(&place);
-    let lock = HomeLock::try_acquire(&place.path("home")).unwrap().unwrap();
-    let mut options = StoreOptions::default();
-    options.quota = Some(1_000_000);
-    let store = Store::open(lock, options).unwrap();
-    let error = try_copy(&store, &root, NETWORK).unwrap_err();
-    assert!(
-        matches!(error, ShareError::NotAllowed(Shortage::Quota { quota: 1_000_000, .. })),
-        "{error:?}"
-    );
+    share_copy(&place.store("free"), &root);
+    let takes = bytes_of_segments(&place.path("free"));
+
+    let store = open_with_quota(&place.path("strict"), takes - 1);
+    assert!(is_over_quota(&try_copy(&store, &root, NETWORK)));
     assert!(store.packs().unwrap().is_empty());
     // In place it takes no room.
     share(&store, &root);
+
+    let store = open_with_quota(&place.path("home"), takes);
+    share_copy(&store, &root);
+    // And nothing of another one.
+    write(&place.path("q/one.pak"), b"one byte and some more");
+    assert!(is_over_quota(&try_copy(&store, &place.path("q"), NETWORK)));
 }
 
 #[test]
@@ -360,38 +518,6 @@ fn many_leaves_fill_more_than_one_segment() {
     assert!(sizes.iter().all(|size| *size <= 256 << 20), "{sizes:?}");
 }
 
-/// A file system that shares blocks, in a file, where this user may make and mount one.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn mount(place: &Place, kind: &str) -> Option<Self> {
-        let image = place.path("image");
-        let file = fs::File::create(&image).unwrap();
-        file.set_len(400 << 20).unwrap();
-        let at = place.path("disk");
-        fs::create_dir(&at).unwrap();
-        let quiet = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-        let made = quiet(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
-        let mounted = made && quiet(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at));
-        mounted.then_some(Self(at))
-    }
-
-    /// Bytes that are taken.
-    fn used(&self) -> u64 {
-        let synced = Command::new("sync").arg("-f").arg(&self.0).status();
-        assert!(synced.unwrap().success());
-        let output = Command::new("df").args(["-B1", "--output=used"]).arg(&self.0).output();
-        let text = String::from_utf8(output.unwrap().stdout).unwrap();
-        text.lines().nth(1).unwrap().trim().parse().unwrap()
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
-
 /// Needs root, mkfs and a kernel that has the file system; elsewhere it skips itself.
 fn blocks_are_shared_on(kind: &str) {
     let place = Place::new();
@@ -408,6 +534,18 @@ fn blocks_are_shared_on(kind: &str) {
     let pack = share_copy(&store, &root);
     let taken = disk.used() - before;
     assert!(taken < 8_000_000, "{taken} bytes for a copy of 30 MB");
+
+    // What is shared is counted, and refused, like what is copied: it takes room once the user changes his files.
+    let counted = bytes_of_segments(&disk.0.join("home"));
+    assert!((30_000_000..30_200_000).contains(&counted), "{counted}");
+    let strict = open_with_quota(&disk.0.join("strict"), 25_000_000);
+    assert!(is_over_quota(&try_copy(&strict, &root, NETWORK)));
+    assert_eq!(segments(&disk.0.join("strict")), Vec::<PathBuf>::new());
+    drop(strict);
+    let strict = open_with_quota(&disk.0.join("strict"), counted + 100_000);
+    share_copy(&strict, &root);
+    assert!(bytes_of_segments(&disk.0.join("strict")) <= counted + 100_000);
+    drop(strict);
 
     // The user's changes are his own.
     settle();

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use modswarm::{
     api::{
-        AdjustRequest, Collected, Complete, Diff, DiffRequest, Failure, FailureKind, GcRequest, GetEvent, GetRequest,
-        LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerShare, PeerStatus,
-        PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Shared, Stage, Status, VerifyEvent,
-        VerifyRequest,
+        AdjustRequest, Collected, Complete, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven,
+        GcRequest, GetEvent, GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, NetworkKind,
+        PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Shared, Stage,
+        Status, VerifyEvent, VerifyRequest,
     },
     control::{API_VERSION, Backend, HolderInfo},
 };
@@ -77,6 +77,7 @@ fn complete(request: GetRequest) -> Complete {
         bytes_fetched: 5,
         bytes_reused: 0,
         bytes_skeleton: 7,
+        bytes_wasted: 0,
         renamed: Vec::new(),
         removed: Vec::new(),
         kept: Vec::new(),
@@ -179,6 +180,21 @@ impl Backend for Fake {
 
     async fn peers(&self) -> Result<Vec<PeerStatus>, Failure> {
         Ok(Vec::new())
+    }
+
+    async fn known_peers(&self) -> Result<Vec<PeerStatus>, Failure> {
+        Ok(vec![PeerStatus {
+            peer_id: "liar".to_owned(),
+            banned_until: Some(7),
+            ..PeerStatus::default()
+        }])
+    }
+
+    async fn forgive(&self, request: ForgiveRequest) -> Result<Forgiven, Failure> {
+        match request.peer_id {
+            Some(_) => Err(unsupported()),
+            None => Ok(Forgiven { peers: 1 }),
+        }
     }
 
     async fn info(&self, _: String) -> Result<PackStatus, Failure> {

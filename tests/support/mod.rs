@@ -69,6 +69,13 @@ impl Machine {
         Process::spawn(self.name, self.command(args))
     }
 
+    /// Starts the program with a log of what `filter` lets through.
+    pub fn start_with_log(&self, filter: &str, args: &[&str]) -> Process {
+        let mut command = self.command(args);
+        command.env("MODSWARM_LOG", filter);
+        Process::spawn(self.name, command)
+    }
+
     /// Runs the program to its end.
     pub fn run(&self, args: &[&str]) -> Finished {
         self.start(args).finish()

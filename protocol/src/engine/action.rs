@@ -2,7 +2,7 @@
 
 use super::ids::{ConnId, PeerKey, TransferId};
 use crate::format::{Cid, PieceIndex};
-use crate::wire::{Handle, Message, What};
+use crate::wire::{Handle, KnownPeer, Message, What};
 
 /// Something to do, from [`super::Engine::poll_action`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct ServeJob {
 /// Why a block was not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ServeFailure {
-    /// It is not here, or no longer. For a piece the caller also reports [`super::Engine::handle_lost`].
+    /// It is not here, or no longer. For a piece the caller reports [`super::Engine::handle_lost`] before.
     NotHere,
     /// It could not be read for now.
     Busy,
@@ -127,6 +127,12 @@ pub enum DisconnectReason {
     /// There are as many connections as the engine takes.
     #[error("too many connections")]
     TooManyConnections,
+    /// It did nothing, and a newcomer wanted its place.
+    #[error("makes room for another")]
+    LeastUseful,
+    /// Neither has anything that the other wants.
+    #[error("has nothing to do with us any more")]
+    NothingShared,
 }
 
 /// Something that happened.
@@ -169,12 +175,21 @@ pub enum Event {
     Complete(TransferId),
     /// Nobody connected has the content, or what is still missing of it: find more peers. Said at most every few seconds.
     NeedPeers(TransferId),
+    /// A peer names others that have to do with a content. They are hearsay: nothing is known of them until they are dialled.
+    PeersHeard {
+        /// The transfer.
+        transfer: TransferId,
+        /// Who names them.
+        conn: ConnId,
+        /// At most [`crate::wire::limits::MAX_PEERS`], a bounded number of times.
+        peers: Vec<KnownPeer>,
+    },
     /// A peer asks for a content that was added by [`super::Engine::add_seed`]: hand its pieces to [`super::Engine::set_pieces`], or say
     /// [`super::Engine::handle_no_pieces`]. Said once until either.
     PiecesNeeded(TransferId),
     /// A block could not be kept: the transfer pauses until [`super::Engine::resume`].
     WriteFailed(TransferId),
-    /// A peer sent a corrupt block, and will never be talked to again by this engine.
+    /// A peer sent a corrupt block, and is banned. Its connections are being closed.
     Banned {
         /// Who.
         peer: PeerKey,
@@ -184,5 +199,21 @@ pub enum Event {
         transfer: TransferId,
         /// The block that its bytes did not hash to.
         cid: Cid,
+        /// Until when, in seconds since 1970.
+        until: u64,
     },
+    /// A peer broke the protocol once too often, and is banned. Its connections are being closed.
+    BannedForViolation {
+        /// Who.
+        peer: PeerKey,
+        /// On which connection.
+        conn: ConnId,
+        /// What it did last.
+        violation: Violation,
+        /// Until when, in seconds since 1970.
+        until: u64,
+    },
+    /// What is known of peers has changed: have it with [`super::Engine::take_changed_records`] and keep it. Said at most once a second, and once until
+    /// then.
+    RecordsChanged,
 }

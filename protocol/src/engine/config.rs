@@ -1,7 +1,9 @@
 //! What an engine and its transfers are told when they are made.
 
-use super::ids::PeerKey;
+use super::reputation::PeerRecord;
 use crate::format::{Cid, PieceSet, SharedPieceMap};
+#[cfg(doc)]
+use crate::time::Timestamp;
 use crate::wire::{Extension, NetworkId};
 
 /// Settings of an engine.
@@ -21,10 +23,14 @@ pub struct EngineConfig {
     pub limit_lan: bool,
     /// Transfers that fetch pieces at a time, at least 1; the others wait. None: all.
     pub max_active: Option<usize>,
+    /// Connections held at a time. Beyond, the least useful of those that do nothing makes room for a new one.
+    pub connections: usize,
     /// Peers that are served pieces at a time, at least 1; one more gets its turn by lot.
     pub upload_slots: usize,
-    /// Peers that never get a connection.
-    pub banned: Vec<PeerKey>,
+    /// What was known of peers at the last start, bans included: what [`super::Engine::take_changed_records`] gave, the last of each peer.
+    pub known: Vec<PeerRecord>,
+    /// The time at [`Timestamp::ZERO`], in seconds since 1970: records outlive the engine.
+    pub started_at: u64,
 }
 
 impl Default for EngineConfig {
@@ -37,8 +43,10 @@ impl Default for EngineConfig {
             download_limit: None,
             limit_lan: false,
             max_active: None,
+            connections: super::core::MAX_CONNECTIONS,
             upload_slots: 16,
-            banned: Vec::new(),
+            known: Vec::new(),
+            started_at: 0,
         }
     }
 }

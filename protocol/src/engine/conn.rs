@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::action::Expected;
+use super::exchange::Exchange;
+use super::flood::Flood;
 use super::ids::{PeerKey, TransferId};
+use super::offers::Offering;
 use super::rate::Meter;
 use super::requests::Requests;
 use super::session::{Session, SessionState};
@@ -26,6 +29,8 @@ pub(crate) struct Served {
     pub(crate) transfer: TransferId,
     /// Whether it was opened by content CID, so that pieces can be asked for.
     pub(crate) pieces: bool,
+    /// What the peer was offered, while it cannot choose.
+    pub(crate) offering: Offering,
 }
 
 /// The block whose payload is coming in.
@@ -53,7 +58,10 @@ pub(crate) struct Conn {
     /// Whether the other end is in the local network.
     pub(crate) local: bool,
     pub(crate) agent: Option<String>,
+    pub(crate) since: Timestamp,
     pub(crate) hello_by: Timestamp,
+    /// We chose this peer: it is asked before it has said `Hello`.
+    pub(crate) chosen: bool,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
     pub(crate) arriving: Option<Arriving>,
@@ -70,11 +78,13 @@ pub(crate) struct Conn {
     pub(crate) turn: Handle,
     pub(crate) served: BTreeMap<Handle, Served>,
     pub(crate) uploads: Uploads,
+    pub(crate) flood: Flood,
     pub(crate) choking: bool,
     pub(crate) slot_since: Timestamp,
     pub(crate) asked_at: Timestamp,
     pub(crate) down: Meter,
     pub(crate) bytes_down: u64,
+    pub(crate) exchange: Exchange,
 }
 
 impl Conn {
@@ -83,7 +93,9 @@ impl Conn {
             peer,
             local: false,
             agent: None,
+            since: now,
             hello_by: now + HELLO_TIMEOUT,
+            chosen: false,
             window: Window::new(now, rtt),
             requests: Requests::default(),
             arriving: None,
@@ -98,17 +110,24 @@ impl Conn {
             turn: Handle(0),
             served: BTreeMap::new(),
             uploads: Uploads::default(),
+            flood: Flood::default(),
             choking: true,
             slot_since: now,
             asked_at: now,
             down: Meter::default(),
             bytes_down: 0,
+            exchange: Exchange::default(),
         }
     }
 
     /// Whether the peer has said `Hello`.
     pub(crate) fn is_ready(&self) -> bool {
         self.agent.is_some()
+    }
+
+    /// Whether handles may be opened and nodes asked for.
+    pub(crate) fn may_ask(&self) -> bool {
+        self.chosen || self.is_ready()
     }
 
     pub(crate) fn open_session(&mut self, session: Session) -> Handle {
@@ -145,6 +164,22 @@ impl Conn {
     pub(crate) fn has_session(&self, transfer: TransferId, open: bool) -> bool {
         let mut sessions = self.sessions.values().filter(|s| s.transfer == transfer);
         sessions.any(|s| !open || s.state != SessionState::Opening)
+    }
+
+    /// Whether it takes and does not give: it has something, if only from us, and chokes us, or takes requests and does not answer.
+    pub(crate) fn is_selfish(&self) -> bool {
+        let owes = self.held() > 0 || self.uploads.bytes > 0;
+        (self.choked_by_peer && owes) || self.snubbed_until.is_some()
+    }
+
+    /// Whether what it gets from us goes no further, as far as we saw.
+    pub(crate) fn is_dead_end(&self, now: Timestamp) -> bool {
+        self.served.values().any(|served| served.offering.is_dead_end(now))
+    }
+
+    /// Pieces that it is known to have, of all that we have opened there.
+    pub(crate) fn held(&self) -> u32 {
+        self.sessions.values().map(|session| session.held).sum()
     }
 
     /// Whether it may ask for leaves. Through a pack's handle it may too, by CID; and who reads a skeleton will want pieces next.

@@ -7,21 +7,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::action::{Action, DisconnectReason, Event, Violation};
-use super::bans::Bans;
 use super::choke::Choker;
 use super::config::EngineConfig;
 use super::conn::Conn;
 use super::ids::{ConnId, PeerKey, TransferId};
 use super::ledbat::UploadController;
 use super::limit::TokenBucket;
+use super::reputation::{Fault, Reputation};
 use super::rng::Rng;
 use super::transfer::Transfer;
+use super::uplink::Uplink;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
-use crate::wire::{Hello, Message};
+use crate::wire::{Extension, Hello, Message};
 
-/// Connections that an engine takes; more are closed at once.
+/// Connections that an engine takes at the most, whatever its configuration says.
 pub(crate) const MAX_CONNECTIONS: usize = 4096;
 /// Ended connections whose peers are remembered; the oldest numbers go first.
 const MAX_DEPARTED: usize = 256;
@@ -46,7 +47,7 @@ pub struct Engine {
     pub(super) transfers_made: u64,
     /// Content and pack CIDs of all transfers.
     pub(super) roots: BTreeMap<Cid, TransferId>,
-    pub(super) bans: Bans,
+    pub(super) reputation: Reputation,
     /// Who was behind connections that ended lately: their last blocks may still be in the hands of whoever verifies them.
     pub(super) departed: BTreeMap<ConnId, PeerKey>,
     pub(super) up: TokenBucket,
@@ -63,6 +64,7 @@ pub struct Engine {
     /// How far fair queueing between transfers is.
     pub(super) virtual_time: u64,
     pub(super) choker: Choker,
+    pub(super) uplink: Uplink,
     /// Connections over which requests may be due.
     pub(super) to_fill: BTreeSet<ConnId>,
     /// Transfers for which every connection may have something to request again.
@@ -72,6 +74,10 @@ pub struct Engine {
     pub(super) serve_turn: ConnId,
     /// Transfers with pieces gained or lost that peers were not told of.
     pub(super) to_tell: BTreeSet<TransferId>,
+    /// Peers that are to be told of others, and of which transfer.
+    pub(super) to_introduce: BTreeSet<(ConnId, TransferId)>,
+    /// Transfers whose leechers may have room for offers.
+    pub(super) to_offer: BTreeSet<TransferId>,
     next_tick: Timestamp,
     next_slow_tick: Timestamp,
     pub(super) busy: bool,
@@ -83,11 +89,12 @@ impl Engine {
         while config.agent.len() > MAX_AGENT_LEN {
             config.agent.pop();
         }
-        config.extensions.truncate(MAX_EXTENSIONS);
-        let mut bans = Bans::default();
-        for peer in &config.banned {
-            bans.insert(*peer);
-        }
+        config.extensions.truncate(MAX_EXTENSIONS - 1);
+        config.extensions.push(Extension {
+            name: Extension::PEER_EXCHANGE.to_owned(),
+            value: Vec::new(),
+        });
+        let reputation = Reputation::new(config.started_at, std::mem::take(&mut config.known));
         Self {
             now: Timestamp::ZERO,
             rng: Rng::new(seed),
@@ -96,7 +103,7 @@ impl Engine {
             transfers: BTreeMap::new(),
             transfers_made: 0,
             roots: BTreeMap::new(),
-            bans,
+            reputation,
             departed: BTreeMap::new(),
             up: TokenBucket::new(config.upload_limit),
             down: TokenBucket::new(config.download_limit),
@@ -107,11 +114,14 @@ impl Engine {
             waiting_up: BTreeSet::new(),
             virtual_time: 0,
             choker: Choker::new(config.upload_slots),
+            uplink: Uplink::default(),
             to_fill: BTreeSet::new(),
             to_refill: BTreeSet::new(),
             to_serve: BTreeSet::new(),
             serve_turn: ConnId(0),
             to_tell: BTreeSet::new(),
+            to_introduce: BTreeSet::new(),
+            to_offer: BTreeSet::new(),
             next_tick: Timestamp::ZERO,
             next_slow_tick: Timestamp::ZERO,
             busy: false,
@@ -122,12 +132,12 @@ impl Engine {
     /// A connection's control stream is there. `rtt` is a first guess of its round trip.
     pub fn handle_connected(&mut self, now: Timestamp, conn: ConnId, peer: PeerKey, rtt: Duration) {
         self.advance(now);
-        if self.bans.contains(&peer) {
+        if self.reputation.ban(self.now, &peer).is_some() {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::Banned));
             return;
         }
-        if self.conns.len() >= MAX_CONNECTIONS {
+        if !self.make_room_for(&peer) {
             self.actions
                 .push_back(Action::Disconnect(conn, DisconnectReason::TooManyConnections));
             return;
@@ -139,6 +149,17 @@ impl Engine {
             extensions: self.config.extensions.clone(),
         };
         self.send(conn, Message::Hello(hello));
+    }
+
+    /// We made this connection to ask its peer for what we fetch: handles are opened behind our `Hello`, a round trip sooner than after the
+    /// peer's. To be called right after [`Engine::handle_connected`], and not for peers that came to us: what we look for is not told to
+    /// whoever knocks.
+    pub fn ask_at_once(&mut self, now: Timestamp, conn: ConnId) {
+        self.advance(now);
+        if let Some(found) = self.conns.get_mut(&conn) {
+            found.chosen = true;
+            self.open_sessions(conn);
+        }
     }
 
     /// A connection has ended. Blocks of it that came whole still get their verdict.
@@ -153,6 +174,7 @@ impl Engine {
         let id = conn;
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.window.on_rtt(rtt);
+            self.reputation.handle_rtt(self.now, conn.peer, rtt);
             // What is in the local network does not go through the uplink.
             if !conn.local
                 && let Some(controller) = &mut self.controller
@@ -188,6 +210,7 @@ impl Engine {
                 if hello.network != self.config.network {
                     return Err(DisconnectReason::OtherNetwork);
                 }
+                conn.exchange.spoken = hello.extensions.iter().any(|e| e.name == Extension::PEER_EXCHANGE);
                 conn.agent = Some(hello.agent.clone());
                 self.actions.push_back(Action::Event(Event::Ready {
                     conn: id,
@@ -202,6 +225,8 @@ impl Engine {
             | Message::Closed { .. }
             | Message::Have { .. }
             | Message::Lost { .. }
+            | Message::Peers { .. }
+            | Message::Offer { .. }
             | Message::Choke
             | Message::Unchoke => Ok(self.handle_as_leecher(id, message)?),
             Message::Open { .. }
@@ -226,7 +251,10 @@ impl Engine {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let idle = self.conns.is_empty() && !self.transfers.values().any(Transfer::is_fetching);
         let tick = (!idle).then_some(self.next_tick);
-        [tick, self.limits_open_at()].into_iter().flatten().min()
+        [tick, self.limits_open_at(), self.reputation.due_at()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next thing to do; none once all has been told.
@@ -256,18 +284,29 @@ impl Engine {
     }
 
     pub(super) fn disconnect(&mut self, conn: ConnId, reason: DisconnectReason) {
-        if self.conns.contains_key(&conn) {
+        if let Some(peer) = self.conns.get(&conn).map(|of| of.peer) {
             self.forget(conn);
             self.actions.push_back(Action::Disconnect(conn, reason));
+            if let DisconnectReason::Violation(violation) = reason {
+                self.note_violation(conn, peer, violation);
+            }
         }
     }
 
     fn forget(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
+        let served: Vec<TransferId> = conn.served.values().map(|served| served.transfer).collect();
         for handle in conn.sessions.keys().copied().collect::<Vec<_>>() {
             self.drop_session(id, handle);
         }
+        for transfer in served {
+            self.withdraw_offers(transfer, id);
+        }
         if let Some(conn) = self.conns.remove(&id) {
+            self.reputation.handle_left(&conn.peer);
+            if !conn.uploads.is_stuck() {
+                self.uplink.on_given_up(conn.uploads.ahead());
+            }
             self.departed.insert(id, conn.peer);
             if self.departed.len() > MAX_DEPARTED {
                 self.departed.pop_first();
@@ -309,7 +348,13 @@ impl Engine {
             }
         }
         self.tell_news(false);
+        for transfer in std::mem::take(&mut self.to_offer) {
+            self.offer(transfer);
+        }
         self.serve();
+        if self.reputation.poll_changed(self.now) {
+            self.event(Event::RecordsChanged);
+        }
     }
 
     fn tick(&mut self) {
@@ -320,18 +365,22 @@ impl Engine {
             self.tick_conn(*id);
         }
         self.tell_news(true);
+        self.introduce();
         if self.now >= self.next_slow_tick {
             self.next_slow_tick = self.now + SLOW_TICK;
             for id in &ids {
                 self.open_sessions(*id);
+                self.note_rates(*id);
             }
+            self.part();
             self.run_choker();
+            self.withdraw_stale_offers();
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
                 self.tick_transfer(id);
             }
             self.tick_queue();
         }
-        let busy = self.busy || !self.to_tell.is_empty();
+        let busy = self.busy || !self.to_tell.is_empty() || self.introduces_within(SLOW_TICK);
         self.busy = busy;
         self.next_tick = if busy { self.now + TICK } else { self.next_slow_tick };
     }
@@ -346,6 +395,7 @@ impl Engine {
             return;
         }
         conn.window.on_tick(now);
+        self.uplink.on_given_up(conn.uploads.find_stuck(now));
         let stalled = conn.window.is_stalled(now);
         let overdue = if stalled {
             conn.requests.matching(|_, request| request.piece.is_some())
@@ -357,6 +407,9 @@ impl Engine {
             .any(|(h, w)| conn.requests.get(*h, *w).is_some_and(|r| r.piece.is_some()));
         if gave_up_pieces {
             conn.snub(now);
+        }
+        if !overdue.is_empty() {
+            self.reputation.handle_fault(now, conn.peer, Fault::Stalled, 1);
         }
         if !conn.requests.is_empty() || !conn.uploads.is_empty() {
             self.busy = true;

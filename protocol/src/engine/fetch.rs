@@ -31,7 +31,7 @@ impl Engine {
     /// Sends what requests there are to send over a connection.
     pub(super) fn fill(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get(&id) else { return };
-        if !conn.is_ready() || conn.sessions.is_empty() {
+        if !conn.may_ask() || conn.sessions.is_empty() {
             return;
         }
         self.fill_nodes(id);
@@ -165,15 +165,17 @@ impl Engine {
         }
         let mut bytes = 0;
         while bytes < budget && conn.requests.len() < MAX_PIECES_IN_FLIGHT && gate.is_open(now) {
-            if session.exhausted == pieces.picker.epoch() {
+            if pieces.picker.is_exhausted_since(session.exhausted, &session.source) {
+                session.exhausted = pieces.picker.epoch();
                 break;
             }
-            let first = match transfer.order {
-                PickOrder::Sequential => pieces.picker.first(&session.source),
-                PickOrder::RarestFirst if pieces.have_count < RANDOM_FIRST => {
+            let first = match (&mut session.offers, transfer.order) {
+                (_, PickOrder::Sequential) => pieces.picker.first(&session.source),
+                (Some(offers), _) => offers.next(pieces, &session.source),
+                (None, PickOrder::RarestFirst) if pieces.have_count < RANDOM_FIRST => {
                     pieces.picker.any(&session.source, &mut self.rng)
                 }
-                PickOrder::RarestFirst => pieces.picker.rarest(&session.source, &mut self.rng),
+                (None, PickOrder::RarestFirst) => pieces.picker.rarest(&session.source, &mut self.rng),
             };
             let Some(first) = first else {
                 session.exhausted = pieces.picker.epoch();
@@ -201,6 +203,7 @@ impl Engine {
                 run_bytes += u64::from(leaf.len);
                 piece += 1;
                 let goes_on = piece < pieces.len()
+                    && session.offers.is_none()
                     && bytes + run_bytes < budget
                     && run_bytes < RUN_BYTES
                     && conn.requests.len() < MAX_PIECES_IN_FLIGHT
@@ -215,7 +218,7 @@ impl Engine {
             }
             bytes += run_bytes;
         }
-        let over = pieces.picker.count() == 0 && !pieces.pending.is_empty();
+        let over = pieces.picker.count() == 0 && !pieces.pending.is_empty() && session.offers.is_none();
         if bytes == 0 && over {
             return self.pick_again(id, handle, transfer_id, into);
         }
@@ -271,7 +274,7 @@ impl Engine {
         let Source::Unknown { tried } = &session.source else {
             return 0;
         };
-        let asked = conn.requests.matching(|of, _| of == handle).len();
+        let asked = conn.requests.of_handle(handle).count();
         if session.exhausted == pieces.picker.epoch() || asked >= MAX_CIDS / 2 {
             return 0;
         }

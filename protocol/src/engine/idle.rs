@@ -62,9 +62,10 @@ impl Engine {
         of.is_fetching()
             || of.idle.as_ref().is_some_and(|idle| idle.asked)
             || of.pieces.as_ref().is_some_and(|pieces| !pieces.pending.is_empty())
-            || self.conns.values().any(|conn| {
-                conn.has_session(transfer, false) || conn.served.values().any(|served| served.transfer == transfer)
-            })
+            || self
+                .conns
+                .values()
+                .any(|conn| conn.served.values().any(|served| served.transfer == transfer))
     }
 
     /// Forgets the pieces of a content that is seeded and that nobody uses, until a peer asks for it. Whether it did.
@@ -73,6 +74,8 @@ impl Engine {
         if self.uses_pieces(transfer) {
             return false;
         }
+        // A seed opens what it seeds only to learn how it spreads.
+        self.end_spreading(transfer);
         let Some(of) = self.transfers.get_mut(&transfer).filter(|of| of.content.is_some()) else {
             return false;
         };

@@ -4,7 +4,9 @@ use super::action::{Event, Expected, Unwanted, Verdict, Violation};
 use super::conn::{Arriving, Kept};
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
+use super::reputation::Fault;
 use super::requests::Arrival;
+use super::session::Role;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::{BulkHeader, Encoding, Handle, Message, Run, What};
@@ -228,10 +230,11 @@ impl Engine {
         transfer.down.add(now, len);
         if let Some(peer) = peer {
             transfer.credit(peer, len);
+            self.reputation.handle_good(now, peer, len);
         }
     }
 
-    /// The sender of a corrupt block is never talked to again. Nobody else is punished.
+    /// The sender of a corrupt block is banned, even if it has left meanwhile. Nobody else is punished.
     fn ban(&mut self, block: &Expected) {
         let peer = match self.conns.get(&block.conn) {
             Some(conn) => conn.peer,
@@ -240,25 +243,17 @@ impl Engine {
                 None => return,
             },
         };
-        if !self.bans.contains(&peer) {
-            self.bans.insert(peer);
+        if let Some(ban) = self.reputation.handle_fault(self.now, peer, Fault::CorruptBlock, 1) {
             let (conn, transfer, cid) = (block.conn, block.transfer, block.cid);
             self.event(Event::Banned {
                 peer,
                 conn,
                 transfer,
                 cid,
+                until: ban.until,
             });
         }
-        let others: Vec<ConnId> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| conn.peer == peer)
-            .map(|(id, _)| *id)
-            .collect();
-        for conn in others {
-            self.disconnect(conn, super::DisconnectReason::Banned);
-        }
+        self.part_with(&peer);
     }
 
     /// Ends a request that was answered otherwise than by its block. `refused`: the peer will not send it.
@@ -359,9 +354,17 @@ impl Engine {
     /// One peer need not bring the piece any more.
     pub(super) fn cancel_at(&mut self, id: ConnId, transfer: TransferId, piece: u32) {
         let Some(conn) = self.conns.get(&id) else { return };
-        let requests = conn
-            .requests
-            .matching(|_, r| r.transfer == transfer && r.piece == Some(piece));
+        let mut requests = Vec::new();
+        for (handle, session) in conn.sessions.iter().filter(|(_, of)| of.transfer == transfer) {
+            if session.role == Role::Related {
+                // By CID, and few at a time.
+                let of_handle = conn.requests.of_handle(*handle);
+                let same = of_handle.filter(|(_, request)| request.piece == Some(piece));
+                requests.extend(same.map(|(what, _)| (*handle, what)));
+            } else if conn.requests.get(*handle, What::Piece(piece)).is_some() {
+                requests.push((*handle, What::Piece(piece)));
+            }
+        }
         self.take_back(id, &requests);
         self.unassign(transfer, piece, id);
         self.to_fill.insert(id);

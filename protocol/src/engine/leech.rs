@@ -7,7 +7,7 @@ use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::session::{Role, Session, SessionState, Source};
 use super::transfer::Transfer;
-use crate::format::Cid;
+use crate::format::{Cid, PieceSet};
 use crate::wire::limits::MAX_HANDLES;
 use crate::wire::{Handle, Have, Message, RejectReason, Rejection, Run, What, runs_of};
 
@@ -22,13 +22,13 @@ impl Engine {
     /// Opens at a peer all that we fetch and have not opened there.
     pub(super) fn open_sessions(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !conn.is_ready() {
+        if !conn.may_ask() {
             return;
         }
         let fetching = self
             .transfers
             .iter()
-            .filter(|(_, t)| t.is_fetching() && t.network == self.config.network);
+            .filter(|(_, t)| (t.is_fetching() || t.spread.is_some()) && t.network == self.config.network);
         for (transfer_id, transfer) in fetching {
             for (root, role) in roots_to_open(transfer, |root| conn.refused.contains_key(root)) {
                 let waits = conn.refused.get(&root).is_some_and(|retry| self.now < *retry);
@@ -58,6 +58,14 @@ impl Engine {
                 self.on_changed(id, handle, &runs, false)?;
                 self.on_unanswered(id, handle, &runs, true);
                 Ok(())
+            }
+            Message::Peers { handle, peers } => {
+                self.check_handle(id, handle)?;
+                self.on_peers(id, handle, peers)
+            }
+            Message::Offer { handle, runs } => {
+                self.check_handle(id, handle)?;
+                self.on_offer(id, handle, &runs)
             }
             Message::Choke => {
                 // What is under way still comes; the rest is rejected piece by piece.
@@ -103,6 +111,7 @@ impl Engine {
         let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
             return Ok(());
         };
+        let mut seen: Vec<u32> = Vec::new();
         match (session.role, &mut transfer.pieces) {
             (Role::Pack, _) => {}
             (Role::Related, Some(pieces)) => {
@@ -119,6 +128,7 @@ impl Engine {
                 Have::All => {
                     session.source = Source::All;
                     transfer.seeds += 1;
+                    self.to_offer.insert(transfer_id);
                 }
                 Have::None => session.source = Source::Map(pieces.map.none()),
                 Have::Map(map) => {
@@ -126,11 +136,19 @@ impl Engine {
                     for piece in set.iter_ones() {
                         pieces.picker.on_gained(piece as u32);
                     }
+                    if transfer.spread.is_some() {
+                        seen = set.iter_ones().map(|piece| piece as u32).collect();
+                    }
+                    session.held = set.count_ones() as u32;
                     session.source = Source::Map(set);
                 }
             },
         }
+        for piece in seen {
+            self.piece_is_out(transfer_id, piece, id, false);
+        }
         self.to_fill.insert(id);
+        self.join_circle(id, transfer_id);
         Ok(())
     }
 
@@ -153,6 +171,7 @@ impl Engine {
                 if reason == RejectReason::NotFound {
                     // A race with `Lost`, or content that came after `Opened`: what it does not have, it does not have.
                     let requested = self.on_unanswered(id, handle, &runs, false);
+                    self.note_refusals(id, handle, &requested);
                     self.on_changed(id, handle, &runs_of(requested), false)?;
                 } else {
                     self.on_unanswered(id, handle, &runs, false);
@@ -197,21 +216,7 @@ impl Engine {
         let Some(conn) = self.conns.get(&id) else {
             return Vec::new();
         };
-        // Runs ascend, so that the one that may hold a piece is found by halving.
-        let within = |piece: u32| {
-            let after = runs.partition_point(|run| run.start <= piece);
-            after > 0 && piece < runs[after - 1].end()
-        };
-        let hit = |(h, what): &(Handle, What)| match what {
-            What::Piece(piece) if *h == handle && within(*piece) => Some(*piece),
-            _ => None,
-        };
-        let requested: Vec<u32> = conn
-            .requests
-            .matching(|h, _| h == handle)
-            .iter()
-            .filter_map(hit)
-            .collect();
+        let requested: Vec<u32> = runs.iter().flat_map(|run| conn.requests.within(handle, *run)).collect();
         for piece in &requested {
             if under_way {
                 self.retract_request(id, handle, What::Piece(*piece));
@@ -234,9 +239,12 @@ impl Engine {
         if session.role != Role::Content {
             return Err(Violation::NoSuchPiece);
         }
-        let Some(transfer) = self.transfers.get_mut(&session.transfer) else {
+        let transfer_id = session.transfer;
+        let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
             return Ok(());
         };
+        let spreading = transfer.spread.is_some();
+        let mut seen = Vec::new();
         let Some(pieces) = &mut transfer.pieces else {
             if !gained || session.source != Source::All {
                 session.state = SessionState::Early;
@@ -266,31 +274,36 @@ impl Engine {
             return Ok(());
         };
         let mut changes = 0;
+        let mut useful = false;
         for run in runs {
-            let range = run.start as usize..run.end() as usize;
-            let flips: Vec<usize> = if gained {
-                have[range].iter_zeros().collect()
-            } else {
-                have[range].iter_ones().collect()
-            };
-            changes += flips.len() as u64;
-            for flip in flips {
-                let piece = run.start + flip as u32;
-                have.set(piece as usize, gained);
+            flip(have, *run, gained, |piece| {
+                changes += 1;
                 if gained {
+                    session.held += 1;
                     pieces.picker.on_gained(piece);
+                    useful |= pieces.picker.contains(piece);
+                    if spreading {
+                        seen.push(piece);
+                    }
                 } else {
+                    session.held = session.held.saturating_sub(1);
                     pieces.picker.on_lost(piece);
                 }
-            }
+            });
         }
         session.changes += changes;
         if session.changes > MAX_CHANGES * (u64::from(pieces.len()) + 1024) {
             return Err(Violation::OverLimit("changes to a have-map"));
         }
-        if gained && changes > 0 {
+        // What cannot be picked gives nothing to look for; what is on request elsewhere may be asked for twice in the end.
+        if useful {
             session.exhausted = 0;
+        }
+        if gained && changes > 0 {
             self.to_fill.insert(id);
+        }
+        for piece in seen {
+            self.piece_is_out(transfer_id, piece, id, false);
         }
         Ok(())
     }
@@ -351,7 +364,8 @@ impl Engine {
             }
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        for (handle, what) in conn.requests.matching(|h, _| h == handle) {
+        let requested: Vec<What> = conn.requests.of_handle(handle).map(|(what, _)| what).collect();
+        for what in requested {
             self.retract_request(id, handle, what);
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -375,12 +389,32 @@ impl Engine {
     }
 }
 
+/// Makes every bit of `run` be `to`, telling `each` of those that were not. Takes a step a word where nothing changes: runs are short on the
+/// wire however long they are.
+fn flip(set: &mut PieceSet, run: Run, to: bool, mut each: impl FnMut(u32)) {
+    let (start, end) = (run.start as usize, run.end() as usize);
+    let words = set.as_raw_mut_slice();
+    let mut at = start;
+    while at < end {
+        let (word, bit) = (at / 64, at % 64);
+        let bits = (64 - bit).min(end - at);
+        let mask = (u64::MAX >> (64 - bits)) << bit;
+        let mut flips = if to { !words[word] & mask } else { words[word] & mask };
+        words[word] ^= flips;
+        while flips != 0 {
+            each((word * 64) as u32 + flips.trailing_zeros());
+            flips &= flips - 1;
+        }
+        at += bits;
+    }
+}
+
 /// Roots of a transfer that a peer may be asked for, and what for.
 fn roots_to_open(transfer: &Transfer, refused: impl Fn(&Cid) -> bool) -> Vec<(Cid, Role)> {
     let mut roots = Vec::new();
     if let Some(content) = transfer.content {
         roots.push((content, Role::Content));
-        if transfer.pieces.is_some() && refused(&content) {
+        if transfer.is_fetching() && transfer.pieces.is_some() && refused(&content) {
             roots.extend(transfer.related.iter().map(|root| (*root, Role::Related)));
         }
     }
@@ -388,4 +422,35 @@ fn roots_to_open(transfer: &Transfer, refused: impl Fn(&Cid) -> bool) -> Vec<(Ci
         roots.extend(transfer.packs.iter().map(|root| (*root, Role::Pack)));
     }
     roots
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn flips_are_what_a_look_at_each_bit_finds(
+            len in 1..300usize,
+            ones in vec(any::<prop::sample::Index>(), 0..200),
+            runs in vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<bool>()), 1..10),
+        ) {
+            let mut set = PieceSet::repeat(false, len);
+            ones.iter().for_each(|one| set.set(one.index(len), true));
+            for (start, run_len, to) in runs {
+                let start = start.index(len);
+                let run = Run { start: start as u32, len: run_len.index(len - start) as u32 + 1 };
+                let mut model = set.clone();
+                let expected: Vec<u32> = run.pieces().filter(|piece| model[*piece as usize] != to).collect();
+                run.pieces().for_each(|piece| model.set(piece as usize, to));
+                let mut flipped = Vec::new();
+                flip(&mut set, run, to, |piece| flipped.push(piece));
+                prop_assert_eq!(flipped, expected);
+                prop_assert_eq!(&set, &model);
+            }
+        }
+    }
 }

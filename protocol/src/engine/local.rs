@@ -142,7 +142,12 @@ impl Engine {
     fn adopt_sessions(&mut self, id: TransferId) {
         let conns: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn_id in conns {
-            let Some(conn) = self.conns.get(&conn_id) else { continue };
+            let roots = &self.roots;
+            let Some(conn) = self.conns.get_mut(&conn_id) else {
+                continue;
+            };
+            // Who knew no pieces either when it was asked may know them by now: it answers our asking by its own.
+            conn.refused.retain(|root, _| roots.get(root) != Some(&id));
             let mine: Vec<Handle> = conn
                 .sessions
                 .iter()
@@ -246,6 +251,7 @@ impl Engine {
         };
         if piece.get() < pieces.len() && pieces.lose(piece.get()) {
             self.to_tell.insert(transfer);
+            self.to_offer.insert(transfer);
             self.after_wanted(transfer);
         }
     }
@@ -458,6 +464,7 @@ impl Engine {
             choked_by_peer: of.choked_by_peer,
             choking_peer: of.choking,
             snubbed: of.snubbed_until.is_some(),
+            score: self.reputation.score(self.now, &of.peer),
             transfers,
         })
     }

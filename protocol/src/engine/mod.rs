@@ -16,13 +16,14 @@
 //! Time never runs backwards. The same facts at the same times with the same seed give the same actions.
 
 mod action;
-mod bans;
 mod choke;
 mod config;
 mod conn;
 mod core;
 mod endgame;
+mod exchange;
 mod fetch;
+mod flood;
 mod flow;
 mod idle;
 mod ids;
@@ -32,16 +33,22 @@ mod leech;
 mod limit;
 mod local;
 mod nodes;
+mod offers;
 mod pacer;
+mod peers;
 mod picker;
 mod priority;
 mod rate;
+mod reputation;
 mod requests;
 mod rng;
 mod serve;
 mod session;
+mod slots;
+mod spread;
 mod stats;
 mod transfer;
+mod uplink;
 mod uploads;
 mod window;
 
@@ -52,4 +59,7 @@ pub use ids::{ConnId, PeerKey, TransferId};
 pub use ledbat::{Ledbat, UploadController};
 pub use pacer::Pacer;
 pub use priority::Priority;
+pub use reputation::{Ban, Cause, Evidence, Fault, MAX_RECORDS, MAX_SCORE, PeerRecord, Tally, Worth};
+#[cfg(feature = "sim")]
+pub(crate) use rng::Rng;
 pub use stats::{ConnStats, PeerBytes, Stage, TransferStats};

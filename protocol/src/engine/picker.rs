@@ -4,6 +4,8 @@
 //! swap. Peers that have everything are not counted piece by piece: they change no piece's rank. Built for millions of pieces: a
 //! pick looks at a bounded number of bucket entries before it falls back on the words of two bit sets.
 
+use std::collections::VecDeque;
+
 use super::rng::Rng;
 use super::session::Source;
 use crate::format::PieceSet;
@@ -12,6 +14,8 @@ use crate::format::PieceSet;
 const NOWHERE: u32 = u32::MAX;
 /// Bucket entries that one pick looks at before it falls back on the bit sets.
 const MAX_LOOKS: usize = 256;
+/// Pieces that came back lately, which are looked at one by one before all are.
+const MAX_RETURNED: usize = 256;
 
 /// Pieces that go before all others.
 #[derive(Clone, Debug)]
@@ -39,6 +43,8 @@ pub(crate) struct Picker {
     count: usize,
     /// Raised whenever a piece comes back: whoever found nothing may look again.
     epoch: u64,
+    /// The pieces that came back last, one for each step of the epoch.
+    returned: VecDeque<u32>,
 }
 
 impl Picker {
@@ -52,6 +58,7 @@ impl Picker {
             pickable: PieceSet::repeat(false, pieces),
             count: 0,
             epoch: 1,
+            returned: VecDeque::new(),
         }
     }
 
@@ -92,6 +99,21 @@ impl Picker {
         self.pickable.set(piece as usize, true);
         self.count += 1;
         self.epoch += 1;
+        if self.returned.len() == MAX_RETURNED {
+            self.returned.pop_front();
+        }
+        self.returned.push_back(piece);
+    }
+
+    /// Whether `source` has nothing that could be picked, given that it had nothing at `epoch`: what came back since is all there is to look at.
+    /// False if too much came back to tell.
+    pub(crate) fn is_exhausted_since(&self, epoch: u64, source: &Source) -> bool {
+        let since = self.epoch.saturating_sub(epoch);
+        if epoch == 0 || since > self.returned.len() as u64 {
+            return false;
+        }
+        let mut back = self.returned.iter().rev().take(since as usize);
+        !back.any(|piece| self.contains(*piece) && source.has(*piece))
     }
 
     /// The piece cannot be picked any more.

@@ -127,7 +127,9 @@ impl Engine {
                 continue;
             };
             let served = conn.served.iter().filter(|(_, served)| served.transfer == id);
-            for handle in served.map(|(handle, _)| *handle).collect::<Vec<Handle>>() {
+            let handles: Vec<Handle> = served.map(|(handle, _)| *handle).collect();
+            conn.exchange.forget(id);
+            for handle in handles {
                 conn.served.remove(&handle);
                 conn.uploads.close(handle);
                 self.actions

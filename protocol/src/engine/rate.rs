@@ -22,6 +22,16 @@ impl Meter {
         self.at = now;
     }
 
+    /// When bytes were added last, if ever.
+    pub(crate) fn last(&self) -> Option<Timestamp> {
+        self.since.map(|_| self.at)
+    }
+
+    /// Whether something was added in the last second.
+    pub(crate) fn is_moving(&self, now: Timestamp) -> bool {
+        self.since.is_some() && now.since(self.at) < Duration::from_secs(1)
+    }
+
     /// Bytes a second.
     pub(crate) fn rate(&self, now: Timestamp) -> u64 {
         let Some(since) = self.since else { return 0 };

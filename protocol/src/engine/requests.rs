@@ -10,7 +10,7 @@ use super::ids::TransferId;
 use super::window::Window;
 use crate::format::Cid;
 use crate::time::Timestamp;
-use crate::wire::{Handle, What};
+use crate::wire::{Handle, Run, What};
 
 /// How long a block may come after its request was taken back.
 const LATE_GRACE: Duration = Duration::from_secs(180);
@@ -182,6 +182,22 @@ impl Requests {
         }
     }
 
+    /// The requests made through one handle.
+    pub(crate) fn of_handle(&self, handle: Handle) -> impl Iterator<Item = (What, &Request)> {
+        let from = (handle, What::Piece(0));
+        let all = self.open.range(from..).take_while(move |((of, _), _)| *of == handle);
+        all.map(|((_, what), request)| (*what, request))
+    }
+
+    /// Pieces of a run that are on request through a handle.
+    pub(crate) fn within(&self, handle: Handle, run: Run) -> impl Iterator<Item = u32> {
+        let keys = (handle, What::Piece(run.start))..(handle, What::Piece(run.end()));
+        self.open.range(keys).filter_map(|((_, what), _)| match what {
+            What::Piece(piece) => Some(*piece),
+            What::Block { .. } => None,
+        })
+    }
+
     /// All requests for which `pick` holds.
     pub(crate) fn matching(&self, mut pick: impl FnMut(Handle, &Request) -> bool) -> Vec<(Handle, What)> {
         let open = self.open.iter().filter(|((handle, _), request)| pick(*handle, request));
@@ -253,6 +269,30 @@ mod tests {
             requests.classify(Timestamp::ZERO, handle, what),
             Arrival::Unsolicited
         ));
+    }
+
+    #[test]
+    fn requests_are_found_by_handle_and_by_run() {
+        let mut requests = Requests::default();
+        let block = What::Block {
+            request: crate::wire::RequestId(0),
+            position: 3,
+        };
+        for (handle, what) in [
+            (1, What::Piece(9)),
+            (2, What::Piece(4)),
+            (2, What::Piece(7)),
+            (2, block),
+            (3, What::Piece(5)),
+        ] {
+            requests.insert(Handle(handle), what, request(0));
+        }
+        let of: Vec<What> = requests.of_handle(Handle(2)).map(|(what, _)| what).collect();
+        assert_eq!(of, [What::Piece(4), What::Piece(7), block]);
+        let within = |start, len| requests.within(Handle(2), Run { start, len }).collect::<Vec<u32>>();
+        assert_eq!(within(0, 7), [4]);
+        assert_eq!(within(4, 4), [4, 7]);
+        assert_eq!(within(8, u32::MAX), [0; 0]);
     }
 
     #[test]

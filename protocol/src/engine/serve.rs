@@ -1,16 +1,24 @@
 //! The server's half of the protocol: what peers open and ask for, and who is served next.
 
+use std::collections::BTreeMap;
+
 use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
-use super::conn::Served;
+use super::conn::{Conn, Served};
 use super::core::Engine;
 use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
+use super::transfer::Transfer;
 use super::uploads::{CidWant, Wanted};
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_HANDLES, MAX_RUNS};
 use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run, What, join_runs};
+
+/// A piece that so many have is common: who asks for it counts more than how many more have it.
+const COMMON: u16 = 6;
+/// Bytes that one peer may get beyond half as much again as another.
+const AHEAD_OF_OTHERS: u64 = 4 * 1024 * 1024;
 
 impl Engine {
     pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
@@ -27,8 +35,12 @@ impl Engine {
             }
             Message::Close { handle } => {
                 if let Some(conn) = self.conns.get_mut(&id) {
-                    conn.served.remove(&handle);
+                    let served = conn.served.remove(&handle);
                     conn.uploads.close(handle);
+                    if let Some(served) = served {
+                        self.withdraw_offers(served.transfer, id);
+                        self.to_offer.insert(served.transfer);
+                    }
                     self.forget_waiting(id, handle);
                     self.run_choker();
                 }
@@ -39,6 +51,10 @@ impl Engine {
     }
 
     pub(super) fn on_open(&mut self, id: ConnId, handle: Handle, root: Cid) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        conn.flood.on_open(self.now)?;
         let Some(conn) = self.conns.get(&id) else {
             return Ok(());
         };
@@ -79,10 +95,13 @@ impl Engine {
             Served {
                 transfer: transfer_id,
                 pieces: by_content,
+                offering: super::offers::Offering::default(),
             },
         );
+        self.to_offer.insert(transfer_id);
         self.run_choker();
         self.send(id, Message::Opened { handle, have });
+        self.join_circle(id, transfer_id);
         self.open_sessions(id);
         Ok(())
     }
@@ -107,6 +126,7 @@ impl Engine {
             Some(_) => None,
         };
         if let Some(reason) = reason {
+            conn.flood.on_refused(self.now)?;
             let positions = (0..cids.len() as u16).collect();
             self.reject(id, handle, Rejection::Blocks { request, positions }, reason);
             return Ok(());
@@ -132,6 +152,7 @@ impl Engine {
             return Ok(());
         };
         let Some(served) = conn.served.get(&handle) else {
+            conn.flood.on_refused(self.now)?;
             self.reject(id, handle, Rejection::Pieces(runs), RejectReason::NotFound);
             return Ok(());
         };
@@ -144,6 +165,7 @@ impl Engine {
             return Err(Violation::NoSuchPiece);
         }
         if conn.choking {
+            conn.flood.on_refused(self.now)?;
             self.reject(id, handle, Rejection::Pieces(runs), RejectReason::Choked);
             return Ok(());
         }
@@ -162,6 +184,9 @@ impl Engine {
     pub(super) fn serve(&mut self) {
         let mut missing: Vec<(ConnId, Handle, Run)> = Vec::new();
         while let Some(id) = self.next_to_serve() {
+            if !self.uplink.is_open(self.now) {
+                break;
+            }
             self.serve_turn = id;
             if !self.serve_one(id, &mut missing) {
                 self.to_serve.remove(&id);
@@ -169,6 +194,11 @@ impl Engine {
         }
         for of_handle in missing.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (id, handle, _) = of_handle[0];
+            let refused = self.conns.get_mut(&id).map(|conn| conn.flood.on_refused(self.now));
+            if let Some(Err(violation)) = refused {
+                self.disconnect(id, violation.into());
+                continue;
+            }
             let runs = join_runs(of_handle.iter().map(|(_, _, run)| *run).collect());
             for runs in runs.chunks(MAX_RUNS) {
                 self.reject(id, handle, Rejection::Pieces(runs.to_vec()), RejectReason::NotFound);
@@ -176,19 +206,32 @@ impl Engine {
         }
     }
 
+    /// The connection to serve next. Who does not serve us, lets nothing spread, or got much more from us than others comes last; of the rest, what the fewest
+    /// have goes first, then who has least, then in turn. While the limit is shut, only those that none holds for are served.
     fn next_to_serve(&mut self) -> Option<ConnId> {
-        let after = (std::ops::Bound::Excluded(self.serve_turn), std::ops::Bound::Unbounded);
-        if !self.up.is_open(self.now) {
-            // Only those that no limit holds for.
-            let due = |id: &&ConnId| self.to_serve.contains(*id);
-            let next = self.exempt.range(after).find(due);
-            return next.or_else(|| self.exempt.iter().find(due)).copied();
-        }
+        let now = self.now;
+        let open = self.up.is_open(now);
+        let exempt = &self.exempt;
+        let (conns, transfers, turn) = (&self.conns, &self.transfers, self.serve_turn);
+        // Only who fetches something can be given anything in return.
+        let trades = transfers.values().any(Transfer::is_fetching);
         self.to_serve
-            .range(after)
-            .next()
-            .or_else(|| self.to_serve.first())
-            .copied()
+            .retain(|id| conns.get(id).is_some_and(|conn| conn.uploads.is_ready(now)));
+        let is_last = |conn: &Conn| conn.is_dead_end(now) || (trades && conn.is_selfish());
+        let due = || self.to_serve.iter().filter(|id| open || exempt.contains(*id));
+        let ready = due().filter_map(|id| conns.get(id));
+        let least = ready.filter(|conn| !is_last(conn)).map(|conn| conn.uploads.bytes).min();
+        let fair = least.map_or(u64::MAX, |least| least + least / 2 + AHEAD_OF_OTHERS);
+        let rank = |id: &ConnId| {
+            let rank = conns.get(id).map(|conn| {
+                let rarity = conn
+                    .uploads
+                    .rank(|handle, piece| rarity(transfers, &conn.served, handle, piece));
+                (is_last(conn), conn.uploads.bytes > fair, rarity, conn.held())
+            });
+            (rank, *id <= turn, *id)
+        };
+        due().min_by_key(|id| rank(id)).copied()
     }
 
     /// Serves one block to a peer; false if there is none to serve it now.
@@ -201,7 +244,9 @@ impl Engine {
         if !conn.uploads.is_ready(self.now) {
             return false;
         }
-        let job = match conn.uploads.next(&closed) {
+        let (transfers, served) = (&self.transfers, &conn.served);
+        let rarity = |handle: Handle, piece: u32| rarity(transfers, served, handle, piece);
+        let job = match conn.uploads.next(&closed, rarity) {
             None => return false,
             Some(Wanted::Cid(want)) => {
                 let Some(served) = conn.served.get(&want.handle) else {
@@ -249,9 +294,13 @@ impl Engine {
                 }
             }
         };
-        let counted = conn.uploads.on_started(job.len);
+        let counted = conn.uploads.on_started(self.now, job.len);
+        self.uplink.on_started(counted);
         if let Some(of) = self.transfers.get_mut(&job.transfer) {
             Gate::new(exempt, &mut self.up, &mut of.limits.up).take(self.now, counted);
+        }
+        if let Some(piece) = job.piece {
+            self.piece_is_out(job.transfer, piece.get(), job.conn, true);
         }
         self.actions.push_back(Action::Serve(job));
         true
@@ -265,9 +314,14 @@ impl Engine {
         let Some(conn) = self.conns.get_mut(&job.conn) else {
             return;
         };
-        let written = outcome.unwrap_or(0);
+        let (written, peer) = (outcome.unwrap_or(0), conn.peer);
+        let stuck = conn.uploads.is_stuck();
         let counted = conn.uploads.on_ended(now, job.len, written);
         let written = u64::from(written);
+        self.uplink.on_ended(now, if stuck { 0 } else { counted }, written);
+        if stuck {
+            self.uplink.on_started(conn.uploads.ahead());
+        }
         if job.limited
             && let Some(controller) = &mut self.controller
         {
@@ -283,7 +337,12 @@ impl Engine {
             transfer.bytes_served += written;
             transfer.up.add(now, written);
         }
+        if written > 0 {
+            self.reputation.handle_served(now, peer, written);
+        }
         if let Err(failure) = outcome {
+            // Who hears `Lost` first knows that the refusal breaks no promise.
+            self.tell_news(false);
             let reason = match failure {
                 ServeFailure::NotHere => RejectReason::NotFound,
                 ServeFailure::Busy => RejectReason::Busy,
@@ -342,6 +401,7 @@ impl Engine {
             conn.choking = false;
             conn.slot_since = now;
             conn.asked_at = now;
+            self.to_offer.extend(conn.served.values().map(|served| served.transfer));
             self.send(id, Message::Unchoke);
         }
     }
@@ -351,6 +411,10 @@ impl Engine {
         conn.choking = true;
         conn.slot_since = self.now;
         let mut dropped = conn.uploads.choke();
+        let served: Vec<TransferId> = conn.served.values().map(|served| served.transfer).collect();
+        for transfer in served {
+            self.withdraw_offers(transfer, id);
+        }
         self.send(id, Message::Choke);
         dropped.runs.sort_unstable();
         for of_handle in dropped.runs.chunk_by(|a, b| a.0 == b.0) {
@@ -378,4 +442,18 @@ impl Engine {
             );
         }
     }
+}
+
+/// How many peers are known to have a piece that is asked for: what few have goes out first.
+fn rarity(
+    transfers: &BTreeMap<TransferId, Transfer>,
+    served: &BTreeMap<Handle, Served>,
+    handle: Handle,
+    piece: u32,
+) -> u16 {
+    let of = served.get(&handle).and_then(|served| transfers.get(&served.transfer));
+    let pieces = of
+        .and_then(|of| of.pieces.as_ref())
+        .filter(|pieces| piece < pieces.len());
+    pieces.map_or(0, |pieces| pieces.picker.availability(piece).min(COMMON))
 }

@@ -4,6 +4,7 @@ use crate::format::{Cid, PieceSet};
 use crate::time::Timestamp;
 
 use super::ids::TransferId;
+use super::offers::Offered;
 use super::rate::Meter;
 
 /// What a peer has of a content, as far as we know.
@@ -67,6 +68,10 @@ pub(crate) struct Session {
     pub(crate) exhausted: u64,
     /// Until when nothing is requested, after the peer said that it is busy.
     pub(crate) busy_until: Timestamp,
+    /// Pieces in its map.
+    pub(crate) held: u32,
+    /// What the peer offers us, if it does not let us choose.
+    pub(crate) offers: Option<Offered>,
     /// Pieces that the peer said it got or lost since `Opened`.
     pub(crate) changes: u64,
     /// What has come through it lately.
@@ -83,6 +88,8 @@ impl Session {
             source: Source::Nothing,
             exhausted: 0,
             busy_until: Timestamp::ZERO,
+            held: 0,
+            offers: None,
             changes: 0,
             down: Meter::default(),
         }

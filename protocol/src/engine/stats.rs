@@ -109,6 +109,8 @@ pub struct ConnStats {
     pub choking_peer: bool,
     /// Whether it has let requests time out and not made up for it.
     pub snubbed: bool,
+    /// What it is worth by all that is remembered of it: [`super::PeerRecord::score`].
+    pub score: i32,
     /// What the two have to do with each other: transfers in which one serves the other, or might.
     pub transfers: Vec<TransferId>,
 }

@@ -12,6 +12,7 @@ use super::nodes::NodeFetch;
 use super::picker::Picker;
 use super::priority::Share;
 use super::rate::Meter;
+use super::spread::Spread;
 use super::stats::PeerBytes;
 use crate::format::{Cid, PieceSet, SharedPieceMap};
 use crate::time::Timestamp;
@@ -208,6 +209,10 @@ pub(crate) struct Transfer {
     pub(crate) pieces: Option<Pieces>,
     /// Set while the pieces of a seeded content are not in memory: nobody asks for them.
     pub(crate) idle: Option<Idle>,
+    /// Set while a sole seed's first copy goes out.
+    pub(crate) spread: Option<Spread>,
+    /// Everything has gone out once, or others have it.
+    pub(crate) spread_over: bool,
     pub(crate) nodes: NodeFetch,
     pub(crate) share: Share,
     pub(crate) limits: OwnLimits,
@@ -240,6 +245,8 @@ impl Transfer {
             order,
             pieces: None,
             idle: None,
+            spread: None,
+            spread_over: false,
             nodes: NodeFetch::default(),
             share: Share::default(),
             limits: OwnLimits::default(),

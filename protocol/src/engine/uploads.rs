@@ -1,6 +1,7 @@
 //! What one peer has asked of us and has not got yet.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::action::Violation;
 use super::rate::Meter;
@@ -16,6 +17,10 @@ const AHEAD_MAX: u64 = 4 * 1024 * 1024;
 const AHEAD_MICROS: u64 = 200_000;
 /// Blocks that the caller is asked to write at a time: small ones do not add up to many bytes.
 const AHEAD_JOBS: usize = 256;
+/// A peer that has not taken in a block for this long is not waited for.
+const STUCK: Duration = Duration::from_millis(500);
+/// Pieces that are looked at for the next to serve.
+const LOOKS: usize = 32;
 /// What a block of unknown length counts until it was written.
 const ASSUMED_LEN: u32 = 64 * 1024;
 
@@ -62,6 +67,10 @@ pub(crate) struct Uploads {
     leaves: usize,
     ahead: u64,
     jobs: usize,
+    /// Since when the caller has been writing without a block coming to an end.
+    waits_since: Timestamp,
+    /// Whether the peer takes nothing in: what it has ahead does not keep others from being served.
+    stuck: bool,
     pub(crate) meter: Meter,
     pub(crate) bytes: u64,
 }
@@ -170,6 +179,41 @@ impl Uploads {
         dropped
     }
 
+    /// Pieces of `handle` that are asked for and not served yet.
+    pub(crate) fn queued(&self, handle: Handle) -> impl Iterator<Item = u32> {
+        let runs = self.queue.iter().filter_map(move |entry| match entry {
+            Entry::Run(of, run) if *of == handle => Some(*run),
+            _ => None,
+        });
+        runs.flat_map(Run::pieces)
+    }
+
+    /// Takes one piece out of the run at `at`.
+    fn take(&mut self, at: usize, piece: u32) {
+        let Some(Entry::Run(handle, run)) = self.queue.get(at).copied() else {
+            return;
+        };
+        self.pieces -= 1;
+        let (before, after) = (piece - run.start, run.end() - piece - 1);
+        let rest = Run {
+            start: piece + 1,
+            len: after,
+        };
+        let kept = Run {
+            start: run.start,
+            len: before,
+        };
+        match (before, after) {
+            (0, 0) => drop(self.queue.remove(at)),
+            (0, _) => self.queue[at] = Entry::Run(handle, rest),
+            (_, 0) => self.queue[at] = Entry::Run(handle, kept),
+            _ => {
+                self.queue[at] = Entry::Run(handle, kept);
+                self.queue.insert(at + 1, Entry::Run(handle, rest));
+            }
+        }
+    }
+
     fn recount(&mut self) {
         self.pieces = 0;
         self.leaves = 0;
@@ -194,23 +238,27 @@ impl Uploads {
         self.nodes.is_empty() && self.queue.is_empty()
     }
 
-    /// Takes the next thing to serve, passing over pieces and leaves that were asked for through one of `closed`.
-    pub(crate) fn next(&mut self, closed: &[Handle]) -> Option<Wanted> {
+    /// The rank of what [`Uploads::next`] would take; least for nodes.
+    pub(crate) fn rank(&self, rank: impl Fn(Handle, u32) -> u16) -> u16 {
+        if !self.nodes.is_empty() {
+            return 0;
+        }
+        self.best(&[], rank).map_or(0, |(rank, ..)| rank)
+    }
+
+    /// Takes the next thing to serve: of the first few pieces asked for, that for which `rank` is least. What was asked for through one of `closed` is
+    /// passed over.
+    pub(crate) fn next(&mut self, closed: &[Handle], rank: impl Fn(Handle, u32) -> u16) -> Option<Wanted> {
         if let Some(node) = self.nodes.pop_front() {
             return Some(Wanted::Cid(node));
         }
+        if let Some((_, at, handle, piece)) = self.best(closed, rank) {
+            self.take(at, piece);
+            return Some(Wanted::Piece(handle, piece));
+        }
         let at = self.queue.iter().position(|entry| !closed.contains(&entry.handle()))?;
         match self.queue.get_mut(at)? {
-            Entry::Run(handle, run) => {
-                let wanted = Wanted::Piece(*handle, run.start);
-                run.start += 1;
-                run.len -= 1;
-                self.pieces -= 1;
-                if run.len == 0 {
-                    self.queue.remove(at);
-                }
-                Some(wanted)
-            }
+            Entry::Run(..) => None,
             Entry::Leaf(want) => {
                 let wanted = Wanted::Cid(*want);
                 self.queue.remove(at);
@@ -220,12 +268,56 @@ impl Uploads {
         }
     }
 
+    fn best(&self, closed: &[Handle], rank: impl Fn(Handle, u32) -> u16) -> Option<(u16, usize, Handle, u32)> {
+        let mut best: Option<(u16, usize, Handle, u32)> = None;
+        let mut looks = 0;
+        'queue: for (at, entry) in self.queue.iter().enumerate() {
+            if closed.contains(&entry.handle()) {
+                continue;
+            }
+            let Entry::Run(handle, run) = entry else { break };
+            for piece in run.pieces() {
+                let rank = rank(*handle, piece);
+                if best.is_none_or(|(least, ..)| rank < least) {
+                    best = Some((rank, at, *handle, piece));
+                }
+                looks += 1;
+                if looks == LOOKS {
+                    break 'queue;
+                }
+            }
+        }
+        best
+    }
+
     /// The caller was asked to write a block. Bytes that it counts as.
-    pub(crate) fn on_started(&mut self, len: Option<u32>) -> u64 {
+    pub(crate) fn on_started(&mut self, now: Timestamp, len: Option<u32>) -> u64 {
         let len = u64::from(len.unwrap_or(ASSUMED_LEN));
+        if self.jobs == 0 {
+            self.waits_since = now;
+        }
         self.ahead += len;
         self.jobs += 1;
         len
+    }
+
+    /// Bytes that the caller was asked to write and has not.
+    pub(crate) fn ahead(&self) -> u64 {
+        self.ahead
+    }
+
+    /// Whether the peer takes nothing in.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck
+    }
+
+    /// Time has passed. Bytes that the peer has just been found not to take in.
+    pub(crate) fn find_stuck(&mut self, now: Timestamp) -> u64 {
+        if self.stuck || self.jobs == 0 || now.since(self.waits_since) < STUCK {
+            return 0;
+        }
+        self.stuck = true;
+        self.ahead
     }
 
     /// The block was written, or will not be. Bytes that it had counted as.
@@ -233,6 +325,8 @@ impl Uploads {
         let counted = u64::from(len.unwrap_or(ASSUMED_LEN));
         self.ahead = self.ahead.saturating_sub(counted);
         self.jobs = self.jobs.saturating_sub(1);
+        self.waits_since = now;
+        self.stuck = false;
         self.bytes += u64::from(written);
         self.meter.add(now, u64::from(written));
         counted
@@ -244,7 +338,7 @@ mod tests {
     use super::*;
 
     fn drain(uploads: &mut Uploads) -> Vec<u32> {
-        std::iter::from_fn(|| uploads.next(&[]))
+        std::iter::from_fn(|| uploads.next(&[], |_, _| 0))
             .filter_map(|wanted| match wanted {
                 Wanted::Piece(_, piece) => Some(piece),
                 Wanted::Cid(_) => None,
@@ -279,6 +373,38 @@ mod tests {
             .expect("few");
         uploads.cancel(Handle(1), &[Run { start: 2, len: 1 }, Run { start: 5, len: 8 }]);
         assert_eq!(drain(&mut uploads), [13, 14, 15, 16, 17, 18, 19]);
+    }
+
+    #[test]
+    fn the_least_ranked_of_the_first_few_goes_first_and_ties_keep_their_order() {
+        let mut uploads = Uploads::default();
+        uploads
+            .push_runs(Handle(1), &[Run { start: 0, len: 5 }, Run { start: 9, len: 2 }])
+            .expect("few");
+        let rank = |_: Handle, piece: u32| if piece == 3 || piece == 10 { 0 } else { 5 };
+        assert_eq!(uploads.rank(rank), 0);
+        let order: Vec<Wanted> = std::iter::from_fn(|| uploads.next(&[], rank)).collect();
+        let pieces: Vec<u32> = order
+            .into_iter()
+            .filter_map(|wanted| match wanted {
+                Wanted::Piece(_, piece) => Some(piece),
+                Wanted::Cid(_) => None,
+            })
+            .collect();
+        assert_eq!(pieces, [3, 10, 0, 1, 2, 4, 9]);
+        assert!(uploads.is_empty() && uploads.pieces == 0);
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_in_is_found_out_and_forgiven() {
+        let mut uploads = Uploads::default();
+        let now = Timestamp::from_micros(1);
+        uploads.on_started(now, Some(1000));
+        assert_eq!(uploads.find_stuck(now + STUCK / 2), 0);
+        assert_eq!(uploads.find_stuck(now + STUCK), 1000);
+        assert_eq!(uploads.find_stuck(now + STUCK * 2), 0, "said once");
+        uploads.on_ended(now + STUCK * 3, Some(1000), 1000);
+        assert!(!uploads.is_stuck() && uploads.ahead() == 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! because the same files give the same content CID only when they are cut alike.
 //!
 //! Sources: Xia et al., *The Design of Fast Content-Defined Chunking for Data Deduplication Based Storage Systems* (IEEE TPDS 2020),
-//! as the `fastcdc` crate implements it; `gear` searches faster for the same cut points. The tests pin them.
+//! as the `fastcdc` crate implements it, but with nested masks; `gear` has them, and searches faster for the same cut points. The tests pin them.
 
 use std::{fmt, str::FromStr};
 
@@ -18,7 +18,7 @@ mod gear;
 /// How files are cut into leaves. Displayed and parsed as `fastcdc2020-65536` or `fixed-1048576`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChunkerProfile {
-    /// By content: minimum a quarter of the average, maximum four times it, normalisation level 1, seed 0.
+    /// By content: minimum a quarter of the average, maximum four times it, normalisation level 1 with nested masks, seed 0.
     FastCdc2020 {
         /// Bytes; a power of two from [`ChunkerProfile::AVERAGE_MIN`] to [`ChunkerProfile::AVERAGE_MAX`].
         average: u32,

@@ -25,7 +25,7 @@ pub struct Limits {
 pub const FILE_DEPTH_MAX: u32 = 16;
 
 /// Links that one node may list: more than fit a block with a name each.
-pub const NODE_LINKS_MAX: usize = 64 * 1024;
+pub(crate) const NODE_LINKS_MAX: usize = 64 * 1024;
 
 impl Limits {
     /// What every node of the network accepts.

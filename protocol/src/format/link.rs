@@ -23,7 +23,7 @@ pub const LINK_LEN_MAX: usize = 16 * 1024;
 /// The most addresses that are kept; the rest are ignored.
 pub const LINK_ADDRS_MAX: usize = 16;
 /// The longest address that is kept, in bytes of text.
-pub const LINK_ADDR_LEN_MAX: usize = 512;
+pub(crate) const LINK_ADDR_LEN_MAX: usize = 512;
 
 /// What stays readable in a value: unreserved characters, and what addresses are full of.
 const VALUE: &AsciiSet = &NON_ALPHANUMERIC

@@ -28,6 +28,8 @@ pub enum Behaviour {
         /// Bytes a second.
         rate: u64,
     },
+    /// Takes what it is given, and gives nothing: it never says that it has pieces, and serves no one.
+    FreeRider,
     /// Leaves at a time, for good.
     Leaver {
         /// When.

@@ -1,7 +1,7 @@
 //! The clock, the links, and what the node would do.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +64,10 @@ enum Happening {
     Leaves {
         peer: usize,
     },
+    Dials {
+        of: usize,
+        to: usize,
+    },
 }
 
 /// Many peers, links between them, and a virtual clock.
@@ -80,6 +84,7 @@ pub struct World {
     violations: Vec<(usize, String)>,
     packet: u32,
     noted: bool,
+    exchanging: bool,
 }
 
 impl World {
@@ -98,7 +103,13 @@ impl World {
             violations: Vec::new(),
             packet: 16 * 1024,
             noted: false,
+            exchanging: false,
         }
+    }
+
+    /// From now on all can be reached where they are, tell each other of others, and connect to whom they hear of.
+    pub fn exchange_peers(&mut self) {
+        self.exchanging = true;
     }
 
     /// The time.
@@ -171,6 +182,11 @@ impl World {
             self.peers[one]
                 .engine
                 .handle_connected(self.now, conn, peer_key(other), rtt);
+            if self.exchanging {
+                let id = peer_id(other);
+                let addrs = vec![id.into()];
+                self.peers[one].engine.handle_reachable(self.now, conn, &id, addrs);
+            }
         }
         self.drain(a);
         self.drain(b);
@@ -183,6 +199,42 @@ impl World {
             for b in a + 1..self.peers.len() {
                 self.connect(a, b);
             }
+        }
+    }
+
+    /// Connects each peer with `degree` others or a few more, chosen by lot, so that all hang together.
+    pub fn connect_randomly(&mut self, degree: usize) {
+        let count = self.peers.len();
+        let mut lots = crate::engine::Rng::new(self.seed ^ 0x746f_706f);
+        // A ring through all in random order holds them together; the rest is chosen by lot.
+        let mut ring: Vec<PeerIndex> = (0..count).collect();
+        for i in (1..count).rev() {
+            ring.swap(i, lots.below(i + 1));
+        }
+        let mut linked: Vec<BTreeSet<PeerIndex>> = vec![BTreeSet::new(); count];
+        let mut pairs = Vec::new();
+        let mut link = |a: usize, b: usize, linked: &mut Vec<BTreeSet<PeerIndex>>| {
+            if a != b && linked[a].insert(b) {
+                linked[b].insert(a);
+                pairs.push((a, b));
+            }
+        };
+        for i in 0..count {
+            link(ring[i], ring[(i + 1) % count], &mut linked);
+        }
+        for a in 0..count {
+            for _ in 0..degree * 20 {
+                if linked[a].len() >= degree {
+                    break;
+                }
+                let b = lots.below(count);
+                if linked[b].len() < degree {
+                    link(a, b, &mut linked);
+                }
+            }
+        }
+        for (a, b) in pairs {
+            self.connect(a, b);
         }
     }
 
@@ -319,6 +371,12 @@ impl World {
                 }
             }
             Happening::Leaves { peer } => self.leave(peer),
+            Happening::Dials { of, to } => {
+                let known = self.peers[of].ends.values().any(|end| end.other == to);
+                if !known && !self.peers[of].gone && !self.peers[to].gone {
+                    self.connect(of, to);
+                }
+            }
         }
     }
 
@@ -370,11 +428,14 @@ impl World {
     /// Does what a peer's engine says.
     fn drain(&mut self, of: usize) {
         let now = self.now;
+        let free_rider = self.peers[of].spec.behaviour == Behaviour::FreeRider;
         while let Some(action) = self.peers[of].engine.poll_action() {
             if self.peers[of].gone {
                 continue;
             }
             match action {
+                // It says that it has nothing to give, and gives nothing.
+                Action::Send(_, Message::Unchoke | Message::Have { .. }) if free_rider => {}
                 Action::Send(conn, message) => {
                     let Some(end) = self.peers[of].ends.get(&conn) else {
                         continue;
@@ -416,6 +477,16 @@ impl World {
                 assert!(new, "piece {piece:?} of peer {of} was done twice");
                 self.peers[of].done_order.push(piece.get());
             }
+            Event::PeersHeard { peers, .. } if self.exchanging => {
+                let heard = peers.iter().filter_map(|peer| index_of(&peer.id));
+                for to in heard
+                    .filter(|to| *to != of && *to < self.peers.len())
+                    .collect::<Vec<_>>()
+                {
+                    let round_trip = self.delay(of, to) * 2;
+                    self.at(now + round_trip, Happening::Dials { of, to });
+                }
+            }
             Event::Complete(_) => self.peers[of].completed_at = Some(now),
             Event::Banned { conn, .. } => {
                 let banned = self.peers[of].ends.get(conn).map_or(usize::MAX, |end| end.other);
@@ -444,6 +515,7 @@ impl World {
         peer.served_blocks += 1;
         let corrupt = match peer.spec.behaviour {
             Behaviour::Staller { after } if peer.served_blocks > after => return,
+            Behaviour::FreeRider => return,
             Behaviour::Liar { every } => peer.served_blocks.is_multiple_of(every),
             _ => false,
         };
@@ -527,7 +599,15 @@ fn peer_rate(peer: &Peer) -> u64 {
 
 /// The key of a simulated peer.
 fn peer_key(peer: usize) -> PeerKey {
-    PeerKey::of(&peer.to_le_bytes())
+    PeerKey::of(&peer_id(peer))
+}
+
+fn peer_id(peer: usize) -> [u8; size_of::<usize>()] {
+    peer.to_le_bytes()
+}
+
+fn index_of(peer_id: &[u8]) -> Option<usize> {
+    peer_id.try_into().ok().map(usize::from_le_bytes)
 }
 
 /// A content of `pieces` leaves of `len` bytes, none of which exists: its CID and its piece map.

@@ -5,9 +5,12 @@ use thiserror::Error;
 use super::have::{Have, HaveMap, Run};
 use super::limits::{
     MAX_AGENT_LEN, MAX_CIDS, MAX_EXTENSION_NAME_LEN, MAX_EXTENSION_VALUE_LEN, MAX_EXTENSIONS, MAX_FRAME_LEN,
-    MAX_HELLO_LEN, MAX_OPENED_LEN, MAX_PIECES, MAX_RUNS, MAX_VARINT_LEN,
+    MAX_HELLO_LEN, MAX_OPENED_LEN, MAX_PEER_ADDR_LEN, MAX_PEER_ADDRS, MAX_PEER_ID_LEN, MAX_PEERS, MAX_PEERS_LEN,
+    MAX_PIECES, MAX_RUNS, MAX_VARINT_LEN,
 };
-use super::message::{CloseReason, Extension, Handle, Hello, Message, NetworkId, RejectReason, Rejection, RequestId};
+use super::message::{
+    CloseReason, Extension, Handle, Hello, KnownPeer, Message, NetworkId, RejectReason, Rejection, RequestId,
+};
 use crate::format::{Cid, Codec, HashKind};
 
 /// Why bytes are not a message. All of them end the connection.
@@ -44,7 +47,7 @@ pub enum DecodeError {
     Cid,
 }
 
-/// The numbers of the message types. 14 is kept for peer exchange.
+/// The numbers of the message types.
 mod kind {
     pub(super) const HELLO: u32 = 0;
     pub(super) const OPEN: u32 = 1;
@@ -60,6 +63,8 @@ mod kind {
     pub(super) const LOST: u32 = 11;
     pub(super) const CHOKE: u32 = 12;
     pub(super) const UNCHOKE: u32 = 13;
+    pub(super) const PEERS: u32 = 14;
+    pub(super) const OFFER: u32 = 15;
 }
 
 /// A whole frame at the start of a buffer.
@@ -98,6 +103,7 @@ pub fn split_frame(buffer: &[u8]) -> Result<Option<Frame<'_>>, DecodeError> {
             let max = match kind {
                 kind::HELLO => MAX_HELLO_LEN,
                 kind::OPENED => MAX_OPENED_LEN,
+                kind::PEERS => MAX_PEERS_LEN,
                 _ => MAX_FRAME_LEN,
             };
             if len > max {
@@ -186,6 +192,7 @@ impl Message {
             Self::Cancel { handle, runs } => put_head_runs(out, kind::CANCEL, *handle, runs),
             Self::Have { handle, runs } => put_head_runs(out, kind::HAVE, *handle, runs),
             Self::Lost { handle, runs } => put_head_runs(out, kind::LOST, *handle, runs),
+            Self::Offer { handle, runs } => put_head_runs(out, kind::OFFER, *handle, runs),
             Self::Close { handle } => put_head(out, kind::CLOSE, *handle),
             Self::Closed { handle, reason } => {
                 put_head(out, kind::CLOSED, *handle);
@@ -197,6 +204,18 @@ impl Message {
                         CloseReason::Other(n) => *n,
                     },
                 );
+            }
+            Self::Peers { handle, peers } => {
+                put_head(out, kind::PEERS, *handle);
+                put_varint(out, peers.len() as u32);
+                for peer in peers {
+                    put_bytes(out, &peer.id);
+                    put_varint(out, peer.flags);
+                    put_varint(out, peer.addrs.len() as u32);
+                    for addr in &peer.addrs {
+                        put_bytes(out, addr);
+                    }
+                }
             }
             Self::Choke => put_varint(out, kind::CHOKE),
             Self::Unchoke => put_varint(out, kind::UNCHOKE),
@@ -302,6 +321,19 @@ impl Message {
                 };
                 Self::Closed { handle, reason }
             }
+            kind::PEERS => {
+                let handle = reader.handle()?;
+                let count = reader.count(MAX_PEERS, "peers")?;
+                let mut peers = Vec::with_capacity(count);
+                for _ in 0..count {
+                    peers.push(reader.peer()?);
+                }
+                Self::Peers { handle, peers }
+            }
+            kind::OFFER => Self::Offer {
+                handle: reader.handle()?,
+                runs: reader.runs(MAX_RUNS)?,
+            },
             kind::CHOKE => Self::Choke,
             kind::UNCHOKE => Self::Unchoke,
             _ => return Ok(None),
@@ -468,6 +500,25 @@ impl<'a> Reader<'a> {
     fn bytes(&mut self, max: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
         let len = self.count(max, what)?;
         self.take(len)
+    }
+
+    /// Bytes of which there is at least one.
+    fn some_bytes(&mut self, max: usize, what: &'static str) -> Result<Box<[u8]>, DecodeError> {
+        match self.bytes(max, what)? {
+            [] => Err(DecodeError::OutOfRange(what)),
+            bytes => Ok(bytes.into()),
+        }
+    }
+
+    fn peer(&mut self) -> Result<KnownPeer, DecodeError> {
+        let id = self.some_bytes(MAX_PEER_ID_LEN, "peer ID")?;
+        let flags = self.varint()?;
+        let count = self.count(MAX_PEER_ADDRS, "addresses")?;
+        let mut addrs = Vec::with_capacity(count);
+        for _ in 0..count {
+            addrs.push(self.some_bytes(MAX_PEER_ADDR_LEN, "address")?);
+        }
+        Ok(KnownPeer { id, flags, addrs })
     }
 
     fn text(&mut self, max: usize, what: &'static str) -> Result<String, DecodeError> {

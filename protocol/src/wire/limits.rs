@@ -32,6 +32,17 @@ pub const MAX_HANDLES: usize = 512;
 pub const MAX_QUEUED_PIECES: u32 = 16 * 1024;
 /// Most blocks by CID that may be requested on a connection and not yet answered, over all handles.
 pub const MAX_QUEUED_CIDS: usize = 512;
+/// Most peers in one `Peers`.
+pub const MAX_PEERS: usize = 50;
+/// Most addresses of one peer in a `Peers`.
+pub const MAX_PEER_ADDRS: usize = 4;
+/// Most bytes of a peer's ID in a `Peers`.
+pub const MAX_PEER_ID_LEN: usize = 64;
+/// Most bytes of one address in a `Peers`.
+pub const MAX_PEER_ADDR_LEN: usize = 128;
+/// Most bytes of a `Peers` frame, without its length prefix.
+pub const MAX_PEERS_LEN: usize =
+    3 * MAX_VARINT_LEN + MAX_PEERS * (2 + MAX_PEER_ID_LEN + MAX_VARINT_LEN + MAX_PEER_ADDRS * (2 + MAX_PEER_ADDR_LEN));
 /// Most bytes of a block's header on a bulk stream.
 pub const MAX_BULK_HEADER_LEN: usize = 2 + 4 * MAX_VARINT_LEN;
 /// Most bytes of a block's payload on a bulk stream.

@@ -70,6 +70,28 @@ pub struct Extension {
     pub value: Vec<u8>,
 }
 
+impl Extension {
+    /// The name of peer exchange: who does not name it is sent no [`Message::Peers`].
+    pub const PEER_EXCHANGE: &'static str = "pex";
+}
+
+/// A peer as another one names it. Nothing of it is to be believed before it was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownPeer {
+    /// Its peer ID, in binary: 1 to [`super::limits::MAX_PEER_ID_LEN`] bytes.
+    pub id: Box<[u8]>,
+    /// Bits of which only [`KnownPeer::SEED`] means something today.
+    pub flags: u32,
+    /// Where it can be dialled: up to [`super::limits::MAX_PEER_ADDRS`] multiaddrs in binary, each of 1 to
+    /// [`super::limits::MAX_PEER_ADDR_LEN`] bytes. Those that the receiver cannot read are to be passed over.
+    pub addrs: Vec<Box<[u8]>>,
+}
+
+impl KnownPeer {
+    /// The flag of one that had everything; without it, it was fetching.
+    pub const SEED: u32 = 1;
+}
+
 /// Why something was refused. None of them is an offence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RejectReason {
@@ -191,6 +213,22 @@ pub enum Message {
     },
     /// Server: does not have these pieces any more; requests for them will not be answered.
     Lost {
+        /// The handle.
+        handle: Handle,
+        /// Up to [`super::limits::MAX_RUNS`].
+        runs: Vec<Run>,
+    },
+    /// Server: others who have, or fetch, the content behind the handle. Only to those who named
+    /// [`Extension::PEER_EXCHANGE`] in their `Hello`.
+    Peers {
+        /// The handle.
+        handle: Handle,
+        /// Up to [`super::limits::MAX_PEERS`].
+        peers: Vec<KnownPeer>,
+    },
+    /// Server: asks to be asked for these pieces only, and for those of earlier offers, until an empty offer lets the leecher choose again. Pieces that are
+    /// not offered are served all the same.
+    Offer {
         /// The handle.
         handle: Handle,
         /// Up to [`super::limits::MAX_RUNS`].

@@ -21,5 +21,5 @@ pub use codec::{DecodeError, Frame, split_frame};
 pub(crate) use have::join_runs;
 pub use have::{Have, HaveMap, Run, runs_of};
 pub use message::{
-    CloseReason, Extension, Handle, Hello, Message, NetworkId, PROTOCOL, RejectReason, Rejection, RequestId,
+    CloseReason, Extension, Handle, Hello, KnownPeer, Message, NetworkId, PROTOCOL, RejectReason, Rejection, RequestId,
 };

@@ -9,7 +9,7 @@ use modswarm_protocol::{
     format::PieceSet,
     wire::NetworkId,
 };
-use modswarm_store::Download;
+use modswarm_store::{Download, KnownPeer};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Actor, TransferEvent, Wish};
@@ -61,6 +61,13 @@ pub(in crate::node) enum Command {
     },
     /// How the node is doing.
     Overview { reply: oneshot::Sender<Overview> },
+    /// What is remembered of peers.
+    KnownPeers { reply: oneshot::Sender<Vec<KnownPeer>> },
+    /// Takes the bans and faults of a peer, or of all, back. Answered by how many had any.
+    Forgive {
+        peer: Option<PeerId>,
+        reply: oneshot::Sender<usize>,
+    },
     /// Ends the actor.
     Shutdown { done: oneshot::Sender<()> },
 }
@@ -159,6 +166,12 @@ impl Actor {
             Command::Overview { reply } => {
                 let _ = reply.send(self.overview());
             }
+            Command::KnownPeers { reply } => {
+                let _ = reply.send(self.known_peers());
+            }
+            Command::Forgive { peer, reply } => {
+                let _ = reply.send(self.forgive_peers(peer));
+            }
             Command::Shutdown { done } => self.ending = Some(done),
         }
     }
@@ -221,6 +234,7 @@ impl Actor {
             self.discovery.look_for(cid, transfer, clock);
         }
         for (peer, addr) in peers {
+            self.mention_ban(transfer, &peer);
             self.book.add(peer, [addr.clone()], true);
             // In a private network, whom a link names is also a way into it.
             if self.network.trusts_listen_addresses() {
@@ -229,6 +243,8 @@ impl Actor {
             self.add_candidate(transfer, peer);
         }
         self.dial_candidates(clock);
+        // The look-ups wait for the connections that are being made, not for the next tick too.
+        self.discover(clock);
         Some(transfer)
     }
 
@@ -289,17 +305,20 @@ impl Actor {
         let clock = Instant::now();
         if moved.is_some() {
             self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
+            self.exchange.rename(transfer, kept);
         }
         for cid in roots {
             self.discovery.look_for(cid, kept, clock);
             self.discovery.announce(cid, clock);
         }
+        self.discover(clock);
         Some(kept)
     }
 
     fn end_job(&mut self, transfer: TransferId) {
         let now = self.now();
         self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
+        self.exchange.forget(transfer);
         let Some(t) = self.transfers.get_mut(&transfer) else {
             return;
         };

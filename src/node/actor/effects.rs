@@ -6,7 +6,11 @@ use modswarm_protocol::{
 };
 
 use super::{Actor, TransferEvent};
-use crate::node::{blocks::Source, session::Serve};
+use crate::node::{
+    blocks::Source,
+    facts::{EndReason, SessionError},
+    session::Serve,
+};
 
 impl Actor {
     /// Drains the engine.
@@ -14,17 +18,13 @@ impl Actor {
         while let Some(action) = self.engine.poll_action() {
             match action {
                 Action::Send(conn, message) => {
-                    let kept_up = self.sessions.get(&conn).is_none_or(|live| live.session.send(message));
+                    let kept_up = self.sessions.get(&conn).is_none_or(|live| live.session.send(&message));
                     if !kept_up {
-                        tracing::debug!(?conn, "the peer does not read its messages");
-                        self.end_session(conn);
+                        self.end_session(conn, &SessionError::NotRead("messages").into());
                     }
                 }
                 Action::Serve(job) => self.serve(job),
-                Action::Disconnect(conn, reason) => {
-                    tracing::info!(?conn, %reason, "disconnecting a peer");
-                    self.close_connection(conn);
-                }
+                Action::Disconnect(conn, reason) => self.end_session(conn, &EndReason::Engine(reason)),
                 Action::Event(event) => self.handle_event(event),
             }
         }
@@ -68,6 +68,7 @@ impl Actor {
                 self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
                 self.tell(transfer, TransferEvent::Complete);
             }
+            Event::PeersHeard { transfer, conn, peers } => self.peers_heard(transfer, conn, peers),
             Event::PiecesNeeded(transfer) => self.load(transfer),
             Event::NeedPeers(transfer) => self.discovery.hurry(transfer, std::time::Instant::now()),
             Event::WriteFailed(transfer) => {
@@ -75,22 +76,32 @@ impl Actor {
                 self.tell(transfer, TransferEvent::WriteFailed(problem));
             }
             Event::Banned {
-                conn, transfer, cid, ..
+                peer,
+                transfer,
+                cid,
+                until,
+                ..
             } => {
-                let who = self
-                    .sessions
-                    .get(&conn)
-                    .map_or_else(|| "a peer".to_owned(), |l| l.session.peer.to_string());
-                tracing::warn!(peer = who, %cid, "banned for sending wrong bytes");
-                let notice = format!("{who} sent wrong bytes and will not be asked again; nothing of it was kept");
+                let who = self.block(&peer);
+                let span = self.span_until(until);
+                tracing::warn!(peer = who, %cid, span, "banned for sending wrong bytes");
+                let notice =
+                    format!("{who} sent wrong bytes and will not be asked again for {span}; nothing of it was kept");
                 self.tell(transfer, TransferEvent::Notice(notice));
             }
+            Event::BannedForViolation {
+                peer, violation, until, ..
+            } => {
+                let who = self.block(&peer);
+                tracing::warn!(peer = who, %violation, span = self.span_until(until), "banned for breaking the protocol again and again");
+            }
+            Event::RecordsChanged => self.keep_records(),
             Event::Ready { conn, agent } => tracing::debug!(?conn, agent, "session is ready"),
             Event::NodeDone { .. } | Event::NodesMissing { .. } => {}
         }
     }
 
-    fn tell(&self, transfer: modswarm_protocol::engine::TransferId, event: TransferEvent) {
+    pub(super) fn tell(&self, transfer: modswarm_protocol::engine::TransferId, event: TransferEvent) {
         if let Some(sink) = self.transfers.get(&transfer).and_then(|t| t.sink.as_ref()) {
             // A job that is behind reads the state of things itself when it wakes.
             let _ = sink.try_send(event);

@@ -6,18 +6,19 @@ use libp2p::{
     Multiaddr, PeerId, identify, kad, mdns,
     multiaddr::Protocol,
     ping,
-    swarm::{ConnectionId, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
+    swarm::{ConnectionId, DialError, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
 };
 use modswarm_protocol::{
     engine::{ConnId, PeerKey, TransferId},
-    wire::StreamKind,
+    wire::{KnownPeer, StreamKind},
 };
 
-use super::{Actor, Live, MAX_MET, TransferEvent};
+use super::{Actor, Live, TransferEvent};
 use crate::{
     api::NetworkKind,
     node::{
-        facts::{Input, SessionError},
+        exchange::is_tellable,
+        facts::{EndReason, Input, SessionError},
         network::{AddressClass, Reach, classify, is_local_network, reach},
         peers::Dial,
         session::{ControlStream, Session, read_kind},
@@ -28,8 +29,8 @@ use crate::{
 
 /// Peers that are dialled for one transfer and not yet connected.
 const MAX_CANDIDATES: usize = 256;
-/// Sources of one transfer beyond which nobody else is dialled for it.
-const ENOUGH_SOURCES: usize = 64;
+/// Peers that we look for for one transfer: nobody else is dialled for it beyond. Others may still dial us.
+const ENOUGH_SOURCES: usize = 40;
 /// Before ping has measured one.
 const RTT_GUESS_NEAR: std::time::Duration = std::time::Duration::from_millis(1);
 const RTT_GUESS_FAR: std::time::Duration = std::time::Duration::from_millis(100);
@@ -49,9 +50,22 @@ impl Actor {
                     tracing::warn!(?addresses, %error, "no longer listening");
                 }
             }
-            SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => {
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                endpoint,
+                connection_id,
+                ..
+            } => {
                 tracing::debug!(peer = %peer_id, addr = %endpoint.get_remote_address(), "connected");
                 self.book.connected(peer_id);
+                if self.book.is_shunned(&peer_id, Instant::now()) {
+                    // A look-up dials whom it knows.
+                    self.swarm.behaviour_mut().swap.close(peer_id, connection_id);
+                    return;
+                }
+                for transfer in self.exchange.connected(peer_id) {
+                    self.add_candidate(transfer, peer_id);
+                }
                 if self
                     .transfers
                     .values()
@@ -68,6 +82,7 @@ impl Actor {
             } => {
                 tracing::debug!(peer = %peer_id, ?cause, "connection closed");
                 self.book.disconnected(peer_id, Instant::now());
+                self.exchange.disconnected(&peer_id);
             }
             SwarmEvent::OutgoingConnectionError {
                 peer_id: Some(peer),
@@ -75,8 +90,15 @@ impl Actor {
                 ..
             } => {
                 tracing::debug!(%peer, %error, "cannot connect");
-                if let Some(dial) = self.book.failed(peer, Instant::now()) {
-                    self.dial(dial);
+                match self.book.failed(peer, Instant::now()) {
+                    Some(dial) => self.dial(dial),
+                    None => {
+                        self.exchange.failed(peer);
+                        // What we ourselves refused to do is not the peer's failure.
+                        if matches!(error, DialError::Transport(_)) {
+                            self.note_unreachable(peer);
+                        }
+                    }
                 }
             }
             _ => {}
@@ -165,8 +187,10 @@ impl Actor {
                     return;
                 };
                 if let Some(queue) = live.session.take_serve_queue() {
-                    let (pool, pace, inputs) = (self.pool.clone(), self.pace.clone(), self.input_sender.clone());
-                    live.session.start_bulk_writer(conn, stream, queue, pool, pace, inputs);
+                    let (pool, throttle, inputs) =
+                        (self.pool.clone(), self.throttle.clone(), self.input_sender.clone());
+                    live.session
+                        .start_bulk_writer(conn, stream, queue, pool, throttle, inputs);
                 }
             }
             swap::Event::OpenFailed {
@@ -178,17 +202,20 @@ impl Actor {
                 tracing::debug!(%peer, ?kind, ?error, "cannot open a stream");
                 match kind {
                     StreamKind::Bulk => {
-                        if let Some(conn) = self.by_connection.get(&connection).copied() {
-                            self.end_session(conn);
-                        }
+                        let error =
+                            SessionError::Io(std::io::Error::other("the stream for blocks could not be opened"));
+                        self.leave(peer, connection, &error.into());
                     }
                     StreamKind::Control if error == OpenError::Unsupported => self.is_foreign(peer),
                     StreamKind::Control => {}
                 }
             }
+            swap::Event::Flooded { peer, connection } => {
+                self.leave(peer, connection, &SessionError::TooManyStreams.into());
+            }
             swap::Event::Closed { connection } => {
                 if let Some(conn) = self.by_connection.get(&connection).copied() {
-                    self.end_session(conn);
+                    self.end_session(conn, &EndReason::Closed);
                 }
             }
         }
@@ -221,7 +248,9 @@ impl Actor {
     ) {
         match kind {
             Ok(StreamKind::Control) => {
-                if self.swarm.behaviour_mut().swap.accept_control(peer, connection) {
+                if self.by_connection.contains_key(&connection) {
+                    self.leave(peer, connection, &SessionError::TooManyStreams.into());
+                } else if self.swarm.behaviour_mut().swap.accept_control(peer, connection) {
                     self.start_session(peer, connection, addr, ControlStream::Inbound(stream));
                 } else {
                     // Both dialled at once, and the other connection won.
@@ -235,10 +264,33 @@ impl Actor {
                 let Some(live) = self.sessions.get_mut(&conn) else {
                     return;
                 };
+                if live.session.bulk_accepted {
+                    // Blocks of two streams could not be told apart.
+                    self.leave(peer, connection, &SessionError::TooManyStreams.into());
+                    return;
+                }
                 live.session
                     .start_bulk_reader(conn, stream, self.pool.clone(), self.input_sender.clone());
             }
-            Err(error) => tracing::debug!(%peer, %error, "dropped a stream"),
+            Err(error) => {
+                let reason = EndReason::from(error);
+                if reason.is_offence() {
+                    self.leave(peer, connection, &reason);
+                } else {
+                    tracing::debug!(%peer, %reason, "dropped a stream");
+                }
+            }
+        }
+    }
+
+    /// Closes a connection, and ends the session on it if it has one.
+    fn leave(&mut self, peer: PeerId, connection: ConnectionId, reason: &EndReason) {
+        match self.by_connection.get(&connection).copied() {
+            Some(conn) => self.end_session(conn, reason),
+            None => {
+                tracing::info!(%peer, %reason, "closing a connection");
+                self.swarm.behaviour_mut().swap.close(peer, connection);
+            }
         }
     }
 
@@ -249,42 +301,73 @@ impl Actor {
             .filter(|(_, l)| l.session.peer == peer)
             .map(|(conn, _)| *conn)
             .collect();
-        old.into_iter().for_each(|conn| self.end_session(conn));
+        old.into_iter()
+            .for_each(|conn| self.end_session(conn, &EndReason::Replaced));
         self.conns_made += 1;
         let conn = ConnId(self.conns_made);
         let near = matches!(classify(&addr), AddressClass::NearTcp | AddressClass::NearQuic);
         let rtt = if near { RTT_GUESS_NEAR } else { RTT_GUESS_FAR };
         tracing::debug!(%peer, %addr, ?conn, "session begins");
+        let dialled = matches!(stream, ControlStream::Outbound(_));
         let session = Session::start(conn, peer, connection, stream, self.input_sender.clone());
         self.by_connection.insert(connection, conn);
         let now = self.now();
         let key = PeerKey::of(&peer.to_bytes());
-        if self.met.len() >= MAX_MET {
-            self.met.clear();
-        }
-        self.met.insert(key, (peer, addr.clone()));
+        self.meet(peer, addr.clone());
         let local = is_local_network(&addr);
-        self.sessions.insert(conn, Live { session, addr });
+        self.sessions.insert(conn, Live { session, addr, dialled });
         self.engine.handle_connected(now, conn, key, rtt);
         self.engine.set_local(now, conn, local);
+        if dialled {
+            self.engine.ask_at_once(now, conn);
+        }
+        self.tell_reachable(conn);
     }
 
-    pub(super) fn end_session(&mut self, conn: ConnId) {
-        let Some(live) = self.sessions.remove(&conn) else {
+    /// Tells the engine where the peer of a session can be dialled by others.
+    fn tell_reachable(&mut self, conn: ConnId) {
+        let now = self.now();
+        let Some(live) = self.sessions.get(&conn) else { return };
+        let peer = live.session.peer;
+        let usable = |addr: &Multiaddr| is_tellable(addr) && self.is_usable(addr);
+        let addrs = self.exchange.vouched(peer, &live.addr, live.dialled, usable);
+        let addrs = addrs.iter().map(|addr| addr.to_vec().into()).collect();
+        self.engine.handle_reachable(now, conn, &peer.to_bytes(), addrs);
+    }
+
+    /// Ends a session and says why. Whoever is told of its end later finds it gone, so that it is said once.
+    pub(super) fn end_session(&mut self, conn: ConnId, reason: &EndReason) {
+        let Some(live) = self.forget_session(conn) else {
             return;
         };
+        let peer = live.session.peer;
+        if reason.is_offence() {
+            tracing::info!(%peer, ?conn, %reason, "session ended");
+            self.book.offended(peer, Instant::now());
+        } else {
+            tracing::debug!(%peer, ?conn, %reason, "session ended");
+        }
+        // A session's streams live and die together: whoever wants to go on connects anew.
+        self.swarm.behaviour_mut().swap.close(peer, live.session.connection);
+    }
+
+    /// The peer does not speak our protocol. Its connection may still serve look-ups.
+    pub(super) fn end_foreign_session(&mut self, conn: ConnId) {
+        if let Some(live) = self.forget_session(conn) {
+            self.swarm
+                .behaviour_mut()
+                .swap
+                .give_up(live.session.peer, live.session.connection);
+            self.is_foreign(live.session.peer);
+        }
+    }
+
+    fn forget_session(&mut self, conn: ConnId) -> Option<Live> {
+        let live = self.sessions.remove(&conn)?;
         self.by_connection.remove(&live.session.connection);
         let now = self.now();
         self.engine.handle_disconnected(now, conn);
-        // A session's streams live and die together: whoever wants to go on connects anew.
-        self.swarm
-            .behaviour_mut()
-            .swap
-            .close(live.session.peer, live.session.connection);
-    }
-
-    pub(super) fn close_connection(&mut self, conn: ConnId) {
-        self.end_session(conn);
+        Some(live)
     }
 
     fn identified(&mut self, peer: PeerId, info: identify::Info) {
@@ -302,7 +385,12 @@ impl Actor {
             }
         }
         if info.protocols.contains(&swap::PROTOCOL) {
+            self.exchange.claims(peer, addrs.clone());
             self.book.add(peer, addrs, false);
+            let of_peer = self.sessions.iter().find(|(_, live)| live.session.peer == peer);
+            if let Some(conn) = of_peer.map(|(conn, _)| *conn) {
+                self.tell_reachable(conn);
+            }
         } else {
             self.is_foreign(peer);
         }
@@ -352,8 +440,12 @@ impl Actor {
         let Some(t) = self.transfers.get_mut(&transfer) else {
             return;
         };
-        if !t.candidates.contains(&peer) && t.candidates.len() < MAX_CANDIDATES {
-            t.candidates.push(peer);
+        if !t.candidates.contains(&peer) {
+            if t.candidates.len() < MAX_CANDIDATES {
+                t.candidates.push(peer);
+            } else if let Some(doubtful) = t.candidates.iter_mut().find(|peer| self.book.is_doubtful(peer)) {
+                *doubtful = peer;
+            }
         }
         if self.book.is_connected(&peer) {
             self.swarm.behaviour_mut().swap.want_session(peer);
@@ -363,25 +455,59 @@ impl Actor {
     /// Dials whoever may have what is needed, and lost bootstrap peers.
     pub(super) fn dial_candidates(&mut self, now: Instant) {
         let mut dials: Vec<Dial> = Vec::new();
-        for peer in &self.entry_points {
+        for peer in self.entry_points.iter().filter(|peer| !self.banned.contains_key(*peer)) {
             dials.extend(self.book.dial(*peer, now));
         }
+        let clock = self.now();
+        let score = |peer: &PeerId| self.engine.score(clock, &PeerKey::of(&peer.to_bytes()));
         for (id, transfer) in &self.transfers {
             if transfer.sink.is_none() {
                 continue;
             }
-            if self
-                .engine
-                .transfer_stats(*id)
-                .is_some_and(|stats| stats.sources >= ENOUGH_SOURCES)
-            {
-                continue;
-            }
-            for peer in &transfer.candidates {
-                dials.extend(self.book.dial(*peer, now));
-            }
+            let room = self.room_for(*id);
+            let candidates = self.book.best_first(&transfer.candidates, score);
+            let (book, banned) = (&mut self.book, &self.banned);
+            let due = candidates.iter().filter(|peer| !banned.contains_key(*peer));
+            dials.extend(due.filter_map(|peer| book.dial(*peer, now)).take(room));
         }
         dials.into_iter().for_each(|dial| self.dial(dial));
+    }
+
+    /// How many more peers are worth a dial for a transfer.
+    fn room_for(&self, transfer: TransferId) -> usize {
+        let sources = self.engine.transfer_stats(transfer).map_or(0, |stats| stats.sources);
+        ENOUGH_SOURCES.saturating_sub(sources + self.exchange.dialling(transfer))
+    }
+
+    /// A peer names others that have to do with a transfer.
+    pub(super) fn peers_heard(&mut self, transfer: TransferId, conn: ConnId, peers: Vec<KnownPeer>) {
+        let Some(source) = self.sessions.get(&conn).map(|live| live.session.peer) else {
+            return;
+        };
+        let now = Instant::now();
+        tracing::debug!(%source, count = peers.len(), "names peers");
+        let public = !self.network.trusts_listen_addresses();
+        let usable = |addr: &Multiaddr| is_tellable(addr) && (!public || is_public(addr));
+        self.exchange.hear(transfer, source, peers, usable, now);
+        self.dial_heard(now);
+    }
+
+    /// Dials peers that were heard of, as many as may be.
+    pub(super) fn dial_heard(&mut self, now: Instant) {
+        let fetching = self.transfers.iter().filter(|(_, t)| t.sink.is_some());
+        for id in fetching.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let room = self.room_for(id);
+            let dials = self.exchange.dials(id, room, &mut self.book, now);
+            dials.into_iter().for_each(|dial| self.dial(dial));
+        }
+    }
+
+    /// A dial failed: its other addresses are tried, and the peer is given up for now if there are none.
+    fn dial_failed(&mut self, peer: PeerId) {
+        match self.book.failed(peer, Instant::now()) {
+            Some(next) => self.dial(next),
+            None => self.exchange.failed(peer),
+        }
     }
 
     fn dial(&mut self, Dial { peer, addrs }: Dial) {
@@ -393,9 +519,7 @@ impl Actor {
         };
         if let Err(error) = self.swarm.dial(opts) {
             tracing::debug!(%peer, %error, "cannot dial");
-            if let Some(next) = self.book.failed(peer, Instant::now()) {
-                self.dial(next);
-            }
+            self.dial_failed(peer);
         }
     }
 
@@ -405,6 +529,9 @@ impl Actor {
             kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
                 if let Some(transfer) = self.discovery.transfer_of(id) {
                     for peer in providers {
+                        if self.banned.contains_key(&peer) {
+                            continue;
+                        }
                         tracing::debug!(%peer, "named as a provider");
                         self.book.add(peer, [], false);
                         self.add_candidate(transfer, peer);

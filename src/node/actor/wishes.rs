@@ -53,7 +53,7 @@ impl Actor {
         self.engine.set_priority(now, transfer, priority);
         self.engine
             .set_transfer_limits(now, transfer, wish.upload, wish.download);
-        self.pace.set_transfer_rate(transfer, wish.upload);
+        self.throttle.set_transfer_rate(transfer, wish.upload);
         self.engine.set_stopped(now, transfer, wish.paused);
     }
 
@@ -85,11 +85,11 @@ impl Actor {
     }
 
     /// Tells the writers of blocks when the limit of all uploads has changed.
-    pub(super) fn keep_pace(&mut self) {
+    pub(super) fn keep_throttle(&mut self) {
         let rate = self.engine.upload_rate();
-        if rate != self.paced {
-            self.paced = rate;
-            self.pace.set_rate(rate);
+        if rate != self.throttled_to {
+            self.throttled_to = rate;
+            self.throttle.set_rate(rate);
         }
     }
 }

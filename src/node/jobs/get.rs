@@ -68,6 +68,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     let mut drive = job.begin(&target, peers).await?;
     let mut before = drive.view().await?.map(|view| view.stats);
     let skeleton = job.skeleton(&mut drive, &target).await?;
+    tracing::debug!(content = %skeleton.content.cid(), "the skeleton is here");
     // Another name of a content that is known already: the two become one, and what that one fetched before is not this job's.
     if let Some((stats, _)) = node.overview().await?.transfers.get(&skeleton.content.cid())
         && stats.transfer != drive.transfer
@@ -76,6 +77,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     }
     let spec = job.spec(&request, &target, &skeleton, only.as_ref()).await?;
     let download = job.open(spec, &skeleton).await?;
+    tracing::debug!("the download is open");
     drive.order = order;
     drive.first = first.map(|first| pieces_of(&skeleton.content, &first)).transpose()?;
     let finished = job.fetch_and_finish(&mut drive, &skeleton, &download).await?;
@@ -318,7 +320,7 @@ impl Job {
         Ok(if installed {
             output.to_owned()
         } else {
-            output.join(name.as_str())
+            output.join(modswarm_store::folder_name(name).as_str())
         })
     }
 
@@ -445,10 +447,17 @@ impl Job {
         let mut last_block = Instant::now();
         let mut paused = false;
         let mut tick = ticks();
+        let mut any = false;
         loop {
             tokio::select! {
                 event = drive.events.recv() => match event.ok_or_else(node_ended)? {
-                    TransferEvent::Piece => last_block = Instant::now(),
+                    TransferEvent::Piece => {
+                        last_block = Instant::now();
+                        // The first is news worth telling at once.
+                        if !std::mem::replace(&mut any, true) {
+                            tick.reset_immediately();
+                        }
+                    }
                     TransferEvent::Complete => return Ok(()),
                     TransferEvent::WriteFailed(problem) => return Err(write_failure(problem)),
                     TransferEvent::Notice(notice) => self.warn(notice).await,
@@ -559,6 +568,10 @@ impl Job {
             .stats
             .bytes_skeleton
             .saturating_sub(before.as_ref().map_or(0, |stats| stats.bytes_skeleton));
+        let bytes_wasted = view
+            .stats
+            .bytes_wasted
+            .saturating_sub(before.as_ref().map_or(0, |stats| stats.bytes_wasted));
         Ok(Complete {
             pack: skeleton.pack.as_ref().map(|_| skeleton.root),
             content: skeleton.content.cid(),
@@ -568,6 +581,7 @@ impl Job {
             bytes_fetched,
             bytes_reused: plan.bytes.saturating_sub(bytes_fetched),
             bytes_skeleton,
+            bytes_wasted,
             peers,
             renamed: renames(&finished.renamed),
             removed: strings(&finished.removed),

@@ -166,7 +166,8 @@ fn parse_target(text: &str, peers: &[String]) -> Result<(Target, Vec<(PeerId, Mu
     Ok((target, named))
 }
 
-fn unix_seconds() -> u64 {
+/// Seconds since 1970.
+pub(super) fn unix_seconds() -> u64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())

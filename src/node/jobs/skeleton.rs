@@ -1,11 +1,11 @@
 //! Fetching a skeleton: breadth first, in batches, from whoever has it, each block kept as it comes.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{Limits, Skeleton, SkeletonReader, Target},
+    format::{Added, Limits, Skeleton, SkeletonReader, Target},
 };
 use tokio::time::Instant;
 
@@ -73,19 +73,26 @@ async fn walk(
     if let Some(name) = &target.name {
         reader = reader.named(name.clone());
     }
-    let mut awaited: HashMap<Cid, ()> = HashMap::new();
+    // A link names the content beside the pack that holds it: it is asked for with the root, a round trip before the root names it.
+    let ahead = target.content.filter(|content| *content != root);
+    let mut early: Option<(Cid, Bytes)> = None;
+    let mut awaited: HashSet<Cid> = HashSet::new();
     let mut unkept: Vec<(Cid, Bytes)> = Vec::new();
-    let mut any = false;
+    let (mut any, mut begun) = (false, false);
     while !reader.is_complete() {
-        let wanted = reader.wanted(NODES_IN_FLIGHT.saturating_sub(awaited.len()));
+        let mut wanted = reader.wanted(NODES_IN_FLIGHT.saturating_sub(awaited.len()));
+        wanted.retain(|cid| !awaited.contains(cid));
+        if !std::mem::replace(&mut begun, true) {
+            wanted.extend(ahead);
+        }
         if !wanted.is_empty() {
             let (here, missing) = look_up(node, wanted).await?;
-            any |= !here.is_empty();
+            any |= here.iter().any(|(cid, _)| Some(*cid) != ahead);
             for (cid, bytes) in here {
                 reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))?;
             }
             if !missing.is_empty() {
-                awaited.extend(missing.iter().map(|cid| (*cid, ())));
+                awaited.extend(&missing);
                 node.send(Command::WantNodes {
                     transfer: drive.transfer,
                     cids: missing,
@@ -100,10 +107,14 @@ async fn walk(
             () = at(give_up) => return Ok(None),
         };
         match event {
-            TransferEvent::Node { cid, bytes } if awaited.remove(&cid).is_some() => {
-                any = true;
-                reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))?;
-                unkept.push((cid, bytes));
+            TransferEvent::Node { cid, bytes } if awaited.remove(&cid) => {
+                any |= Some(cid) != ahead;
+                for (cid, bytes) in std::iter::once((cid, bytes)).chain(early.take()) {
+                    match reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))? {
+                        Added::Unwanted => early = Some((cid, bytes)),
+                        Added::Skeleton | Added::FileBytes => unkept.push((cid, bytes)),
+                    }
+                }
                 step(Step::Block);
             }
             TransferEvent::Notice(notice) => step(Step::Notice(notice)),

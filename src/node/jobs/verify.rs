@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use modswarm_store::{Fault, Observer, PackRecord, PackState, Progress, Verified, VerifyError};
+use modswarm_store::{Fault, Observer, Origin, PackRecord, PackState, Progress, Verified, VerifyError};
 use tokio::sync::mpsc;
 
 use super::{
@@ -41,7 +41,22 @@ async fn verify(node: &Arc<Inner>, request: &VerifyRequest, events: &mpsc::Sende
         let mut report = report(&record, &verified);
         if request.repair && !verified.bad.is_empty() {
             match repair(node, &record, &verified, request, events).await {
-                Ok(()) => report.repaired = Some(true),
+                Ok(()) => {
+                    let edited = edited(&verified);
+                    report.repaired = Some(edited == 0);
+                    if edited > 0 {
+                        let message = format!(
+                            "{} of {} that were changed after they were put there are kept; the rest was mended",
+                            if edited == 1 {
+                                "1 file".to_owned()
+                            } else {
+                                format!("{edited} files")
+                            },
+                            record.name
+                        );
+                        let _ = events.send(VerifyEvent::Warning { message }).await;
+                    }
+                }
                 Err(failure) => {
                     report.repaired = Some(false);
                     let message = match &failure.help {
@@ -119,6 +134,11 @@ fn report(record: &PackRecord, verified: &Verified) -> PackVerified {
 }
 
 /// Fetches what is missing or rotten. What the user changed stays as it is: only the user knows which of the two is wanted.
+/// How many files were changed by their owner.
+fn edited(verified: &Verified) -> usize {
+    verified.bad.iter().filter(|bad| bad.fault == Fault::Changed).count()
+}
+
 async fn repair(
     node: &Arc<Inner>,
     record: &PackRecord,
@@ -126,8 +146,9 @@ async fn repair(
     request: &VerifyRequest,
     events: &mpsc::Sender<VerifyEvent>,
 ) -> Result<(), Failure> {
-    let changed = verified.bad.iter().filter(|bad| bad.fault == Fault::Changed).count();
-    if changed > 0 {
+    let changed = edited(verified);
+    // A download knows by its records which files were put there as they are, and are not the user's; of a folder that was shared all are.
+    if changed == verified.bad.len() || changed > 0 && record.origin == Origin::Shared {
         return Err(Failure::new(
             FailureKind::WouldOverwrite,
             format!(
@@ -160,16 +181,17 @@ async fn repair(
         output: record.path.clone(),
         peers: request.peers.clone(),
         only: if record.partial {
-            verified
-                .bad
-                .iter()
-                .map(|bad| globset::escape(bad.path.as_str()))
-                .collect()
+            let bad = verified.bad.iter().filter(|bad| bad.fault != Fault::Changed);
+            bad.map(|bad| globset::escape(bad.path.as_str())).collect()
         } else {
             Vec::new()
         },
         overwrite: false,
-        conflicts: Conflicts::TakeTheirs,
+        conflicts: if changed > 0 {
+            Conflicts::KeepMine
+        } else {
+            Conflicts::TakeTheirs
+        },
         timeout: request.timeout,
         seed: true,
         ..GetRequest::default()

@@ -6,7 +6,6 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::Stream;
 use modswarm_protocol::{
     engine::{ConnId, ServeFailure, ServeJob},
@@ -14,7 +13,10 @@ use modswarm_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::pace::Pace;
+use super::{
+    pace::{self, Pace},
+    throttle::Throttle,
+};
 use crate::node::{
     blocks::{BlockPool, Source},
     facts::{HeaderReply, Input, Served, SessionError},
@@ -35,6 +37,10 @@ const PROGRESS_STEP: usize = 64 * 1024;
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Bytes asked of the socket at once.
 const READ_CHUNK: usize = 64 * 1024;
+/// Memory for a longer payload is taken only once the engine has said that it is wanted.
+const EAGER: usize = 256 * 1024;
+/// What bulk streams carry, for errors.
+const BLOCKS: &str = "blocks";
 
 /// A block that the engine wants sent.
 #[derive(Debug)]
@@ -54,7 +60,7 @@ pub(super) async fn write(
     mut stream: Stream,
     mut queue: mpsc::Receiver<Serve>,
     pool: BlockPool,
-    pace: Pace,
+    throttle: Throttle,
     inputs: mpsc::Sender<Input>,
 ) -> SessionError {
     let result: Result<(), SessionError> = async {
@@ -88,7 +94,7 @@ pub(super) async fn write(
                 len,
             }
             .encode(&mut buffer);
-            if job.limited && !pace.is_unlimited() {
+            if job.limited && !throttle.is_unlimited() {
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
                     // Whether something waits behind it that its own limit must not hold up.
@@ -97,7 +103,7 @@ pub(super) async fn write(
                         reading.push_back(start_reading(&pool, serve));
                     }
                     let hurry = reading.iter().any(|other| other.job.transfer != job.transfer);
-                    match pace.ask(job.transfer, rest.len() as u32, hurry) {
+                    match throttle.ask(job.transfer, rest.len() as u32, hurry) {
                         Ok(granted) => {
                             let (now, later) = rest.split_at(granted as usize);
                             buffer.extend_from_slice(now);
@@ -118,9 +124,9 @@ pub(super) async fn write(
             done.push((job, Ok(len)));
             if bytes.len() >= WRITE_BATCH / 2 {
                 // Large blocks are not copied together.
-                stream.write_all(&buffer).await?;
+                pace::write_all(&mut stream, &buffer, BLOCKS).await?;
                 buffer.clear();
-                stream.write_all(&bytes).await?;
+                pace::write_all(&mut stream, &bytes, BLOCKS).await?;
             } else {
                 buffer.extend_from_slice(&bytes);
             }
@@ -147,8 +153,8 @@ async fn flush(
     done: &mut Vec<Served>,
     inputs: &mpsc::Sender<Input>,
 ) -> Result<(), SessionError> {
-    stream.write_all(buffer).await?;
-    stream.flush().await?;
+    pace::write_all(stream, buffer, BLOCKS).await?;
+    pace::flush(stream, BLOCKS).await?;
     buffer.clear();
     if !done.is_empty() {
         let blocks = std::mem::take(done);
@@ -171,58 +177,78 @@ pub(super) async fn read(
         stream,
         permit: _permit,
     } = inbound;
-    let result: Result<(), SessionError> = async {
-        let mut reader = Reader {
-            conn,
-            stream,
-            buffer: BytesMut::with_capacity(READ_CHUNK),
-            inputs: inputs.clone(),
-        };
-        loop {
-            let header = reader.header().await?;
-            // Waits while as much as is allowed is being hashed and written: the peer's window fills, and it waits too.
-            let room = pool.room(header.len as usize).await;
-            let (reply, expected) = oneshot::channel();
-            let arrived = (reader.buffer.len() as u32).min(header.len);
-            inputs
-                .send(Input::BlockHeader {
-                    conn,
-                    header,
-                    arrived,
-                    reply,
-                })
-                .await
-                .map_err(|_| SessionError::NodeEnded)?;
-            // The payload is read while the engine looks the header up; it is one block at most.
-            let payload = reader.payload(header.len as usize).await?;
-            match expected.await.map_err(|_| SessionError::NodeEnded)? {
-                HeaderReply::Take(block) => pool.take(block, payload, room, inputs.clone()),
-                HeaderReply::Skip => {}
-                HeaderReply::Stop => return Err(SessionError::Unsolicited),
-            }
+    let mut reader = Reader {
+        conn,
+        stream,
+        buffer: BytesMut::with_capacity(READ_CHUNK),
+        pace: Pace::default(),
+        inputs,
+    };
+    loop {
+        if let Err(error) = reader.block(&pool).await {
+            return error;
         }
     }
-    .await;
-    result.err().unwrap_or(SessionError::Ended)
 }
 
 struct Reader {
     conn: ConnId,
     stream: Stream,
     buffer: BytesMut,
+    pace: Pace,
     inputs: mpsc::Sender<Input>,
 }
 
 impl Reader {
-    async fn fill(&mut self) -> Result<(), SessionError> {
-        let at = self.buffer.len();
-        self.buffer.resize(at + READ_CHUNK, 0);
-        let n = self.stream.read(&mut self.buffer[at..]).await;
-        self.buffer.truncate(at + *n.as_ref().unwrap_or(&0));
-        if n? == 0 {
-            return Err(SessionError::Ended);
+    /// Reads one block.
+    async fn block(&mut self, pool: &BlockPool) -> Result<(), SessionError> {
+        let header = self.header().await?;
+        let len = header.len as usize;
+        let (reply, mut expected) = oneshot::channel();
+        // The last byte is told once the block is on its way to its verdict: the engine then waits for that.
+        let arrived = self.buffer.len().min(len - 1);
+        let fact = Input::BlockHeader {
+            conn: self.conn,
+            header,
+            arrived: arrived as u32,
+            reply,
+        };
+        self.tell(fact).await?;
+        let mut early = None;
+        if len > EAGER {
+            early = Some((&mut expected).await.map_err(|_| SessionError::NodeEnded)?);
+            if matches!(early, Some(HeaderReply::Stop)) {
+                return Err(SessionError::Refused);
+            }
+        }
+        // A short payload is read while the engine looks the header up.
+        let (payload, told) = self.payload(len, arrived).await?;
+        let reply = match early {
+            Some(reply) => reply,
+            None => expected.await.map_err(|_| SessionError::NodeEnded)?,
+        };
+        let rest = Input::Progress {
+            conn: self.conn,
+            bytes: (len - told) as u32,
+        };
+        match reply {
+            HeaderReply::Stop => return Err(SessionError::Refused),
+            HeaderReply::Skip => self.tell(rest).await?,
+            HeaderReply::Take(block) => {
+                // Waits while as much as is allowed is being hashed and written: the peer's window fills, and it waits too. Room is
+                // taken for what is here only, so that no peer holds any by being slow.
+                let room = pool.room(len).await;
+                let told = self.inputs.reserve().await.map_err(|_| SessionError::NodeEnded)?;
+                // From here on nothing can come between: a block that was told whole gets its verdict, whatever becomes of the session.
+                told.send(rest);
+                pool.take(block, payload, room, self.inputs.clone());
+            }
         }
         Ok(())
+    }
+
+    async fn tell(&mut self, fact: Input) -> Result<(), SessionError> {
+        self.inputs.send(fact).await.map_err(|_| SessionError::NodeEnded)
     }
 
     async fn header(&mut self) -> Result<BulkHeader, SessionError> {
@@ -232,30 +258,36 @@ impl Reader {
                 let _ = self.buffer.split_to(used);
                 return Ok(header);
             }
-            self.fill().await?;
+            let (at, begun) = (self.buffer.len(), !self.buffer.is_empty());
+            self.buffer.resize(at + READ_CHUNK, 0);
+            let n = self
+                .pace
+                .read(&mut self.stream, &mut self.buffer[at..], begun, "block")
+                .await;
+            self.buffer.truncate(at + *n.as_ref().unwrap_or(&0));
+            n?;
         }
     }
 
-    async fn payload(&mut self, len: usize) -> Result<Vec<u8>, SessionError> {
+    /// The payload, and how many bytes of it the engine has been told of: not the last.
+    async fn payload(&mut self, len: usize, mut told: usize) -> Result<(Vec<u8>, usize), SessionError> {
         let mut payload = vec![0; len];
         let mut have = self.buffer.len().min(len);
         payload[..have].copy_from_slice(&self.buffer.split_to(have));
-        let mut told = have;
         let mut told_at = Instant::now();
         while have < len {
-            let n = self.stream.read(&mut payload[have..]).await?;
-            if n == 0 {
-                return Err(SessionError::Ended);
-            }
-            have += n;
-            if have == len || have - told >= PROGRESS_STEP || told_at.elapsed() >= PROGRESS_EVERY {
+            have += self
+                .pace
+                .read(&mut self.stream, &mut payload[have..], true, "block")
+                .await?;
+            if have < len && (have - told >= PROGRESS_STEP || (have > told && told_at.elapsed() >= PROGRESS_EVERY)) {
                 told_at = Instant::now();
                 let bytes = (have - told) as u32;
                 told = have;
-                let progress = Input::Progress { conn: self.conn, bytes };
-                self.inputs.send(progress).await.map_err(|_| SessionError::NodeEnded)?;
+                self.tell(Input::Progress { conn: self.conn, bytes }).await?;
             }
         }
-        Ok(payload)
+        self.pace.finished();
+        Ok((payload, told))
     }
 }

@@ -6,18 +6,25 @@
 mod bulk;
 mod control;
 mod pace;
+mod throttle;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use modswarm_protocol::{
     engine::ConnId,
-    wire::{Message, StreamKind},
+    wire::{Message, StreamKind, limits::MAX_OPENED_LEN},
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
 pub(super) use bulk::Serve;
-pub(super) use pace::Pace;
+pub(super) use throttle::Throttle;
 
 use super::{
     blocks::BlockPool,
@@ -27,19 +34,25 @@ use super::{
 
 /// Control messages that wait for a peer to read; beyond, the peer is too slow to talk to.
 const CONTROL_QUEUE: usize = 1024;
+/// Bytes of them: have-maps are large.
+const CONTROL_QUEUE_BYTES: usize = 2 * MAX_OPENED_LEN;
 /// How long a peer may take for the first byte of a stream.
-const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(10);
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A session's ends of its tasks' channels. Dropping it ends the tasks.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) peer: PeerId,
     pub(super) connection: ConnectionId,
-    control: mpsc::Sender<Message>,
+    control: mpsc::Sender<Vec<u8>>,
+    /// Bytes that wait in `control`.
+    queued: Arc<AtomicUsize>,
     serve: mpsc::Sender<Serve>,
     serve_queue: Option<mpsc::Receiver<Serve>>,
     /// Whether the stream for our blocks has been asked for.
     pub(super) bulk_requested: bool,
+    /// Whether the peer has opened the stream for its blocks.
+    pub(super) bulk_accepted: bool,
     tasks: Vec<AbortHandle>,
 }
 
@@ -54,6 +67,8 @@ impl Session {
     ) -> Self {
         let (control, outgoing) = mpsc::channel(CONTROL_QUEUE);
         let (serve, serve_queue) = mpsc::channel(bulk::SERVE_QUEUE);
+        let queued = Arc::new(AtomicUsize::new(0));
+        let outgoing = control::Outgoing::new(outgoing, Arc::clone(&queued));
         let task = tokio::spawn(async move {
             let error = control::run(conn, stream, outgoing, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
@@ -62,16 +77,25 @@ impl Session {
             peer,
             connection,
             control,
+            queued,
             serve,
             serve_queue: Some(serve_queue),
             bulk_requested: false,
+            bulk_accepted: false,
             tasks: vec![task.abort_handle()],
         }
     }
 
     /// Queues a message; false if the peer has not read the last ones.
-    pub(super) fn send(&self, message: Message) -> bool {
-        self.control.try_send(message).is_ok()
+    pub(super) fn send(&self, message: &Message) -> bool {
+        let mut frame = Vec::new();
+        message.encode(&mut frame);
+        let len = frame.len();
+        if self.queued.load(Ordering::Relaxed) + len > CONTROL_QUEUE_BYTES {
+            return false;
+        }
+        self.queued.fetch_add(len, Ordering::Relaxed);
+        self.control.try_send(frame).is_ok()
     }
 
     /// Queues a block to read and send; false if more are queued than the engine allows a peer.
@@ -91,11 +115,11 @@ impl Session {
         stream: Stream,
         queue: mpsc::Receiver<Serve>,
         pool: BlockPool,
-        pace: Pace,
+        throttle: Throttle,
         inputs: mpsc::Sender<Input>,
     ) {
         let task = tokio::spawn(async move {
-            let error = bulk::write(stream, queue, pool, pace, inputs.clone()).await;
+            let error = bulk::write(stream, queue, pool, throttle, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
         });
         self.tasks.push(task.abort_handle());
@@ -109,6 +133,7 @@ impl Session {
         pool: BlockPool,
         inputs: mpsc::Sender<Input>,
     ) {
+        self.bulk_accepted = true;
         let task = tokio::spawn(async move {
             let error = bulk::read(conn, stream, pool, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
@@ -138,6 +163,6 @@ pub(super) async fn read_kind(stream: &mut Stream) -> Result<StreamKind, Session
     let mut first = [0; 1];
     tokio::time::timeout(FIRST_BYTE_TIMEOUT, stream.read_exact(&mut first))
         .await
-        .map_err(|_| SessionError::TimedOut)??;
+        .map_err(|_| SessionError::NothingSaid)??;
     StreamKind::from_byte(first[0]).ok_or_else(|| SessionError::StreamKind(first[0]))
 }

@@ -1,54 +1,81 @@
-//! The upload limits, for the tasks that write blocks.
+//! Leaving peers that begin something and do not go on with it, or that do not read what they are sent.
+//!
+//! A stream may be silent for as long as it likes between messages or blocks. Once one has begun, its bytes have to come at a rate that is
+//! of some use, and what is written to a peer has to be read.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use modswarm_protocol::{
-    Timestamp,
-    engine::{Pacer, TransferId},
-};
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, timeout, timeout_at};
 
-/// The node's [`Pacer`]: the actor sets its limits, and writers ask it.
-#[derive(Clone, Debug)]
-pub(in crate::node) struct Pace {
-    pacer: Arc<Mutex<Pacer>>,
-    started: Instant,
+use crate::node::facts::SessionError;
+
+/// Within each such span, what has begun is brought to its end or forward by [`SPAN_BYTES`].
+const SPAN: Duration = Duration::from_secs(30);
+/// A kilobyte a second: below that a peer is of no use.
+const SPAN_BYTES: usize = 30 * 1024;
+/// How long a peer may take none of what is written. A multiplexed stream makes room in steps of half its window, 128 KiB at the least.
+const UNREAD: Duration = Duration::from_secs(60);
+
+/// The pace of one stream's reading end.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    span: Option<Instant>,
+    bytes: usize,
 }
 
 impl Pace {
-    pub(in crate::node) fn new() -> Self {
-        Self {
-            pacer: Arc::default(),
-            started: Instant::now(),
+    /// Reads what there is. With `begun` the peer is in the middle of something, a `what`.
+    pub(super) async fn read(
+        &mut self,
+        stream: &mut (impl AsyncRead + Unpin),
+        into: &mut [u8],
+        begun: bool,
+        what: &'static str,
+    ) -> Result<usize, SessionError> {
+        let n = if begun {
+            let since = *self.span.get_or_insert_with(Instant::now);
+            let read = timeout_at(since + SPAN, stream.read(into)).await;
+            read.map_err(|_| SessionError::Stalled(what))??
+        } else {
+            stream.read(into).await?
+        };
+        if n == 0 {
+            return Err(SessionError::Ended);
         }
+        self.bytes += n;
+        if self.bytes >= SPAN_BYTES {
+            self.finished();
+        }
+        Ok(n)
     }
 
-    pub(in crate::node) fn set_rate(&self, rate: Option<u64>) {
-        self.pacer().set_rate(self.now(), rate);
+    /// What had begun is whole.
+    pub(super) fn finished(&mut self) {
+        self.span = None;
+        self.bytes = 0;
     }
+}
 
-    pub(in crate::node) fn set_transfer_rate(&self, transfer: TransferId, rate: Option<u64>) {
-        self.pacer().set_transfer_rate(self.now(), transfer, rate);
+/// Writes all of `bytes`, as far as the peer goes on reading.
+pub(super) async fn write_all(
+    stream: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    what: &'static str,
+) -> Result<(), SessionError> {
+    while !bytes.is_empty() {
+        let written = timeout(UNREAD, stream.write(bytes)).await;
+        let n = written.map_err(|_| SessionError::NotRead(what))??;
+        if n == 0 {
+            return Err(SessionError::Ended);
+        }
+        bytes = &bytes[n..];
     }
+    Ok(())
+}
 
-    pub(super) fn is_unlimited(&self) -> bool {
-        self.pacer().is_unlimited()
-    }
-
-    /// See [`Pacer::ask`].
-    pub(super) fn ask(&self, transfer: TransferId, want: u32, hurry: bool) -> Result<u32, Instant> {
-        let asked = self.pacer().ask(self.now(), transfer, want, hurry);
-        asked.map_err(|at| self.started + Duration::from_micros(at.as_micros()))
-    }
-
-    fn pacer(&self) -> MutexGuard<'_, Pacer> {
-        // Its buckets are whole after every statement.
-        self.pacer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX))
-    }
+/// Hands what was written to the connection.
+pub(super) async fn flush(stream: &mut (impl AsyncWrite + Unpin), what: &'static str) -> Result<(), SessionError> {
+    let flushed = timeout(UNREAD, stream.flush()).await;
+    Ok(flushed.map_err(|_| SessionError::NotRead(what))??)
 }

@@ -50,6 +50,8 @@ pub(in crate::node) enum Event {
         kind: StreamKind,
         error: OpenError,
     },
+    /// The peer opened more streams than it may: its connection is to be closed.
+    Flooded { peer: PeerId, connection: ConnectionId },
     /// A connection ended, and with it its session if it had one.
     Closed { connection: ConnectionId },
 }
@@ -129,6 +131,17 @@ impl Behaviour {
             }
         }
         better
+    }
+
+    /// A session on this connection came to nothing: another connection may carry one.
+    pub(in crate::node) fn give_up(&mut self, peer: PeerId, connection: ConnectionId) {
+        if let Some(known) = self
+            .peers
+            .get_mut(&peer)
+            .filter(|known| known.session == Some(connection))
+        {
+            known.session = None;
+        }
     }
 
     /// Closes a connection of `peer`.
@@ -281,6 +294,7 @@ impl NetworkBehaviour for Behaviour {
                     error,
                 }
             }
+            FromHandler::Flooded => Event::Flooded { peer, connection },
             FromHandler::Supported => {
                 known.supported = true;
                 self.choose(peer);

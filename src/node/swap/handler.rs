@@ -57,6 +57,8 @@ pub(in crate::node) enum FromHandler {
     OpenFailed(StreamKind, OpenError),
     /// Identify says that the peer speaks our protocol.
     Supported,
+    /// The peer opened more streams than it may.
+    Flooded,
 }
 
 #[derive(Debug)]
@@ -66,6 +68,7 @@ pub(in crate::node) struct Handler {
     inbound: Arc<Semaphore>,
     to_open: VecDeque<StreamKind>,
     events: VecDeque<FromHandler>,
+    flooded: bool,
 }
 
 impl Handler {
@@ -74,6 +77,7 @@ impl Handler {
             inbound: Arc::new(Semaphore::new(MAX_INBOUND_STREAMS)),
             to_open: VecDeque::new(),
             events: VecDeque::new(),
+            flooded: false,
         }
     }
 
@@ -125,7 +129,11 @@ impl ConnectionHandler for Handler {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound { protocol: stream, .. }) => {
                 match Arc::clone(&self.inbound).try_acquire_owned() {
                     Ok(permit) => self.push(FromHandler::Inbound(InboundStream { stream, permit })),
-                    Err(_) => tracing::debug!("a peer opened more streams than a session needs; dropped one"),
+                    Err(_) if !self.flooded => {
+                        self.flooded = true;
+                        self.push(FromHandler::Flooded);
+                    }
+                    Err(_) => {}
                 }
             }
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {

@@ -1,10 +1,15 @@
-//! TCP as the other transports are, except that on Windows a connection is dialled from a port of its own.
+//! TCP as the other transports are, except for how it dials.
 //!
-//! Elsewhere dials leave from the port that is listened on, which lets peers behind NATs be reached. Windows refuses two sockets there ("access denied"),
-//! and the library then gives the dial up.
+//! - TLS is proposed alone and its first bytes are sent along, a round trip sooner than after an answer. Whoever does not speak it is dialled again with noise.
+//! - Dials leave from the port that is listened on, which lets peers behind NATs be reached. Where two peers dial each other at once, their two connections would
+//!   be one and the same, with a client at both ends: the one with the larger peer ID dials from a port of its own. So does everyone on Windows, which refuses
+//!   two sockets on one port ("access denied"), whereupon the library gives the dial up.
 
 use std::{
+    error::Error,
+    io,
     pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -14,9 +19,12 @@ use libp2p::{
     core::{
         muxing::StreamMuxerBox,
         transport::{Boxed, DialOpts, ListenerId, PortUse, TransportError, TransportEvent},
-        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, SelectUpgrade, UpgradeInfo, Version},
+        upgrade::{
+            InboundConnectionUpgrade, NegotiationError, OutboundConnectionUpgrade, SelectUpgrade, UpgradeInfo, Version,
+        },
     },
     identity::Keypair,
+    multiaddr::Protocol,
     noise, tcp, tls, yamux,
 };
 
@@ -31,18 +39,148 @@ pub(super) enum SetUpError {
 
 /// TCP, encrypted by TLS or noise, multiplexed by yamux.
 pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetUpError> {
-    let secure = Secure(SelectUpgrade::new(tls::Config::new(key)?, noise::Config::new(key)?));
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
-    Ok(OwnPorts(tcp)
-        .upgrade(Version::V1Lazy)
-        .authenticate(secure)
-        .multiplex(yamux::Config::default())
-        .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
-        .boxed())
+    let (tls, noise) = (tls::Config::new(key)?, noise::Config::new(key)?);
+    let tcp = Shared::new(OwnPorts {
+        inner: tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)),
+        local: PeerId::from(key.public()),
+    });
+    let either = Secure(SelectUpgrade::new(tls.clone(), noise.clone()));
+    // Each has types of its own until it is boxed.
+    macro_rules! secured {
+        ($secure:expr) => {
+            tcp.clone()
+                .upgrade(Version::V1Lazy)
+                .authenticate($secure)
+                .multiplex(yamux::Config::default())
+                .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
+                .boxed()
+        };
+    }
+    let transport = TlsFirst {
+        listening: secured!(either),
+        tls: secured!(tls),
+        noise: secured!(noise),
+    };
+    Ok(transport.boxed())
 }
 
-/// A transport that dials from ports of their own where the system wants that.
-struct OwnPorts<T>(T);
+type Connections = Boxed<(PeerId, StreamMuxerBox)>;
+
+/// Listens for both ways to encrypt, dials with TLS, and with noise whoever has no TLS.
+struct TlsFirst {
+    listening: Connections,
+    tls: Connections,
+    noise: Connections,
+}
+
+impl Transport for TlsFirst {
+    type Output = <Connections as Transport>::Output;
+    type Error = io::Error;
+    type ListenerUpgrade = <Connections as Transport>::ListenerUpgrade;
+    type Dial = BoxFuture<'static, io::Result<Self::Output>>;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<io::Error>> {
+        self.listening.listen_on(id, addr)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.listening.remove_listener(id)
+    }
+
+    fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<io::Error>> {
+        let first = self.tls.dial(addr.clone(), opts)?;
+        // From a port of its own: the first connection is still remembered on the other.
+        let port_use = PortUse::New;
+        let second = self.noise.dial(addr, DialOpts { port_use, ..opts })?;
+        Ok(async move {
+            match first.await {
+                Err(error) if was_refused(&error) => second.await,
+                result => result,
+            }
+        }
+        .boxed())
+    }
+
+    fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        Pin::new(&mut self.listening).poll(cx)
+    }
+}
+
+/// Whether the peer said that it does not speak what was proposed.
+fn was_refused(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(negotiation) = error.downcast_ref::<NegotiationError>() {
+            return matches!(negotiation, NegotiationError::Failed);
+        }
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+    }
+    false
+}
+
+/// One transport in several hands: all of them dial from the port that one of them listens on.
+struct Shared<T>(Arc<Mutex<T>>);
+
+impl<T> Shared<T> {
+    fn new(transport: T) -> Self {
+        Self(Arc::new(Mutex::new(transport)))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Transport + Unpin> Transport for Shared<T> {
+    type Output = T::Output;
+    type Error = T::Error;
+    type ListenerUpgrade = T::ListenerUpgrade;
+    type Dial = T::Dial;
+
+    fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<Self::Error>> {
+        self.inner().listen_on(id, addr)
+    }
+
+    fn remove_listener(&mut self, id: ListenerId) -> bool {
+        self.inner().remove_listener(id)
+    }
+
+    fn dial(&mut self, addr: Multiaddr, opts: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
+        self.inner().dial(addr, opts)
+    }
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
+        Pin::new(&mut *self.inner()).poll(cx)
+    }
+}
+
+/// A transport that dials from ports of their own where two dials could meet, or the system wants that.
+struct OwnPorts<T> {
+    inner: T,
+    local: PeerId,
+}
+
+impl<T> OwnPorts<T> {
+    fn port_use(&self, addr: &Multiaddr, asked: PortUse) -> PortUse {
+        let may_meet = match addr.iter().last() {
+            Some(Protocol::P2p(peer)) => peer < self.local,
+            _ => false,
+        };
+        if cfg!(windows) || may_meet { PortUse::New } else { asked }
+    }
+}
 
 impl<T: Transport + Unpin> Transport for OwnPorts<T> {
     type Output = T::Output;
@@ -51,25 +189,23 @@ impl<T: Transport + Unpin> Transport for OwnPorts<T> {
     type Dial = T::Dial;
 
     fn listen_on(&mut self, id: ListenerId, addr: Multiaddr) -> Result<(), TransportError<Self::Error>> {
-        self.0.listen_on(id, addr)
+        self.inner.listen_on(id, addr)
     }
 
     fn remove_listener(&mut self, id: ListenerId) -> bool {
-        self.0.remove_listener(id)
+        self.inner.remove_listener(id)
     }
 
     fn dial(&mut self, addr: Multiaddr, mut opts: DialOpts) -> Result<Self::Dial, TransportError<Self::Error>> {
-        if cfg!(windows) {
-            opts.port_use = PortUse::New;
-        }
-        self.0.dial(addr, opts)
+        opts.port_use = self.port_use(&addr, opts.port_use);
+        self.inner.dial(addr, opts)
     }
 
     fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<TransportEvent<Self::ListenerUpgrade, Self::Error>> {
-        Pin::new(&mut self.0).poll(cx)
+        Pin::new(&mut self.inner).poll(cx)
     }
 }
 
@@ -120,5 +256,59 @@ where
     fn upgrade_outbound(self, socket: C, info: Self::Info) -> Self::Future {
         let upgrade = self.0.upgrade_outbound(socket, info);
         async move { upgrade.await.map(joined) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use libp2p::core::Endpoint;
+
+    use super::*;
+
+    #[test]
+    fn of_two_peers_that_dial_each_other_at_most_one_dials_from_the_port_it_listens_on() {
+        if cfg!(windows) {
+            return;
+        }
+        let (a, b) = (PeerId::random(), PeerId::random());
+        let of = |local: PeerId, remote: PeerId| {
+            let addr: Multiaddr = format!("/ip4/127.0.0.1/tcp/1/p2p/{remote}").parse().unwrap();
+            OwnPorts { inner: (), local }.port_use(&addr, PortUse::Reuse)
+        };
+        let used = [of(a, b), of(b, a)];
+        let reusing = used.into_iter().filter(|used| *used == PortUse::Reuse).count();
+        assert_eq!(reusing, 1, "{a} and {b}");
+    }
+
+    #[tokio::test]
+    async fn a_peer_without_tls_is_dialled_with_noise() {
+        let key = Keypair::generate_ed25519();
+        let mut listening = tcp::tokio::Transport::default()
+            .upgrade(Version::V1Lazy)
+            .authenticate(noise::Config::new(&key).unwrap())
+            .multiplex(yamux::Config::default())
+            .boxed();
+        let anywhere = "/ip4/127.0.0.1/tcp/0".parse().unwrap();
+        listening.listen_on(ListenerId::next(), anywhere).unwrap();
+        let addr = loop {
+            if let Some(TransportEvent::NewAddress { listen_addr, .. }) = listening.next().await {
+                break listen_addr;
+            }
+        };
+        tokio::spawn(async move {
+            while let Some(event) = listening.next().await {
+                if let TransportEvent::Incoming { upgrade, .. } = event {
+                    tokio::spawn(upgrade);
+                }
+            }
+        });
+        let opts = DialOpts {
+            role: Endpoint::Dialer,
+            port_use: PortUse::Reuse,
+        };
+        let mut dialling = transport(&Keypair::generate_ed25519()).unwrap();
+        let (peer, _) = dialling.dial(addr, opts).unwrap().await.unwrap();
+        assert_eq!(peer, PeerId::from(key.public()));
     }
 }

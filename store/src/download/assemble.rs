@@ -20,6 +20,7 @@ use rayon::prelude::*;
 use super::{
     layout::Place,
     place::{Replace, Target},
+    reflink,
     state::{Slot, State},
 };
 use crate::{
@@ -119,29 +120,33 @@ enum Copied {
     Lost(PieceIndex),
 }
 
+/// The distinct pieces of a file that are not in all their places in it.
+fn absent(state: &State, number: u32) -> Vec<PieceIndex> {
+    let moving = crate::lock(&state.moving);
+    let mut seen = HashSet::new();
+    let parts = state.content.parts(&state.content.files()[number as usize]);
+    let pieces = parts.filter_map(|part| match part {
+        Part::Piece(piece) => Some(piece),
+        Part::Node { .. } => None,
+    });
+    pieces
+        .filter(|piece| seen.insert(*piece))
+        .filter(|piece| {
+            state
+                .layout
+                .places_in(*piece, number)
+                .any(|place| !moving.present[place.number as usize])
+        })
+        .collect()
+}
+
 /// Copies what a file lacks. `false`: some of it was not where it was believed to be, or the download has ended.
 fn fill(state: &Arc<State>, number: u32, target: &Target) -> Result<bool, FinishError> {
-    let pieces: Vec<PieceIndex> = {
-        let moving = crate::lock(&state.moving);
-        let file = &state.content.files()[number as usize];
-        let mut seen = HashSet::new();
-        let absent = state.content.parts(file).filter_map(|part| match part {
-            Part::Piece(piece) => Some(piece),
-            Part::Node { .. } => None,
-        });
-        absent
-            .filter(|piece| seen.insert(*piece))
-            .filter(|piece| {
-                state
-                    .layout
-                    .places_in(*piece, number)
-                    .any(|place| !moving.present[place.number as usize])
-            })
-            .collect()
-    };
-    if pieces.is_empty() {
+    if absent(state, number).is_empty() {
         return Ok(true);
     }
+    reflink::fill(state, number, target.row)?;
+    let pieces = absent(state, number);
     let copy = |piece: &PieceIndex| -> Result<Option<Copied>, FinishError> {
         if state.has_ended() {
             return Ok(None);

@@ -106,6 +106,17 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
     let selected = select(spec, &content, &known);
     let numbers: Vec<usize> = selected.iter_ones().collect();
     check_names(&content, &numbers)?;
+    // Nothing is lost with a folder that is empty: it is left out, where a file would have to be left out by the user.
+    if selected.all() {
+        for path in content.dirs().iter().filter(|path| !fs::can_create(path)) {
+            if let Some((_, issue)) = path.portability_issue() {
+                meter.warn(Warning::Unportable {
+                    path: path.clone(),
+                    issue,
+                });
+            }
+        }
+    }
     for path in content.skipped() {
         meter.warn(Warning::EntrySkipped(path.clone()));
     }

@@ -202,7 +202,7 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
             })?;
     let mut folders: Vec<&str> = Vec::new();
     if state.whole_content {
-        for path in state.content.dirs() {
+        for path in state.content.dirs().iter().filter(|path| fs::can_create(path)) {
             match make_folders(&*root, &state.destination, path) {
                 Ok(_) => folders.push(path.as_str()),
                 Err(PlaceError::Blocked(blockage)) => return Err(FinishError::Blocked(vec![blockage])),

@@ -75,6 +75,7 @@ pub(super) fn sweep(inner: &Inner, root: i64) -> Result<Swept, IndexError> {
         let path = folder.join(&place);
         let named = fs::pack_path(&place);
         let between = place.ancestors().skip(1).filter(|dir| !dir.as_os_str().is_empty());
+        inner.files.forget(file.id);
         match inner.backend.identity_at(&path) {
             Ok(Some(now)) if file.identity.same_bytes(&now) => match inner.backend.remove_file(&path) {
                 Ok(()) => {

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 
 use bitvec::vec::BitVec;
-use modswarm_protocol::format::{Content, PieceIndex, PieceSet};
+use modswarm_protocol::format::{Content, PieceIndex, PieceMap, PieceSet};
 
 use super::layout::Layout;
 use crate::{
     error::{BeginError, IndexError},
-    index::rows,
+    index::rows::{self, FileState},
     observer::Meter,
     store::Inner,
 };
 
-/// Leaves looked up between two looks at whether the job is cancelled.
+/// Rows seen between two looks at whether the job is cancelled.
 const STEP: usize = 4096;
+/// To find a place anew takes about as long as to pass over so many rows.
+const BETWEEN_MAX: usize = 16;
 
 /// The wanted pieces that are absent somewhere and that some file holds, be it of this content (`present`, by number of place) or another.
 pub(super) fn find(
@@ -44,23 +46,56 @@ pub(super) fn find(
     if unknown.is_empty() || inner.holds_no_leaf()? {
         return Ok(local);
     }
-    // The index is ordered by prefix: neighbours are looked up one after the other.
+    // In the index's order, and from one state of it: to begin a look for each leaf takes most of the time.
     unknown.sort_unstable_by_key(|piece| map.leaf(*piece).cid.prefix() as i64);
-    let mut files = Files::default();
     let conn = inner.index.reader()?;
-    for (at, piece) in unknown.into_iter().enumerate() {
-        if at % STEP == 0 && meter.cancelled() {
+    let conn = &conn.unchecked_transaction().map_err(IndexError::from)?;
+    let mut files = Files::default();
+    let mut rest = &unknown[..];
+    while !rest.is_empty() {
+        if meter.cancelled() {
             return Err(BeginError::Cancelled);
         }
-        let leaf = map.leaf(piece);
-        for file in rows::files_with_leaf(&conn, leaf.cid.prefix() as i64, leaf.len)? {
-            if files.are_as_known(inner, &conn, file)? {
+        rest = look(conn, map, rest, &mut |piece, file| {
+            let there = !local[piece.as_usize()] && files.are_as_known(inner, conn, file)?;
+            if there {
                 local.set(piece.as_usize(), true);
-                break;
             }
-        }
+            Ok(())
+        })?;
     }
     Ok(local)
+}
+
+/// Walks the rows of leaves from the first of `unknown` on, which are in the order of their prefixes, and tells `found` of each that is one of them and of its
+/// file; returns those that are left when others lie between or [`STEP`] rows were seen.
+fn look<'a>(
+    conn: &rusqlite::Connection,
+    map: &PieceMap,
+    unknown: &'a [PieceIndex],
+    found: &mut dyn FnMut(PieceIndex, i64) -> Result<(), IndexError>,
+) -> Result<&'a [PieceIndex], IndexError> {
+    let prefix_of = |piece: &PieceIndex| map.leaf(*piece).cid.prefix() as i64;
+    let mut rest = unknown;
+    let Some(first) = rest.first() else { return Ok(rest) };
+    let mut rows = rows::LeavesFrom::new(conn)?;
+    let mut rows = rows.query(prefix_of(first))?;
+    let (mut seen, mut between) = (0, 0);
+    while let Some(row) = rows.next()? {
+        let passed = rest.partition_point(|piece| prefix_of(piece) < row.prefix);
+        rest = &rest[passed..];
+        let Some(next) = rest.first() else { return Ok(rest) };
+        seen += 1;
+        between = if prefix_of(next) == row.prefix { 0 } else { between + 1 };
+        if between > BETWEEN_MAX || seen > STEP && passed > 0 {
+            return Ok(rest);
+        }
+        let same = rest.iter().take_while(|piece| prefix_of(piece) == row.prefix);
+        for piece in same.filter(|piece| map.leaf(**piece).len == row.len) {
+            found(*piece, row.file)?;
+        }
+    }
+    Ok(&[])
 }
 
 /// Files that were looked at.
@@ -75,6 +110,7 @@ impl Files {
         }
         let same = match rows::file_and_place(conn, file)? {
             None => false,
+            Some((row, ..)) if row.state == FileState::Gone => false,
             Some((row, root, stage)) => {
                 let place = root.join(crate::fs::path_from(row.path.clone()));
                 match stage {

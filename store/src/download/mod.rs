@@ -3,7 +3,8 @@
 //! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
 //! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`), decides what becomes of each file (`decide`), looks for leaves
 //! that the home has elsewhere (`local`), reckons the room (`estimate`) and makes the rows (`put`). `state` takes pieces; `assemble` copies local leaves
-//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions; `staging` knows which staged files are the
+//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions, and `reflink` spares it what the file system can
+//! share; `staging` knows which staged files are the
 //! download's own; `commit` makes all that durable; `place` puts whole files where they belong without ever losing what stands there; `moves` renames
 //! what only has another name now; `finish` ends it (`settle`: files of the user's that are in the way by then). `layout` knows which piece goes where.
 //!
@@ -25,6 +26,7 @@ mod moving;
 mod place;
 mod put;
 mod reconcile;
+mod reflink;
 mod settle;
 mod staging;
 mod state;

@@ -272,7 +272,10 @@ fn carry_out(inner: &Inner, placing: &Placing<'_>, id: PackId, steps: &[Step]) -
     }
     let mut ends = Vec::with_capacity(steps.len());
     for (step, lost) in steps.iter().zip(lost) {
-        inner.files.forget(step.row);
+        // Some systems do not let the name of an open file be taken.
+        for row in [Some(step.row), step.replace.row()].into_iter().flatten() {
+            inner.files.forget(row);
+        }
         let end = if lost { End::Lost } else { put_in(placing, step)? };
         if let End::Placed { .. } = end {
             folders.extend(step.target.parent());

@@ -130,6 +130,10 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
                 continue;
             }
         }
+        // Some systems do not let the name of an open file be taken.
+        if let Some(replaced) = target.replace.row() {
+            state.inner.files.forget(replaced);
+        }
         match placing.place(path, target.row, &target.replace) {
             Ok((identity, out)) => {
                 folders.extend(path.parent());

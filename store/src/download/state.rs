@@ -87,6 +87,8 @@ pub(crate) struct State {
     pub(super) worker: Mutex<Option<JoinHandle<()>>>,
     /// Whether files were made in the staging folder whose names are not durable yet.
     pub(super) names_made: AtomicBool,
+    /// Whether the file system of the staging folder may be able to share blocks.
+    pub(super) may_share: AtomicBool,
     /// Staged files kept open for writing, oldest first.
     pub(super) open: Mutex<VecDeque<(u32, Arc<dyn BackendFile>)>>,
 }
@@ -165,6 +167,7 @@ impl State {
             turn: Mutex::default(),
             worker: Mutex::default(),
             names_made: AtomicBool::new(false),
+            may_share: AtomicBool::new(true),
             open: Mutex::default(),
         };
         crate::lock(&state.moving).recount(&state);

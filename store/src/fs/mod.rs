@@ -21,9 +21,9 @@ mod sys;
 mod system;
 
 pub(crate) use self::sys::{
-    CASE_FOLDS, create_private_dir, identity_from, name_bytes, name_issue, path_bytes, path_from,
+    CASE_FOLDS, create_private_dir, identity_from, literal, name_bytes, name_issue, path_bytes, path_from,
 };
-pub use self::system::SystemBackend;
+pub use self::{sys::folder_name, system::SystemBackend};
 use crate::backend::{Entry, Identity, Onto};
 
 /// Now, in nanoseconds since 1970.
@@ -37,6 +37,11 @@ fn now_ns() -> i64 {
 pub(crate) fn pack_path(place: &Path) -> Option<PackPath> {
     let text = place.to_str()?.replace(MAIN_SEPARATOR, "/");
     PackPath::new(&text).ok()
+}
+
+/// Whether this system can create all names of `path`. Elsewhere it must not be made a path: Windows takes some names for another disk or a stream.
+pub(crate) fn can_create(path: &PackPath) -> bool {
+    path.names().all(|name| name_issue(name).is_none())
 }
 
 /// Whether `e` means that a disk or quota is full.

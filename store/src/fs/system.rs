@@ -46,7 +46,7 @@ impl Backend for SystemBackend {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
-        file(fs::File::create(path))
+        file(fs::File::create(sys::literal(path)))
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Box<dyn BackendDir>> {
@@ -59,12 +59,12 @@ impl Backend for SystemBackend {
     }
 
     fn entry(&self, path: &Path) -> io::Result<Entry> {
-        entry_of(path, &fs::symlink_metadata(path)?)
+        entry_of(path, &fs::symlink_metadata(sys::literal(path))?)
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<(OsString, Entry)>> {
         let mut entries = Vec::new();
-        for entry in fs::read_dir(path)? {
+        for entry in fs::read_dir(sys::literal(path))? {
             let entry = entry?;
             let metadata = match entry.metadata() {
                 Ok(metadata) => metadata,
@@ -78,23 +78,23 @@ impl Backend for SystemBackend {
     }
 
     fn create_dirs(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
+        fs::create_dir_all(sys::literal(path))
     }
 
     fn replace(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
+        fs::rename(sys::literal(from), sys::literal(to))
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+        fs::remove_file(sys::literal(path))
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir(path)
+        fs::remove_dir(sys::literal(path))
     }
 
     fn remove_tree(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir_all(path)
+        fs::remove_dir_all(sys::literal(path))
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -154,6 +154,18 @@ impl BackendFile for SystemFile {
 
     fn sync(&self) -> io::Result<()> {
         self.0.sync_data()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn share_range(&self, from: &dyn BackendFile, from_at: u64, at: u64, len: u64) -> io::Result<bool> {
+        match from.as_any().and_then(|from| from.downcast_ref::<Self>()) {
+            Some(from) => sys::share_range(&from.0, from_at, &self.0, at, len),
+            None => Ok(false),
+        }
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 
     fn advise_sequential(&self) {

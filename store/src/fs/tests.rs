@@ -2,9 +2,10 @@ use std::fs;
 #[cfg(unix)]
 use std::os::unix::fs::symlink;
 
-#[cfg(unix)]
-use super::sys::open_read;
-use super::{sys::Dir, *};
+use super::{
+    sys::{Dir, open_read},
+    *,
+};
 
 // Windows lets only administrators make symlinks.
 #[cfg(unix)]
@@ -48,6 +49,51 @@ fn rename_onto_nothing_refuses_to_replace_and_exchange_keeps_both() {
     );
     assert!(!dir.rename_from(&dir, "old", "other", Onto::Nothing).unwrap());
     assert_eq!(fs::read(home.path().join("other")).unwrap(), b"new");
+}
+
+/// As a game has it open, or a reader of ours.
+#[test]
+fn a_file_that_is_open_is_replaced_at_once() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    fs::write(home.path().join("new"), "new").unwrap();
+    fs::write(home.path().join("old"), "old").unwrap();
+    let reader = open_read(&home.path().join("old")).unwrap();
+    dir.rename_from(&dir, "new", "old", Onto::Exchange).unwrap();
+    assert_eq!(fs::read(home.path().join("old")).unwrap(), b"new");
+    let mut bytes = [0; 3];
+    super::sys::read_exact_at(&reader, &mut bytes, 0).unwrap();
+    assert_eq!(&bytes, b"old");
+}
+
+#[cfg(windows)]
+#[test]
+fn whole_paths_are_taken_letter_by_letter_and_others_left_alone() {
+    for (path, literal) in [
+        (r"C:\a\.\CON", r"\\?\C:\a\CON"),
+        (r"C:/a/trailing. ", r"\\?\C:\a\trailing. "),
+        (r"C:\", r"\\?\C:\"),
+        (r"\\server\share\x.", r"\\?\UNC\server\share\x."),
+        (r"\\?\C:\a", r"\\?\C:\a"),
+        (r"C:\a\..\b", r"C:\a\..\b"),
+        (r"C:a", r"C:a"),
+        (r"a\b", r"a\b"),
+    ] {
+        assert_eq!(super::sys::literal(Path::new(path)).as_os_str(), literal, "{path}");
+    }
+}
+
+#[cfg(windows)]
+#[test]
+fn no_name_leads_out_of_its_folder() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = Dir::open(home.path()).unwrap();
+    for name in ["C:evil", "a:stream", "..", ".", "", r"..\x", "a/b"] {
+        assert!(dir.make_folder(name).is_err(), "{name}");
+        assert!(dir.create_file(name).is_err(), "{name}");
+        assert!(dir.entry(name).is_err(), "{name}");
+    }
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The Unix side.
 
 use std::{
+    borrow::Cow,
     ffi::{OsStr, OsString},
     fs::{self, File},
     io,
@@ -14,6 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use modswarm_protocol::format::Name;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 
 use super::{Entry, Identity, Onto};
@@ -26,6 +28,11 @@ pub(crate) fn path_bytes(path: &Path) -> &[u8] {
 /// The path that [`path_bytes`] gave.
 pub(crate) fn path_from(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
+}
+
+/// `path` so that the system takes it letter by letter, as this one always does.
+pub(crate) fn literal(path: &Path) -> Cow<'_, Path> {
+    Cow::Borrowed(path)
 }
 
 /// The bytes of a name, UTF-8 if it is text at all.
@@ -156,13 +163,20 @@ pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
 /// Makes `len` bytes of `to` from `at` share the blocks of the whole file `from`; `false` where the file system cannot.
 #[cfg(target_os = "linux")]
 pub(crate) fn share_blocks(from: &Path, to: &Path, at: u64, len: u64) -> io::Result<bool> {
+    let from = open_read(from)?;
+    let to = fs::OpenOptions::new().write(true).open(to)?;
+    share_range(&from, 0, &to, at, len)
+}
+
+/// Makes `len` bytes of `to` from `at` share the blocks of as many bytes of `from` from `from_at`; `false` where the file system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn share_range(from: &File, from_at: u64, to: &File, at: u64, len: u64) -> io::Result<bool> {
     use rustix::io::Errno;
     let Some(bytes) = std::num::NonZeroU64::new(len) else {
         return Ok(false);
     };
-    let from = open_read(from)?;
-    let to = fs::OpenOptions::new().write(true).open(to)?;
-    let cloned = reflink_copy::ReflinkBlockBuilder::new(&from, &to, bytes)
+    let cloned = reflink_copy::ReflinkBlockBuilder::new(from, to, bytes)
+        .from_offset(from_at)
         .to_offset(at)
         .reflink_block();
     match cloned {
@@ -200,6 +214,11 @@ pub(crate) const CASE_FOLDS: bool = cfg!(target_os = "macos");
 /// Why this system cannot create a file of this name.
 pub(crate) fn name_issue(name: &str) -> Option<String> {
     (name.len() > 255).then(|| "names of more than 255 bytes are too long here".to_owned())
+}
+
+/// The name that the folder of a pack of the name `name` gets on this system.
+pub fn folder_name(name: &Name) -> Name {
+    name.clone()
 }
 
 /// An open folder. Names are looked up in it without following symlinks.

@@ -2,17 +2,23 @@
 //! share modes. Folders are paths here, and every step into one checks that it is no symlink or junction.
 
 use std::{
-    ffi::OsStr,
+    borrow::Cow,
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     io,
     os::windows::{
         fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
         io::AsRawHandle as _,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf, Prefix},
 };
 
+use modswarm_protocol::format::{
+    Name,
+    path::{PortabilityIssue, portability_issue},
+};
 use windows_sys::Win32::{
+    Foundation::ERROR_ACCESS_DENIED,
     Storage::FileSystem as win,
     System::{IO as ioctl, Ioctl::FSCTL_SET_SPARSE},
 };
@@ -33,6 +39,40 @@ pub(crate) fn path_from(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&bytes).into_owned())
 }
 
+/// `path` so that the system takes it letter by letter: names of devices, dots and spaces at the end, and any length. A path that is not whole, or that
+/// leads up, stays as it is.
+pub(crate) fn literal(path: &Path) -> Cow<'_, Path> {
+    let mut components = path.components();
+    let Some(Component::Prefix(prefix)) = components.next() else {
+        return Cow::Borrowed(path);
+    };
+    let mut text = OsString::from(r"\\?\");
+    match prefix.kind() {
+        Prefix::Disk(_) if path.has_root() => text.push(prefix.as_os_str()),
+        Prefix::UNC(server, share) => {
+            for part in [r"UNC\".as_ref(), server, r"\".as_ref(), share] {
+                text.push(part);
+            }
+        }
+        _ => return Cow::Borrowed(path),
+    }
+    for component in components {
+        match component {
+            Component::Normal(name) => {
+                text.push(r"\");
+                text.push(name);
+            }
+            Component::ParentDir => return Cow::Borrowed(path),
+            _ => {}
+        }
+    }
+    // The root of a disk is not the disk.
+    if path.parent().is_none() {
+        text.push(r"\");
+    }
+    Cow::Owned(text.into())
+}
+
 /// The bytes of a name, UTF-8 if it is text at all.
 pub(crate) fn name_bytes(name: &OsStr) -> &[u8] {
     name.as_encoded_bytes()
@@ -43,7 +83,7 @@ fn open_with(path: &Path, access: u32) -> io::Result<File> {
         .access_mode(access)
         .share_mode(SHARE_ALL)
         .custom_flags(FLAGS)
-        .open(path)
+        .open(literal(path))
 }
 
 /// The identity of the file at `path`, whose metadata were just taken.
@@ -93,17 +133,12 @@ fn change_time(file: &File) -> Option<i64> {
 /// A path for the system's own calls: of any length, and ended with a zero.
 fn wide(path: &Path) -> Vec<u16> {
     use std::os::windows::ffi::OsStrExt as _;
-    // With this prefix there is no limit of 260 characters; it takes whole paths alone.
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let text: Vec<u16> = whole.as_os_str().encode_wide().collect();
-    let has_prefix = text.starts_with(&[u16::from(b'\\'), u16::from(b'\\')]);
-    let prefix: &[u8] = if has_prefix { b"" } else { br"\\?\" };
-    prefix
-        .iter()
-        .map(|byte| u16::from(*byte))
-        .chain(text)
-        .chain([0])
-        .collect()
+    let whole = if path.is_absolute() {
+        Cow::Borrowed(path)
+    } else {
+        Cow::Owned(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
+    };
+    literal(&whole).as_os_str().encode_wide().chain([0]).collect()
 }
 
 fn regular(file: File) -> io::Result<File> {
@@ -212,11 +247,32 @@ pub(crate) const CASE_FOLDS: bool = true;
 
 /// Why this system cannot create a file of this name.
 pub(crate) fn name_issue(name: &str) -> Option<String> {
-    use modswarm_protocol::format::path::{PortabilityIssue, portability_issue};
     match portability_issue(name)? {
         PortabilityIssue::Deceptive => None,
         issue => Some(issue.to_string()),
     }
+}
+
+/// The name that the folder of a pack of the name `name` gets on this system: `name`, with `_` in the place of what Windows does not allow.
+pub fn folder_name(name: &Name) -> Name {
+    let mut text = name.as_str().to_owned();
+    while let Some(issue) = portability_issue(&text) {
+        text = match issue {
+            PortabilityIssue::Character(c) => text.replace(c, "_"),
+            PortabilityIssue::TrailingDotOrSpace => format!("{}_", text.trim_end_matches(['.', ' '])),
+            PortabilityIssue::Reserved => format!("_{text}"),
+            PortabilityIssue::TooLong => {
+                let mut cut = 255;
+                while !text.is_char_boundary(cut) {
+                    cut -= 1;
+                }
+                text[..cut].to_owned()
+            }
+            PortabilityIssue::Deceptive => break,
+        };
+    }
+    // What was put in is allowed in every name.
+    Name::new(&text).unwrap_or_else(|_| name.clone())
 }
 
 /// A folder, checked to be no symlink or junction when it was stepped into.
@@ -226,16 +282,25 @@ pub(crate) struct Dir(PathBuf);
 impl Dir {
     /// Opens the folder at `path`, following symlinks: the user chose it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        if fs::metadata(path)?.is_dir() {
-            Ok(Self(path.to_owned()))
+        let path = literal(path);
+        if fs::metadata(&path)?.is_dir() {
+            Ok(Self(path.into_owned()))
         } else {
             Err(io::ErrorKind::NotADirectory.into())
         }
     }
 
+    /// The path of `name` in this folder. Refuses what Windows would take for another folder or disk, or for a stream of a file.
+    fn at(&self, name: &str) -> io::Result<PathBuf> {
+        if name.contains([':', '\\', '/']) || matches!(name, "" | "." | "..") {
+            return Err(io::ErrorKind::InvalidFilename.into());
+        }
+        Ok(self.0.join(name))
+    }
+
     /// The folder `name` in this one. A symlink, junction or file gives `NotADirectory`.
     pub(crate) fn folder(&self, name: &str) -> io::Result<Self> {
-        let path = self.0.join(name);
+        let path = self.at(name)?;
         let metadata = fs::symlink_metadata(&path)?;
         let reparse = metadata.file_attributes() & win::FILE_ATTRIBUTE_REPARSE_POINT != 0;
         if metadata.is_dir() && !reparse {
@@ -247,7 +312,7 @@ impl Dir {
 
     /// As [`Dir::folder`], made where there is none. Says whether it was made.
     pub(crate) fn make_folder(&self, name: &str) -> io::Result<(Self, bool)> {
-        let made = match fs::create_dir(self.0.join(name)) {
+        let made = match fs::create_dir(self.at(name)?) {
             Ok(()) => true,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
             Err(e) => return Err(e),
@@ -257,7 +322,7 @@ impl Dir {
 
     /// What stands under `name`; `None` if nothing does.
     pub(crate) fn entry(&self, name: &str) -> io::Result<Option<Entry>> {
-        let path = self.0.join(name);
+        let path = self.at(name)?;
         let metadata = match fs::symlink_metadata(&path) {
             Ok(metadata) => metadata,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -278,13 +343,13 @@ impl Dir {
 
     /// Opens the regular file `name` for reading.
     pub(crate) fn open_file(&self, name: &str) -> io::Result<File> {
-        open_read(&self.0.join(name))
+        open_read(&self.at(name)?)
     }
 
     /// Opens the regular file `name` for reading and writing.
     pub(crate) fn open_file_rw(&self, name: &str) -> io::Result<File> {
         regular(open_with(
-            &self.0.join(name),
+            &self.at(name)?,
             win::FILE_GENERIC_READ | win::FILE_GENERIC_WRITE,
         )?)
     }
@@ -296,28 +361,37 @@ impl Dir {
             .write(true)
             .create_new(true)
             .share_mode(SHARE_ALL)
-            .open(self.0.join(name))?;
+            .open(self.at(name)?)?;
         make_sparse(&file);
         Ok(file)
     }
 
     /// Moves `from_name` of the folder `from` to `name` in this one. Windows has no exchange: what stood there is replaced.
     pub(crate) fn rename_from(&self, from: &Self, from_name: &str, name: &str, onto: Onto) -> io::Result<bool> {
-        let (old, new) = (wide(&from.0.join(from_name)), wide(&self.0.join(name)));
+        let (old, new) = (wide(&from.at(from_name)?), wide(&self.at(name)?));
         let flags = match onto {
             Onto::Nothing => win::MOVEFILE_WRITE_THROUGH,
             Onto::Exchange => win::MOVEFILE_WRITE_THROUGH | win::MOVEFILE_REPLACE_EXISTING,
         };
         // SAFETY: both are paths that end with a zero.
-        if unsafe { win::MoveFileExW(old.as_ptr(), new.as_ptr(), flags) } == 0 {
-            return Err(io::Error::last_os_error());
+        if unsafe { win::MoveFileExW(old.as_ptr(), new.as_ptr(), flags) } != 0 {
+            return Ok(false);
         }
+        let refused = io::Error::last_os_error();
+        if onto == Onto::Nothing || refused.raw_os_error() != Some(ERROR_ACCESS_DENIED as i32) {
+            return Err(refused);
+        }
+        // A game, or a reader of ours, has open what is replaced. The standard library's call falls back to POSIX's way, which takes the name from such a
+        // file at once; that has no flag for writing through, so the file is flushed, and on NTFS its name with it.
+        let file = from.open_file_rw(from_name)?;
+        fs::rename(from.at(from_name)?, self.at(name)?)?;
+        file.sync_all()?;
         Ok(false)
     }
 
     /// Deletes the file `name`.
     pub(crate) fn remove_file(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.0.join(name))
+        fs::remove_file(self.at(name)?)
     }
 
     /// See [`sync_folders`].

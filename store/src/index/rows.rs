@@ -1,6 +1,7 @@
-//! Rows as types, and the statements that more than one part needs: of files, leaves and nodes here, of packs in `packs`.
+//! Rows as types, and the statements that more than one part needs: of files, leaves and nodes here, of packs in `packs`, of peers in `peers`.
 
 mod packs;
+pub(crate) mod peers;
 pub(crate) mod segments;
 
 use std::path::{Component, PathBuf};
@@ -358,6 +359,37 @@ pub(crate) fn files_with_leaf(conn: &Connection, prefix: i64, len: u32) -> Resul
         row.get(0)
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The rows of leaves in the order of their prefixes.
+pub(crate) struct LeavesFrom<'a>(rusqlite::CachedStatement<'a>);
+
+/// Rows of [`LeavesFrom`], one after the other.
+pub(crate) struct LeafRows<'a>(rusqlite::Rows<'a>);
+
+impl<'a> LeavesFrom<'a> {
+    pub(crate) fn new(conn: &'a Connection) -> Result<Self> {
+        let sql = "SELECT prefix, file, offset, len FROM leaves WHERE prefix >= ?1 ORDER BY prefix";
+        Ok(Self(conn.prepare_cached(sql)?))
+    }
+
+    /// The rows from `prefix` on.
+    pub(crate) fn query(&mut self, prefix: i64) -> Result<LeafRows<'_>> {
+        Ok(LeafRows(self.0.query([prefix])?))
+    }
+}
+
+impl LeafRows<'_> {
+    pub(crate) fn next(&mut self) -> Result<Option<LeafRow>> {
+        let Some(row) = self.0.next()? else { return Ok(None) };
+        Ok(Some(LeafRow {
+            prefix: row.get(0)?,
+            file: row.get(1)?,
+            offset: row.get::<_, i64>(2)? as u64,
+            // No leaf is empty: a row that makes no sense is nobody's.
+            len: row.get::<_, i64>(3)?.try_into().unwrap_or(0),
+        }))
+    }
 }
 
 /// A file's row, its root, and the staging folder that it is in.

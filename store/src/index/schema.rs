@@ -80,6 +80,19 @@ const LADDER: &[&str] = &["
     CREATE TABLE segments (
         file INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, network BLOB NOT NULL, len INTEGER NOT NULL, dying INTEGER NOT NULL DEFAULT 0
     );
+",
+    // `peers`: what the engine remembers of peers; times are seconds since 1970, `rtt` is microseconds, the `ban_` columns are all there or none.
+    "
+    CREATE TABLE peers (
+        id BLOB PRIMARY KEY, addr TEXT NOT NULL, seen INTEGER NOT NULL,
+        bytes_down INTEGER NOT NULL, bytes_up INTEGER NOT NULL, merit REAL NOT NULL, merit_at INTEGER NOT NULL,
+        rate_down INTEGER NOT NULL, rate_up INTEGER NOT NULL, rtt INTEGER,
+        ban_fault INTEGER, ban_since INTEGER, ban_until INTEGER, strikes INTEGER NOT NULL, offences INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE peer_faults (
+        peer BLOB NOT NULL, fault INTEGER NOT NULL, count INTEGER NOT NULL, last INTEGER NOT NULL, recent REAL NOT NULL,
+        PRIMARY KEY (peer, fault)
+    ) WITHOUT ROWID;
 "];
 
 /// The version that this program writes.

@@ -1,5 +1,7 @@
 //! Clearing up: what the home keeps and no pack needs any more. Users' files are never touched.
 //!
+//! What may still be mended stays: the plain files of packs that a lost index knew, and the blocks of their copies (`left`).
+//!
 //! What goes: segments that no copied pack needs, nodes that no record leads to (of packs that were removed or only looked at), rows of files and leaves that are dead, staging folders that
 //! crashes left, plain files of packs that are no more; then the index is made smaller where much of it is free. It can be stopped at any
 //! instant: each step is a transaction, and the next run goes on.
@@ -18,6 +20,7 @@ use crate::{
     error::{GcError, IndexError},
     fs,
     index::rows,
+    left,
     observer::Observer,
     store::Inner,
 };
@@ -63,6 +66,7 @@ pub(crate) fn collect(inner: &Inner, observer: &dyn Observer) -> Result<Collecte
         }
     };
     inner.index.writer.flush()?;
+    let left = left::mend(inner)?;
     let records: Vec<PackRecord> = rows::packs(&*inner.index.reader()?)?
         .into_iter()
         .map(|row| row.record)
@@ -88,11 +92,15 @@ pub(crate) fn collect(inner: &Inner, observer: &dyn Observer) -> Result<Collecte
     drop(alone);
     collected.segment_bytes = swept.before.saturating_sub(swept.after);
     sweep_leaves(inner, &mut collected, &stop)?;
-    sweep_nodes(inner, &records, &mut collected, &stop)?;
-    let kept: HashSet<PathBuf> = records
+    // Below a node that is missing nobody can say which are needed.
+    if !left.iter().any(left::Left::may_have_copy) {
+        sweep_nodes(inner, &records, &mut collected, &stop)?;
+    }
+    let mut kept: HashSet<PathBuf> = records
         .iter()
         .map(|record| inner.lock.pack_dir(&record.pack.unwrap_or(record.content)))
         .collect();
+    kept.extend(left.iter().filter_map(|left| Some(left.file.parent()?.to_owned())));
     plain_files(inner, &kept);
     shrink(inner)?;
     collected.index_bytes_after = index_bytes(inner)?.0;

@@ -124,6 +124,14 @@ pub(crate) fn move_pack(inner: &Inner, id: PackId, target: &Path, observer: &dyn
 
 /// Whether the folder could be renamed.
 fn rename(inner: &Inner, id: PackId, going: &[PackRow], from: &Path, to: &Path) -> Result<bool, MoveError> {
+    // Some systems do not rename a folder of which a file is open.
+    let conn = inner.index.reader()?;
+    for row in going {
+        for (_, file) in rows::files_of_pack(&conn, row.record.id)? {
+            inner.files.forget(file.id);
+        }
+    }
+    drop(conn);
     begin_journal(inner, id, from, to, false)?;
     match inner.backend.replace(from, to) {
         Ok(()) => {}
@@ -453,7 +461,8 @@ fn leave(
     }
     let contents = going.iter().filter_map(|row| inner.content(&row.record).ok().flatten());
     for content in contents {
-        parents.extend(content.dirs().iter().map(|dir| moved.from.join(dir.as_str())));
+        let dirs = content.dirs().iter().filter(|dir| fs::can_create(dir));
+        parents.extend(dirs.map(|dir| moved.from.join(dir.as_str())));
     }
     parents.insert(moved.from.clone());
     for dir in parents.iter().rev() {

@@ -45,12 +45,12 @@ pub struct Withdrawn {
 
 /// A place as the index has it.
 #[derive(Debug)]
-struct Spot {
-    row: LeafRow,
+pub(crate) struct Spot {
+    pub(crate) row: LeafRow,
     /// Where the file is when it is not staged. `None`: the row is dead.
-    path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
     /// Where it is while it is staged.
-    staged: Option<PathBuf>,
+    pub(crate) staged: Option<PathBuf>,
 }
 
 /// What a place turned out to hold.
@@ -130,7 +130,8 @@ fn lens_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Vec<u32>, In
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn spots(inner: &Inner, cid: &Cid, len: u32) -> Result<Vec<Spot>, IndexError> {
+/// Where the index says that a leaf may lie.
+pub(crate) fn spots(inner: &Inner, cid: &Cid, len: u32) -> Result<Vec<Spot>, IndexError> {
     let conn = inner.index.reader()?;
     let prefix = cid.prefix() as i64;
     let mut statement = conn.prepare_cached(

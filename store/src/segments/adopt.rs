@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{MAX_BLOCK_LEN, Name, PieceSet},
+    format::{Content, MAX_BLOCK_LEN, PieceSet},
 };
 use rayon::prelude::*;
 
@@ -192,19 +192,15 @@ fn adopt_clone(inner: &Inner, row: i64, clone: &Record, meter: &Meter<'_>) -> Re
     Ok(())
 }
 
-/// Makes the record of a copied pack anew from what segments hold, whatever has become of its folder; `None` if its list of files is not among it.
-/// Durable.
+/// Makes the record of a copied pack anew from what segments hold of its content; `None` if it says no network. Durable.
 pub(crate) fn restore(
     inner: &Inner,
     place: &PlaceFile,
     path: &std::path::Path,
+    content: &Content,
     superseded: bool,
 ) -> Result<Option<PackRecord>, IndexError> {
     let Some(network) = place.network() else {
-        return Ok(None);
-    };
-    let name = Name::new(&place.name).ok();
-    let Ok(Some(content)) = inner.content_named(&place.content, name.as_ref()) else {
         return Ok(None);
     };
     let map = content.map();

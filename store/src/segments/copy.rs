@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -14,9 +15,9 @@ use rayon::prelude::*;
 
 use super::{
     Alone, SegmentError,
-    append::Appender,
+    append::{Appender, SEGMENT_MAX},
     folder, places,
-    record::{Kind, Record},
+    record::{FILE_HEADER, Kind, Record, record_len},
 };
 use crate::{
     backend::BackendFile,
@@ -25,7 +26,7 @@ use crate::{
     index::rows::segments as table,
     observer::{Meter, Stage},
     packs::NetworkId,
-    room,
+    room::{self, Shortage},
     store::Inner,
 };
 
@@ -61,8 +62,10 @@ pub(crate) fn copy(inner: &Inner, alone: &Alone<'_>, job: &Job<'_>, meter: &Mete
     if held.all() && job.nodes.is_empty() {
         return Ok(());
     }
+    let (wanted, whole) = select(job, &mut held);
+    let spare = reserve(inner, job, &wanted)?;
     let mut appender = Appender::new(inner, alone, job.network, HashSet::new())?;
-    let wanted = plan(inner, job, &mut held, &mut appender, meter)?;
+    let wanted = clone_files(inner, job, wanted, &whole, spare, &mut appender, meter)?;
     admit(inner, job, &wanted)?;
     let mut rest = &wanted[..];
     while !rest.is_empty() {
@@ -133,21 +136,18 @@ pub(super) fn holds(
     Ok(false)
 }
 
-/// Clones the files that are mostly new, where the file system can; returns the leaves that are left to copy, in the files' order.
-fn plan(
-    inner: &Inner,
-    job: &Job<'_>,
-    held: &mut PieceSet,
-    appender: &mut Appender<'_>,
-    meter: &Meter<'_>,
-) -> Result<Vec<Wanted>, SegmentError> {
-    let home = inner.backend.device(inner.lock.home()).ok();
-    let mut may_clone = true;
+/// A file that is better cloned than copied.
+struct MostlyNew {
+    file: u32,
+    /// Its leaves among those that are wanted.
+    leaves: Range<usize>,
+}
+
+/// The leaves to copy, in the files' order, and the files that are mostly made of them.
+fn select(job: &Job<'_>, held: &mut PieceSet) -> (Vec<Wanted>, Vec<MostlyNew>) {
     let mut wanted = Vec::new();
+    let mut whole = Vec::new();
     for (number, file) in job.content.files().iter().enumerate() {
-        if meter.cancelled() {
-            return Err(SegmentError::Cancelled);
-        }
         let first = wanted.len();
         let mut bytes = 0;
         for span in job.content.spans(file) {
@@ -161,22 +161,90 @@ fn plan(
                 });
             }
         }
-        if !may_clone || file.size < CLONE_MIN || bytes < file.size / 2 {
+        if file.size >= CLONE_MIN && bytes >= file.size / 2 {
+            whole.push(MostlyNew {
+                file: number as u32,
+                leaves: first..wanted.len(),
+            });
+        }
+    }
+    (wanted, whole)
+}
+
+/// Bytes that leaves take in segments.
+fn bytes_of(job: &Job<'_>, leaves: &[Wanted]) -> u64 {
+    let leaves = leaves.iter().map(|leaf| job.content.map().leaf(leaf.piece));
+    leaves
+        .map(|leaf| record_len(Kind::Leaf, &leaf.cid, u64::from(leaf.len)))
+        .sum()
+}
+
+/// Refuses what the quota does not allow; returns what it allows beyond, if there is one. What is cloned takes no room of the disk, but it does once the
+/// user's file is changed, and so it counts like what is copied.
+fn reserve(inner: &Inner, job: &Job<'_>, wanted: &[Wanted]) -> Result<Option<u64>, SegmentError> {
+    let Some(quota) = inner.room.quota() else {
+        return Ok(None);
+    };
+    let nodes = job.nodes.iter();
+    let nodes: u64 = nodes
+        .map(|(cid, bytes)| record_len(Kind::Node, cid, bytes.len() as u64))
+        .sum();
+    let records = bytes_of(job, wanted) + nodes;
+    let needed = records + FILE_HEADER * (1 + records / SEGMENT_MAX);
+    let conn = inner.index.reader()?;
+    let taken = room::taken(&conn, b"")?;
+    match quota.checked_sub(taken.saturating_add(needed)) {
+        Some(spare) => Ok(Some(spare)),
+        None => Err(SegmentError::NotAllowed(Shortage::Quota { quota, taken, needed })),
+    }
+}
+
+/// Clones the files `whole`, where the file system can and as far as `spare` bytes are enough for what else is in them; returns the leaves that are left to
+/// copy.
+fn clone_files(
+    inner: &Inner,
+    job: &Job<'_>,
+    wanted: Vec<Wanted>,
+    whole: &[MostlyNew],
+    mut spare: Option<u64>,
+    appender: &mut Appender<'_>,
+    meter: &Meter<'_>,
+) -> Result<Vec<Wanted>, SegmentError> {
+    let home = inner.backend.device(inner.lock.home()).ok();
+    let mut cloned: Vec<Range<usize>> = Vec::new();
+    for MostlyNew { file, leaves } in whole {
+        if meter.cancelled() {
+            return Err(SegmentError::Cancelled);
+        }
+        let path = &job.paths[*file as usize];
+        let file = &job.content.files()[*file as usize];
+        let of_file = &wanted[leaves.clone()];
+        let more = (record_len(Kind::Clone, &file.cid, file.size) + FILE_HEADER).saturating_sub(bytes_of(job, of_file));
+        if spare.is_some_and(|spare| spare < more) {
             continue;
         }
-        let path = &job.paths[number];
         let here = inner.backend.identity_at(path).ok().flatten().map(|now| now.dev);
-        may_clone = here.is_some() && here == home;
-        if may_clone {
-            match appender.clone_file(path, &file.cid, file.size)? {
-                Some(record) => verify_clone(inner, job, appender, &record, &wanted.split_off(first), path, meter)?,
-                None => may_clone = false,
-            }
+        if here.is_none() || here != home {
+            break;
         }
+        let Some(record) = appender.clone_file(path, &file.cid, file.size)? else {
+            break;
+        };
+        verify_clone(inner, job, appender, &record, of_file, path, meter)?;
+        spare = spare.map(|spare| spare - more);
+        cloned.push(leaves.clone());
     }
     // So that what was cloned counts whatever becomes of the rest.
     appender.commit()?;
-    Ok(wanted)
+    let mut cloned = cloned.into_iter().peekable();
+    let mut left = Vec::new();
+    for (at, leaf) in wanted.into_iter().enumerate() {
+        while cloned.next_if(|range| range.end <= at).is_some() {}
+        if !cloned.peek().is_some_and(|range| range.contains(&at)) {
+            left.push(leaf);
+        }
+    }
+    Ok(left)
 }
 
 /// Reads what a clone holds of `leaves`, and names them.
@@ -208,16 +276,11 @@ fn verify_clone(
     Ok(())
 }
 
-/// Whether there is room for the copy, and it is allowed.
+/// Whether the disk has room for what is copied.
 fn admit(inner: &Inner, job: &Job<'_>, wanted: &[Wanted]) -> Result<(), SegmentError> {
-    let map = job.content.map();
-    let needed: u64 = wanted.iter().map(|leaf| u64::from(map.leaf(leaf.piece).len)).sum();
+    let needed = bytes_of(job, wanted);
     if needed == 0 {
         return Ok(());
-    }
-    let conn = inner.index.reader()?;
-    if let Some(shortage) = room::reserve(&conn, inner.room.quota(), b"", needed)? {
-        return Err(SegmentError::NotAllowed(shortage));
     }
     inner
         .room

@@ -28,7 +28,7 @@ pub(crate) use self::{
     adopt::{adopt, restore},
     copy::{Job, copy},
     sweep::{cloned_files, sweep},
-    verify::verify,
+    verify::{heal_nodes, verify},
 };
 use crate::{
     error::{GcError, IndexError, ShareError},

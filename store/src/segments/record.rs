@@ -90,6 +90,13 @@ pub(crate) fn header(kind: Kind, cid: &Cid, len: u64, start: u64) -> (Vec<u8>, R
     (bytes, Record { kind, cid, at, len })
 }
 
+/// Bytes that a record of `len` bytes of payload takes at most.
+pub(crate) fn record_len(kind: Kind, cid: &Cid, len: u64) -> u64 {
+    let header = 2 + cid.to_bytes().len() as u64 + 8;
+    let padding = if kind == Kind::Clone { ALIGN - 1 } else { 0 };
+    header + padding + len
+}
+
 /// Where the payload of a record lies whose header ends at `end`.
 fn payload_at(kind: Kind, end: u64) -> u64 {
     match kind {

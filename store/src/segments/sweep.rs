@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use bytes::Bytes;
 use modswarm_protocol::Cid;
 
 use super::{
@@ -22,6 +23,7 @@ use crate::{
         self,
         segments::{self as table, SegmentRow},
     },
+    left,
     packs::NetworkId,
     store::Inner,
 };
@@ -75,7 +77,12 @@ pub(crate) fn sweep(inner: &Inner, alone: &Alone<'_>, stop: &dyn Fn() -> bool) -
     }
     let networks: BTreeSet<NetworkId> = segments.iter().map(|segment| segment.network).collect();
     let cloned = cloned_files(inner)?;
+    let left = left::all(inner)?;
     for network in networks {
+        if left.iter().any(|left| left.may_have_copy_in(&network)) {
+            tracing::warn!("copies stay as they are while one is not restored whose list of files is damaged");
+            continue;
+        }
         let Some(live) = live(inner, &network, &cloned)? else {
             continue;
         };
@@ -240,13 +247,32 @@ fn write_anew(
             continue;
         }
         buf.resize(part.len as usize, 0);
-        // What has rotten is not carried on: it is withdrawn when it is asked for.
-        if file.read_exact_at(&mut buf, part.at).is_ok() && part.cid.verifies(&buf) && seen.insert(part.cid) {
+        if seen.contains(&part.cid) {
+            continue;
+        }
+        let mut right = file.read_exact_at(&mut buf, part.at).is_ok() && part.cid.verifies(&buf);
+        if !right && let Some(bytes) = elsewhere(inner, part)? {
+            buf.copy_from_slice(&bytes);
+            right = true;
+        }
+        // What has rotten everywhere is not carried on: it is withdrawn when it is asked for.
+        if right {
             appender.append(part.kind, &part.cid, &buf)?;
+            seen.insert(part.cid);
         }
     }
     appender.commit()?;
     doom(inner, segment)
+}
+
+/// What has rotten in a segment, from the index or from a folder that still has it.
+fn elsewhere(inner: &Inner, part: &Part) -> Result<Option<Bytes>, IndexError> {
+    let bytes = match part.kind {
+        Kind::Node => rows::node(&*inner.index.reader()?, &part.cid)?.filter(|bytes| part.cid.verifies(bytes)),
+        Kind::Leaf => crate::read::read_leaf(inner, &part.cid, part.len).ok(),
+        Kind::Clone => None,
+    };
+    Ok(bytes.filter(|bytes| bytes.len() == part.len as usize))
 }
 
 /// Deletes a segment of which nothing is needed.

@@ -3,15 +3,23 @@
 use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
-use modswarm_protocol::format::{Content, Leaf, Part, PieceIndex};
+use modswarm_protocol::{
+    Cid,
+    format::{Content, Leaf, Part, PieceIndex},
+};
 use rayon::prelude::*;
 
-use super::{SegmentError, append::Appender, folder, places, record::Kind};
+use super::{
+    Alone, SegmentError,
+    append::Appender,
+    folder, node_cids, places,
+    record::{Kind, Records},
+};
 use crate::{
     error::{IndexError, VerifyError},
-    index::rows::{self, LeafRow, PackRow},
+    index::rows::{self, LeafRow, PackRow, segments as table},
     observer::{Meter, Observer, Stage},
-    packs::{BadFile, Fault, Verified},
+    packs::{BadFile, Fault, PackRecord, Verified},
     store::Inner,
 };
 
@@ -84,6 +92,7 @@ pub(crate) fn verify(
                 .run(move |tx| wrong.iter().try_for_each(|row| rows::delete_leaf(tx, row)))?;
         }
     }
+    heal_nodes(inner, &alone, record, content).map_err(verify_error)?;
     drop(alone);
     verified.restored = back.len() as u64;
     let newly_lost: Vec<u32> = lost.iter().map(|(piece, _)| *piece).collect();
@@ -102,10 +111,51 @@ pub(crate) fn verify(
     Ok(verified)
 }
 
+/// Puts those nodes of a copied pack into segments again that are not whole there, as far as the index has them: a lost index is made anew from them. Durable.
+pub(crate) fn heal_nodes(
+    inner: &Inner,
+    alone: &Alone<'_>,
+    record: &PackRecord,
+    content: &Content,
+) -> Result<(), SegmentError> {
+    let cids = node_cids(inner, record.pack.as_ref(), content)?;
+    let mut missing: HashSet<Cid> = cids.iter().copied().collect();
+    let folder = folder(inner);
+    let mut buf = Vec::new();
+    for segment in table::all(&*inner.index.reader()?)? {
+        if segment.network != record.network || segment.dying {
+            continue;
+        }
+        let Ok(file) = inner.backend.open(&folder.join(&segment.name)) else {
+            continue;
+        };
+        let records = Records::new(&*file, segment.len).map_while(Result::ok);
+        for node in records.filter(|record| record.kind == Kind::Node) {
+            if !missing.contains(&node.cid) {
+                continue;
+            }
+            buf.resize(node.len as usize, 0);
+            if file.read_exact_at(&mut buf, node.at).is_ok() && node.cid.verifies(&buf) {
+                missing.remove(&node.cid);
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut appender = Appender::new(inner, alone, record.network, HashSet::new())?;
+    for cid in cids.iter().filter(|cid| missing.contains(cid)) {
+        if let Some(bytes) = rows::node(&*inner.index.reader()?, cid)?.filter(|bytes| cid.verifies(bytes)) {
+            appender.append(Kind::Node, cid, &bytes)?;
+        }
+    }
+    appender.commit()
+}
+
 /// Leaves looked at together.
 const LEAVES_MAX: usize = 256;
 
-fn open<'a>(inner: &'a Inner, alone: &super::Alone<'_>, pack: &PackRow) -> Result<Appender<'a>, VerifyError> {
+fn open<'a>(inner: &'a Inner, alone: &Alone<'_>, pack: &PackRow) -> Result<Appender<'a>, VerifyError> {
     Appender::new(inner, alone, pack.record.network, HashSet::new()).map_err(verify_error)
 }
 

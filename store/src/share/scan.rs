@@ -95,7 +95,8 @@ fn is_litter(name: &OsStr, is_dir: bool) -> bool {
 }
 
 fn scan_folder(root: PathBuf, pool: &rayon::ThreadPool, meter: &Meter<'_>) -> Result<Scan, ShareError> {
-    let walk = WalkBuilder::new(&root)
+    let walked = fs::literal(&root);
+    let walk = WalkBuilder::new(&*walked)
         .standard_filters(false)
         .follow_links(false)
         .add_custom_ignore_filename(IGNORE_FILE)
@@ -121,7 +122,7 @@ fn scan_folder(root: PathBuf, pool: &rayon::ThreadPool, meter: &Meter<'_>) -> Re
             continue;
         }
         let Some(kind) = entry.file_type() else { continue };
-        let shown = || entry.path().to_owned();
+        let shown = || root.join(entry.path().strip_prefix(&*walked).unwrap_or(entry.path()));
         if kind.is_symlink() {
             meter.warn(Warning::SymlinkSkipped(shown()));
             continue;
@@ -152,9 +153,9 @@ fn scan_folder(root: PathBuf, pool: &rayon::ThreadPool, meter: &Meter<'_>) -> Re
         };
         if kind.is_dir() {
             above.push(Some(path.clone()));
-            dirs.push((path, entry.into_path()));
+            dirs.push((path, shown()));
         } else {
-            let place = entry.path().strip_prefix(&root).unwrap_or(entry.path()).to_owned();
+            let place = entry.path().strip_prefix(&*walked).unwrap_or(entry.path()).to_owned();
             files.push((path, place));
         }
     }
@@ -187,7 +188,8 @@ fn look(root: &Path, path: PackPath, place: PathBuf, meter: &Meter<'_>) -> Resul
         return Err(ShareError::Cancelled);
     }
     let full = root.join(&place);
-    let identity = std::fs::symlink_metadata(&full).and_then(|metadata| fs::identity_from(&full, &metadata));
+    let identity =
+        std::fs::symlink_metadata(fs::literal(&full)).and_then(|metadata| fs::identity_from(&full, &metadata));
     let identity = identity.map_err(|source| ShareError::Io { path: full, source })?;
     meter.add_file();
     Ok(Found { path, place, identity })

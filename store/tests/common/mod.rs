@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::Mutex,
 };
 
@@ -68,8 +69,21 @@ pub fn disk_bytes(path: &Path) -> Option<u64> {
     return Some(std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512);
     #[cfg(windows)]
     {
-        let _ = path;
-        None
+        use std::os::windows::io::AsRawHandle as _;
+        use windows_sys::Win32::Storage::FileSystem as win;
+        let file = fs::File::open(path).unwrap();
+        // SAFETY: all-zero bytes are a valid value of this plain C struct.
+        let mut info: win::FILE_STANDARD_INFO = unsafe { std::mem::zeroed() };
+        // SAFETY: the handle is open as long as `file`, and `info` is a valid place of the said size for the answer.
+        let ok = unsafe {
+            win::GetFileInformationByHandleEx(
+                file.as_raw_handle().cast(),
+                win::FileStandardInfo,
+                std::ptr::from_mut(&mut info).cast(),
+                size_of::<win::FILE_STANDARD_INFO>() as u32,
+            )
+        };
+        (ok != 0).then_some(info.AllocationSize as u64)
     }
 }
 
@@ -108,6 +122,15 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
 pub fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, bytes).unwrap();
+}
+
+/// Takes a file out of where it is, as far as anybody who looks there is concerned. Under Wine the name of a file that is merely deleted stays until the
+/// last reader has closed it.
+pub fn take_away(path: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let gone = to.join(path.file_name().unwrap());
+    fs::rename(path, &gone).unwrap();
+    fs::remove_file(gone).unwrap();
 }
 
 /// Sets a file's time stamps back, and waits until the change itself is not racy any more.
@@ -226,4 +249,36 @@ pub fn assert_readable(store: &Store, content: &Cid) {
         assert!(leaf.cid.verifies(&store.read_leaf(&leaf.cid, leaf.len).unwrap()));
     }
     assert!(store.have(&record.content).unwrap().unwrap().all());
+}
+
+/// A file system that shares blocks, in a file, where this user may make and mount one.
+pub struct Loop(pub PathBuf);
+
+impl Loop {
+    pub fn mount(place: &Place, kind: &str) -> Option<Self> {
+        let image = place.path("image");
+        let file = fs::File::create(&image).unwrap();
+        file.set_len(400 << 20).unwrap();
+        let at = place.path("disk");
+        fs::create_dir(&at).unwrap();
+        let quiet = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+        let made = quiet(Command::new(format!("mkfs.{kind}")).arg("-q").arg(&image));
+        let mounted = made && quiet(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&at));
+        mounted.then_some(Self(at))
+    }
+
+    /// Bytes that are taken.
+    pub fn used(&self) -> u64 {
+        let synced = Command::new("sync").arg("-f").arg(&self.0).status();
+        assert!(synced.unwrap().success());
+        let output = Command::new("df").args(["-B1", "--output=used"]).arg(&self.0).output();
+        let text = String::from_utf8(output.unwrap().stdout).unwrap();
+        text.lines().nth(1).unwrap().trim().parse().unwrap()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }

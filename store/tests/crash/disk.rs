@@ -231,6 +231,11 @@ impl CrashDisk {
         self.lock().ops
     }
 
+    /// Whether blocks were shared.
+    pub(crate) fn has_shared(&self) -> bool {
+        self.lock().log.iter().any(|op| op.contains(" share "))
+    }
+
     /// The last operations, for messages.
     pub(crate) fn last(&self) -> String {
         let state = self.lock();
@@ -753,6 +758,26 @@ impl BackendFile for MemFile {
             file.pending.push(Change::SetLen(len));
             (file.mtime, file.ctime) = (clock, clock);
         })
+    }
+
+    fn share_range(&self, from: &dyn BackendFile, from_at: u64, at: u64, len: u64) -> io::Result<bool> {
+        assert!([from_at, at, len].iter().all(|bytes| bytes % 4096 == 0), "whole blocks");
+        let Some(from) = from.as_any().and_then(|from| from.downcast_ref::<Self>()) else {
+            return Ok(false);
+        };
+        let mut state = self.disk.op(|| format!("share {} {at} {len}", self.node))?;
+        let range = from_at as usize..(from_at + len) as usize;
+        let bytes = from.with(&mut state, |file, _| file.data.get(range).map(<[u8]>::to_vec))?;
+        let bytes = bytes.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        self.with(&mut state, |file, clock| {
+            assert!((at + len) as usize <= file.data.len(), "within the file");
+            write(file, clock, &bytes, at);
+        })?;
+        Ok(true)
+    }
+
+    fn as_any(&self) -> Option<&dyn Any> {
+        Some(self)
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -390,6 +390,15 @@ fn installed(world: &World) -> (CrashDisk, Vec<u8>) {
 fn an_update_survives_a_power_cut_at_every_operation() {
     let world = World::new();
     let kept = installed(&world);
+    let disk = world.again(&kept);
+    get(
+        &open(&world.home(), Some(&disk)),
+        &world,
+        &world.two,
+        &mut Acked::default(),
+    )
+    .unwrap();
+    assert!(disk.has_shared(), "it is tried with blocks that are shared");
     every_crash(
         "update",
         &world,

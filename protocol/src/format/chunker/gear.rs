@@ -1,4 +1,5 @@
-//! FastCDC's search for the next cut, several places at a time. It gives the cut points of the `fastcdc` crate, whose table and masks it uses.
+//! FastCDC's search for the next cut, several places at a time. It gives the cut points that the `fastcdc` crate gives with the masks of [`masks`];
+//! its table and strict masks are the crate's.
 //!
 //! Each step of the gear hash waits for the one before, so that one search keeps a processor mostly idle. But a hash is only made of the last
 //! [`WINDOW`] bytes (older ones are shifted out), so that it can be had anywhere by hashing a window's worth: a strip of [`LANES`] neighbouring
@@ -30,7 +31,7 @@ pub(super) fn next_cut(data: &[u8], average: usize) -> usize {
     if data.len() <= min {
         return data.len();
     }
-    let (strict, relaxed) = select_masks(average, Normalization::Level1);
+    let (strict, relaxed) = masks(average);
     // The algorithm tests bytes in pairs; a last odd one is never a cut.
     let end = data.len() & !1;
     let center = average.min(end);
@@ -44,6 +45,17 @@ pub(super) fn next_cut(data: &[u8], average: usize) -> usize {
         .find(center, strict)
         .or_else(|| search.find(end, relaxed))
         .unwrap_or(data.len())
+}
+
+/// The masks before and after `average`: of one bit more and one bit fewer than it would take to cut every `average` bytes.
+///
+/// The relaxed mask is the strict one without its two lowest bits, not the crate's of that many bits. So a cut by the strict mask is one by the
+/// relaxed mask too: after a change, two versions whose leaves begin at different places meet at the next such byte even if one is before its average
+/// there and the other beyond it. With the crate's masks (32 KiB: neither holds the other) half of those meetings are missed.
+fn masks(average: usize) -> (u64, u64) {
+    let (strict, _) = select_masks(average, Normalization::Level1);
+    let without_lowest = |mask: u64| mask & mask.wrapping_sub(1);
+    (strict, without_lowest(without_lowest(strict)))
 }
 
 struct Search<'a> {
@@ -128,9 +140,18 @@ mod tests {
     use super::*;
 
     fn by_the_crate(data: &[u8], average: usize) -> usize {
-        let (strict, relaxed) = select_masks(average, Normalization::Level1);
+        let (strict, relaxed) = masks(average);
         let (min, max) = (average / 4, average * 4);
         fastcdc::v2020::cut(data, min, average, max, strict, relaxed, strict << 1, relaxed << 1).1
+    }
+
+    #[test]
+    fn what_the_strict_mask_cuts_the_relaxed_one_cuts_too() {
+        for bits in 8..=19 {
+            let (strict, relaxed) = masks(1 << bits);
+            assert_eq!(strict & relaxed, relaxed);
+            assert_eq!((strict.count_ones(), relaxed.count_ones()), (bits + 1, bits - 1));
+        }
     }
 
     proptest! {

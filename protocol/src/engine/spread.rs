@@ -1,0 +1,198 @@
+//! A sole seed's first copy: every piece goes out once before any goes out twice.
+//!
+//! While nobody else has everything, a seed's uplink is what the whole swarm waits for, and a piece that it sends twice is a piece that the others could
+//! have passed on. So it *offers* each leecher pieces of its own, a little more than are under way, and leechers ask it for no others. That a piece has
+//! spread is learned from the leechers' have-messages. Once all have gone out, everyone may ask for anything.
+//!
+//! This file keeps the account of one content; [`super::offers`] says when and to whom.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::ids::ConnId;
+use crate::format::PieceSet;
+use crate::time::Timestamp;
+
+/// A piece that only who got it says to have after this long has not spread: it is kept back, or passed on with wrong bytes, or its holder has left.
+const UNSEEN: Duration = Duration::from_secs(6);
+
+/// What became of each piece while the first copy goes out.
+#[derive(Clone, Debug)]
+pub(crate) struct Spread {
+    /// Pieces that were offered, sent or seen elsewhere.
+    out: PieceSet,
+    /// Pieces that were not.
+    left: usize,
+    /// Where the next offer is looked for: each begins where the last one ended.
+    cursor: usize,
+    /// Pieces that were offered and have not gone out, and to whom.
+    offered: BTreeMap<u32, ConnId>,
+    /// Pieces that were sent, when and in that order…
+    sent: VecDeque<(Timestamp, u32)>,
+    /// …and those of them that nobody has said to have but who got them.
+    unseen: BTreeMap<u32, ConnId>,
+}
+
+impl Spread {
+    /// An account of `pieces` pieces, `from` one of which the first offer begins.
+    pub(crate) fn new(pieces: u32, from: u32) -> Self {
+        Self {
+            out: PieceSet::repeat(false, pieces as usize),
+            left: pieces as usize,
+            cursor: from as usize,
+            offered: BTreeMap::new(),
+            sent: VecDeque::new(),
+            unseen: BTreeMap::new(),
+        }
+    }
+
+    /// Whether every piece has gone out, or is with others.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left == 0 && self.offered.is_empty()
+    }
+
+    /// Offers `conn` the next pieces: the longest stretch from where the last offer ended, up to `max` and not past what was out before.
+    pub(crate) fn offer(&mut self, conn: ConnId, mut max: impl FnMut(u32) -> bool) -> Vec<u32> {
+        let mut offered = Vec::new();
+        while self.left > 0 {
+            let next = self.out[self.cursor..].first_zero().map(|i| self.cursor + i);
+            let Some(next) = next.or_else(|| self.out.first_zero()) else {
+                break;
+            };
+            if !max(next as u32) {
+                break;
+            }
+            self.out.set(next, true);
+            self.left -= 1;
+            self.cursor = next + 1;
+            self.offered.insert(next as u32, conn);
+            offered.push(next as u32);
+        }
+        offered
+    }
+
+    /// `by` says to have the piece. To whom it was offered, if it was; and who got it from us and has passed it on by that.
+    pub(crate) fn on_seen(&mut self, by: ConnId, piece: u32) -> (Option<ConnId>, Option<ConnId>) {
+        let passed_on_by = self.unseen.get(&piece).copied().filter(|to| *to != by);
+        if passed_on_by.is_some() {
+            self.unseen.remove(&piece);
+        }
+        (self.out(piece), passed_on_by)
+    }
+
+    /// The piece has gone out. To whom it was offered, if it was.
+    pub(crate) fn on_sent(&mut self, now: Timestamp, conn: ConnId, piece: u32) -> Option<ConnId> {
+        if !self.out[piece as usize] || self.offered.contains_key(&piece) {
+            self.sent.push_back((now, piece));
+            self.unseen.insert(piece, conn);
+        }
+        self.out(piece)
+    }
+
+    /// Pieces that only who got them says to have, so long after they were sent, are offered to others. Who got one, once for each.
+    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<ConnId> {
+        let mut silent = Vec::new();
+        while let Some((at, piece)) = self.sent.front().copied() {
+            if now.since(at) < UNSEEN && self.unseen.contains_key(&piece) {
+                break;
+            }
+            self.sent.pop_front();
+            if let Some(conn) = self.unseen.remove(&piece) {
+                self.out.set(piece as usize, false);
+                self.left += 1;
+                silent.push(conn);
+            }
+        }
+        silent
+    }
+
+    fn out(&mut self, piece: u32) -> Option<ConnId> {
+        if !self.out[piece as usize] {
+            self.out.set(piece as usize, true);
+            self.left -= 1;
+        }
+        self.offered.remove(&piece)
+    }
+
+    /// `conn` will not take what it was offered: others are offered it.
+    pub(crate) fn withdraw(&mut self, conn: ConnId) {
+        let pieces: Vec<u32> = self
+            .offered
+            .iter()
+            .filter(|(_, to)| **to == conn)
+            .map(|(piece, _)| *piece)
+            .collect();
+        for piece in pieces {
+            self.offered.remove(&piece);
+            self.out.set(piece as usize, false);
+            self.left += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: ConnId = ConnId(1);
+    const B: ConnId = ConnId(2);
+
+    fn offer(spread: &mut Spread, conn: ConnId, max: usize) -> Vec<u32> {
+        let mut room = max;
+        spread.offer(conn, |_| {
+            let more = room > 0;
+            room = room.saturating_sub(1);
+            more
+        })
+    }
+
+    #[test]
+    fn every_piece_is_offered_once_and_it_is_over_when_all_were_seen() {
+        let mut spread = Spread::new(10, 7);
+        assert_eq!(offer(&mut spread, A, 4), [7, 8, 9, 0]);
+        assert_eq!(offer(&mut spread, B, 20), [1, 2, 3, 4, 5, 6]);
+        assert_eq!(offer(&mut spread, A, 20), Vec::<u32>::new());
+        for piece in 0..10 {
+            assert!(!spread.is_over());
+            let to = if (1..7).contains(&piece) { B } else { A };
+            assert_eq!(spread.on_sent(Timestamp::ZERO, to, piece), Some(to));
+            assert_eq!(spread.on_seen(to, piece), (None, None));
+        }
+        assert!(spread.is_over());
+    }
+
+    #[test]
+    fn what_others_have_is_not_offered() {
+        let mut spread = Spread::new(4, 0);
+        assert_eq!(spread.on_seen(B, 1), (None, None));
+        assert_eq!(offer(&mut spread, A, 2), [0, 2]);
+        assert_eq!(
+            spread.on_seen(B, 2),
+            (Some(A), None),
+            "seen with another: the offer has no point any more"
+        );
+    }
+
+    #[test]
+    fn what_one_will_not_take_goes_to_another() {
+        let mut spread = Spread::new(4, 0);
+        offer(&mut spread, A, 3);
+        spread.on_sent(Timestamp::ZERO, A, 0);
+        spread.withdraw(A);
+        assert_eq!(offer(&mut spread, B, 9), [3, 1, 2]);
+    }
+
+    #[test]
+    fn pieces_that_are_kept_to_oneself_go_out_again() {
+        let mut spread = Spread::new(3, 0);
+        offer(&mut spread, A, 2);
+        spread.on_sent(Timestamp::ZERO, A, 0);
+        spread.on_sent(Timestamp::ZERO, A, 1);
+        spread.on_seen(A, 0);
+        assert_eq!(spread.on_seen(B, 1), (None, Some(A)));
+        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN / 2), Vec::<ConnId>::new());
+        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN), [A]);
+        assert_eq!(offer(&mut spread, B, 9), [2, 0]);
+        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN * 2), Vec::<ConnId>::new());
+    }
+}
