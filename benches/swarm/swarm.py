@@ -26,6 +26,7 @@ import filecmp
 import os
 import random
 import shutil
+import signal
 import statistics
 import tempfile
 import time
@@ -226,7 +227,6 @@ def main():
 
 if __name__ == "__main__":
     # Ending by a signal runs the same clean-up as ending by an error.
-    import signal
-
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for ending in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(ending, lambda number, _: sys.exit(128 + number))
     main()

@@ -374,17 +374,17 @@ fn at_the_limit_a_bad_idle_connection_goes_for_a_better_one() {
     node.connect(3, "newcomer");
     assert_eq!(node.closed(3), Some(DisconnectReason::TooManyConnections));
     node.wait_until(31);
-    // Someone who is worse does not get its place, someone who is not does, and the next one that of whoever idles then.
+    // Someone who is worse does not get its place, someone who is not does, and then nobody is worse than the next.
     for _ in 0..9 {
         node.engine.handle_connect_failure(node.now, key("worse"));
     }
-    for (conn, peer, gets_in) in [(4, "worse", false), (5, "newcomer", true), (6, "another", true)] {
+    for (conn, peer, gets_in) in [(4, "worse", false), (5, "newcomer", true), (6, "another", false)] {
         node.connect(conn, peer);
         let closed = node.closed(conn);
         assert_eq!(closed.is_none(), gets_in, "{peer}: {closed:?}");
     }
     assert_eq!(node.closed(1), Some(DisconnectReason::LeastUseful));
-    assert_eq!(node.engine.connections(), [ConnId(5), ConnId(6)]);
+    assert_eq!(node.engine.connections(), [ConnId(2), ConnId(5)]);
 }
 
 #[test]

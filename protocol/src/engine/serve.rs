@@ -295,7 +295,10 @@ impl Engine {
             }
         };
         let counted = conn.uploads.on_started(self.now, job.len);
-        self.uplink.on_started(counted);
+        // What a peer that takes nothing in has ahead counts again once it does.
+        if !conn.uploads.is_stuck() {
+            self.uplink.on_started(counted);
+        }
         if let Some(of) = self.transfers.get_mut(&job.transfer) {
             Gate::new(exempt, &mut self.up, &mut of.limits.up).take(self.now, counted);
         }

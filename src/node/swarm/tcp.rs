@@ -116,9 +116,13 @@ fn was_refused(error: &(dyn Error + 'static)) -> bool {
         if let Some(negotiation) = error.downcast_ref::<NegotiationError>() {
             return matches!(negotiation, NegotiationError::Failed);
         }
-        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner as &(dyn Error + 'static)),
-            None => error.source(),
+        // These two do not name what they hold as their source.
+        cause = if let Some(tls::UpgradeError::ClientUpgrade(inner)) = error.downcast_ref() {
+            Some(inner)
+        } else if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner)
+        } else {
+            error.source()
         };
     }
     false
