@@ -6,7 +6,7 @@ use crate::api::NetworkKind;
 
 /// The version of the API, in every request as [`VERSION_HEADER`] and in [`HolderInfo`]. It rises when an old client would
 /// misunderstand a new holder, or the other way round.
-pub const API_VERSION: u32 = 1;
+pub const API_VERSION: u32 = 2;
 
 /// The header that carries [`API_VERSION`].
 pub const VERSION_HEADER: &str = "modswarm-api";
