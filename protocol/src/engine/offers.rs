@@ -355,9 +355,15 @@ impl Engine {
     pub(super) fn withdraw_stale_offers(&mut self) {
         let now = self.now;
         let mut silent = Vec::new();
+        let conns = &self.conns;
         for (id, of) in &mut self.transfers {
-            let expired = of.spread.as_mut().map(|spread| spread.expire(now)).unwrap_or_default();
-            silent.extend(expired.into_iter().map(|conn_id| (*id, conn_id)));
+            let Some(spread) = &mut of.spread else { continue };
+            let passes_on = |conn_id: ConnId| {
+                let served = conns.get(&conn_id).map(|conn| conn.served.values());
+                let mut served = served.into_iter().flatten().filter(|served| served.transfer == *id);
+                served.any(|served| served.offering.passes_on)
+            };
+            silent.extend(spread.expire(now, passes_on).into_iter().map(|conn_id| (*id, conn_id)));
         }
         for (id, conn_id) in silent {
             self.to_offer.insert(id);

@@ -89,15 +89,16 @@ impl Spread {
         self.out(piece)
     }
 
-    /// Pieces that only who got them says to have, so long after they were sent, are offered to others. Who got one, once for each.
-    pub(crate) fn expire(&mut self, now: Timestamp) -> Vec<ConnId> {
+    /// Pieces that only who got them says to have, so long after they were sent, are offered to others. Who got one, once for each. Those that `pass_on` what
+    /// they get may have more to pass on than their uplink takes: they are left in peace.
+    pub(crate) fn expire(&mut self, now: Timestamp, pass_on: impl Fn(ConnId) -> bool) -> Vec<ConnId> {
         let mut silent = Vec::new();
         while let Some((at, piece)) = self.sent.front().copied() {
             if now.since(at) < UNSEEN && self.unseen.contains_key(&piece) {
                 break;
             }
             self.sent.pop_front();
-            if let Some(conn) = self.unseen.remove(&piece) {
+            if let Some(conn) = self.unseen.remove(&piece).filter(|conn| !pass_on(*conn)) {
                 self.out.set(piece as usize, false);
                 self.left += 1;
                 silent.push(conn);
@@ -190,9 +191,27 @@ mod tests {
         spread.on_sent(Timestamp::ZERO, A, 1);
         spread.on_seen(A, 0);
         assert_eq!(spread.on_seen(B, 1), (None, Some(A)));
-        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN / 2), Vec::<ConnId>::new());
-        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN), [A]);
+        assert_eq!(
+            spread.expire(Timestamp::ZERO + UNSEEN / 2, |_| false),
+            Vec::<ConnId>::new()
+        );
+        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN, |_| false), [A]);
         assert_eq!(offer(&mut spread, B, 9), [2, 0]);
-        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN * 2), Vec::<ConnId>::new());
+        assert_eq!(
+            spread.expire(Timestamp::ZERO + UNSEEN * 2, |_| false),
+            Vec::<ConnId>::new()
+        );
+    }
+    #[test]
+    fn who_passes_pieces_on_is_given_time() {
+        let mut spread = Spread::new(2, 0);
+        offer(&mut spread, A, 2);
+        spread.on_sent(Timestamp::ZERO, A, 0);
+        spread.on_sent(Timestamp::ZERO, A, 1);
+        assert_eq!(
+            spread.expire(Timestamp::ZERO + UNSEEN, |conn| conn == A),
+            Vec::<ConnId>::new()
+        );
+        assert!(spread.is_over());
     }
 }
