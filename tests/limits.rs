@@ -84,6 +84,10 @@ fn a_paused_pack_stays_paused_across_processes_and_says_so() {
     let kept = pack_of(&status);
     assert_eq!((&kept["stopped"], &kept["priority"]), (&true.into(), &"high".into()));
     assert_eq!(kept["download_limit"], 64_000_000);
+    // The limits of all packs together are nobody's.
+    let limited = b.run(&["limit", "--up", "1MB/s"]);
+    assert_eq!(limited.code(), 1, "{}", limited.said);
+    assert!(limited.said.contains("no modswarm is running"), "{}", limited.said);
     // A new get says that it is paused, and goes on once it is not.
     ask(&a, &["limit", "--up", "none"]);
     let getting = b.start(&["get", &seed.link, "--json", "-o", "in"]);

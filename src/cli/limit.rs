@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 use modswarm::{
     api::{AdjustRequest, Failure, FailureKind, Limit, LimitRequest, Limits, PackStatus, Priority},
     config::{Rate, UploadLimit},
+    control::CallError,
 };
 
 use super::{
@@ -84,19 +85,17 @@ pub(crate) async fn limit(context: &Context, args: LimitArgs) -> Result<(), Fail
         download: args.down.map(|down| Limit::of(down.bytes_per_second())),
     };
     needs_home(context, request.target.as_deref())?;
-    let (limits, running) = ask(context, Need::Index, async |session: &Session| {
-        Ok((session.limit(&request).await?, matches!(session, Session::Client(_))))
+    let changes_all = request.target.is_none() && (request.upload.is_some() || request.download.is_some());
+    let limits = ask(context, Need::Index, async |session: &Session| {
+        if changes_all && !matches!(session, Session::Client(_)) {
+            return Err(CallError::Failed(nobody_to_limit()));
+        }
+        session.limit(&request).await
     })
     .await?;
     if context.ui.json() {
         context.ui.json_result(&limits);
         return Ok(());
-    }
-    let changes_all = request.target.is_none() && (request.upload.is_some() || request.download.is_some());
-    if changes_all && !running {
-        context.ui.warning(
-            "no modswarm is running for this home, so that this changes nothing; start it with --upload-limit and --download-limit, or set them in the config file",
-        );
     }
     context.ui.result(&shown(&limits));
     Ok(())
@@ -152,6 +151,15 @@ async fn adjust(
             .result(&packs.iter().map(line).collect::<Vec<_>>().join("\n"));
     }
     Ok(())
+}
+
+/// The limits of all packs together end with the process that has them.
+fn nobody_to_limit() -> Failure {
+    Failure::new(
+        FailureKind::Failed,
+        "no modswarm is running for this home, so that there is nothing to limit",
+        "start it with --upload-limit and --download-limit, or set upload-limit and download-limit in the config file; `modswarm limit PACK` is for one pack, and is kept",
+    )
 }
 
 fn needs_home(context: &Context, target: Option<&str>) -> Result<(), Failure> {

@@ -382,7 +382,10 @@ fn overview(status: &Status, places: &Places) -> String {
             text.push_str(&format!("  limits: {limits}\n"));
         }
         if pack.stopped {
-            text.push_str("  `modswarm resume` with its name goes on with it\n");
+            text.push_str(&format!(
+                "  `modswarm resume '{}'` goes on with it\n",
+                escaped(&pack.name)
+            ));
         }
         if let Some(problem) = &pack.problem {
             text.push_str(&format!("  problem: {}\n", escaped(problem)));
