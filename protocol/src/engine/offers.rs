@@ -27,6 +27,8 @@ const TRIAL: usize = 3;
 const SILENT: u32 = 3;
 /// …for this long.
 const DEAD_END: Duration = Duration::from_secs(60);
+/// A leecher that lets so many offers in a row lie wants something else, and may choose.
+const IGNORED: u32 = 3;
 /// Offers that a leecher keeps; more are an offence.
 const MAX_OFFERED: usize = 64 * 1024;
 
@@ -48,8 +50,8 @@ impl Offered {
 pub(crate) struct Offering {
     /// Whether it may ask for offered pieces only.
     pub(crate) steered: bool,
-    /// Whether it let an offer lie: what it wants is something else, and it is not asked to wait for it.
-    free: bool,
+    /// Offers in a row that it let lie.
+    ignored: u32,
     /// Pieces that were sent and have not been seen with others yet.
     unseen: usize,
     /// Whether any was.
@@ -92,7 +94,9 @@ impl Engine {
         }
         session.exhausted = 0;
         self.to_fill.insert(id);
-        if runs.is_empty() {
+        // Who wants only some of it cannot wait until that is offered.
+        let picky = pieces.is_some_and(|pieces| pieces.wanted_count < pieces.len());
+        if runs.is_empty() || picky {
             session.offers = None;
             return Ok(());
         }
@@ -157,7 +161,7 @@ impl Engine {
             let served = engine.conns.get(conn_id).and_then(|conn| conn.served.get(handle));
             served.map(|served| served.offering).unwrap_or_default()
         };
-        leechers.retain(|(conn_id, handle)| !offering(self, conn_id, handle).free);
+        leechers.retain(|(conn_id, handle)| offering(self, conn_id, handle).ignored < IGNORED);
         if leechers.is_empty() {
             self.end_spreading(id);
             return;
@@ -330,7 +334,10 @@ impl Engine {
             self.to_offer.insert(id);
         }
         if sent && offered_to.is_some() {
-            self.update_offering(id, conn, |offering| offering.unseen += 1);
+            self.update_offering(id, conn, |offering| {
+                offering.unseen += 1;
+                offering.ignored = 0;
+            });
         }
         if let Some(conn_id) = passed_on_by {
             self.update_offering(id, conn_id, |offering| {
@@ -379,8 +386,12 @@ impl Engine {
             stale.extend(offered.map(|(handle, served)| (served.transfer, *conn_id, *handle)));
         }
         for (transfer, conn_id, handle) in stale {
-            self.update_offering(transfer, conn_id, |offering| offering.free = true);
-            self.let_choose(transfer, conn_id, handle);
+            self.update_offering(transfer, conn_id, |offering| offering.ignored += 1);
+            self.withdraw_offers(transfer, conn_id);
+            let served = self.conns.get(&conn_id).and_then(|conn| conn.served.get(&handle));
+            if served.is_some_and(|served| served.offering.ignored >= IGNORED) {
+                self.let_choose(transfer, conn_id, handle);
+            }
         }
     }
 }
