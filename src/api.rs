@@ -2,10 +2,14 @@
 //!
 //! Field names of events are read by other programs: add, never rename. Sizes are bytes, times are seconds.
 
+mod limits;
+
 use std::path::PathBuf;
 
 use modswarm_protocol::{Cid, HashKind};
 use serde::{Deserialize, Serialize};
+
+pub use limits::{AdjustRequest, Limit, LimitRequest, Limits, PackLimits, Priority};
 
 /// The network that a pack is shared in. A pack is announced and served only in its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,6 +87,12 @@ pub struct GetRequest {
     pub timeout: Option<u64>,
     /// Go on seeding when complete.
     pub seed: bool,
+    /// Globs over paths inside the pack: files that are fetched before all others.
+    #[serde(default)]
+    pub first: Vec<String>,
+    /// Fetch from the first byte to the last, and not what is rarest first.
+    #[serde(default)]
+    pub sequential: bool,
 }
 
 /// `diff A B`, and `get --dry-run`.
@@ -177,6 +187,10 @@ pub enum Stage {
     Downloading,
     /// Connected, but nobody sends.
     Waiting,
+    /// Until fewer others are being downloaded.
+    Queued,
+    /// By `pause`, until `resume`.
+    Paused,
     /// Moving files to their places.
     Finishing,
 }
@@ -390,7 +404,9 @@ pub enum PackState {
     Seeding,
     /// Being fetched by this process.
     Downloading,
-    /// Begun, and not being fetched now.
+    /// Being fetched when fewer others are.
+    Queued,
+    /// Begun, and not being fetched now; or paused by the user, whatever it did.
     Paused,
     /// Files are missing or changed; `problem` says which.
     Damaged,
@@ -438,6 +454,18 @@ pub struct PackStatus {
     /// Whether the home has a copy of its own, and does without the folder.
     #[serde(default)]
     pub copied: bool,
+    /// Whether `pause` stopped it: it is neither fetched nor served until `resume`.
+    #[serde(default)]
+    pub stopped: bool,
+    /// How much it gets compared with others.
+    #[serde(default)]
+    pub priority: Priority,
+    /// Its own limits in bytes a second; none: unlimited.
+    #[serde(default)]
+    pub upload_limit: Option<u64>,
+    /// See `upload_limit`.
+    #[serde(default)]
+    pub download_limit: Option<u64>,
     /// What to pass on.
     pub link: String,
 }
@@ -459,6 +487,9 @@ pub struct Status {
     pub upload_limit: Option<u64>,
     /// See `upload_limit`.
     pub download_limit: Option<u64>,
+    /// Whether `upload_limit` follows what the line bears.
+    #[serde(default)]
+    pub upload_auto: bool,
     /// Connected peers that speak our protocol.
     pub peers: u64,
     /// Packs of the home.

@@ -16,7 +16,7 @@ use std::{
 use fake::{Fake, info, unsupported};
 use modswarm::{
     api::{ForgiveRequest, GetEvent, GetRequest, RemoveRequest, ShareEvent, ShareRequest},
-    control::{CallError, Client, Endpoint, Holder, Joined, MAX_REQUEST_LEN, Transport, join},
+    control::{API_VERSION, CallError, Client, Endpoint, Holder, Joined, MAX_REQUEST_LEN, Transport, join},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -274,14 +274,15 @@ async fn what_is_no_proper_request_is_answered_with_a_failure() {
         )
         .into_bytes()
     };
+    let current = API_VERSION.to_string();
     let long = format!("{{\"target\":\"{}\"}}", "x".repeat(MAX_REQUEST_LEN));
     for (request, status) in [
-        (post("1", "/v1/get", "{"), "400"),
-        (post("1", "/v1/get", "{}"), "422"),
-        (post("1", "/v1/info", &long), "413"),
+        (post(&current, "/v1/get", "{"), "400"),
+        (post(&current, "/v1/get", "{}"), "422"),
+        (post(&current, "/v1/info", &long), "413"),
         (post("999", "/v1/info", "{\"target\":\"x\"}"), "412"),
         (post("", "/v1/info", "{\"target\":\"x\"}"), "412"),
-        (post("1", "/v1/nonsense", "{}"), "404"),
+        (post(&current, "/v1/nonsense", "{}"), "404"),
     ] {
         let answer = raw(&endpoint, &request).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {answer}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use common::spec;
 use modswarm_protocol::Timestamp;
 use modswarm_protocol::engine::{
-    Action, ConnId, DisconnectReason, Engine, EngineConfig, Expected, PeerKey, ServeFailure, ServeJob, Unwanted,
-    Verdict, Violation,
+    Action, ConnId, DisconnectReason, Engine, EngineConfig, Expected, PeerKey, Priority, ServeFailure, ServeJob,
+    Unwanted, Verdict, Violation,
 };
 use modswarm_protocol::format::{Cid, Codec, HashKind};
 use modswarm_protocol::sim::fake_content;
@@ -38,6 +38,9 @@ enum Step {
     Find(u32),
     Pause(bool),
     Limit(Option<u64>),
+    /// Stopped or not, its own limit, its priority, and how many may fetch at a time; for one transfer.
+    Wish(usize, bool, Option<u64>, u8, Option<usize>),
+    Local(u64, bool),
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -115,6 +118,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..PIECES).prop_map(Step::Find),
         1 => any::<bool>().prop_map(Step::Pause),
         1 => proptest::option::of(0..100_000u64).prop_map(Step::Limit),
+        1 => (0..2usize, any::<bool>(), proptest::option::of(0..100_000u64), 0..3u8, proptest::option::of(0..3usize))
+            .prop_map(|(of, stopped, limit, priority, max)| Step::Wish(of, stopped, limit, priority, max)),
+        1 => (conn(), any::<bool>()).prop_map(|(conn, local)| Step::Local(conn, local)),
     ]
 }
 
@@ -288,6 +294,20 @@ impl Node {
                 }
             }
             Step::Limit(limit) => self.engine.set_limits(now, limit, limit),
+            Step::Wish(of, stopped, limit, priority, max_active) => {
+                let priority = [Priority::Low, Priority::Normal, Priority::High][usize::from(priority)];
+                if let Some(transfer) = self.engine.transfers().get(of).copied() {
+                    self.engine.set_stopped(now, transfer, stopped);
+                    self.engine.set_transfer_limits(now, transfer, limit, limit);
+                    self.engine.set_priority(now, transfer, priority);
+                    self.engine.set_max_active(now, max_active);
+                }
+            }
+            Step::Local(i, local) => {
+                if let Some(conn) = slot(i) {
+                    self.engine.set_local(now, conn, local);
+                }
+            }
             Step::Connect(_) | Step::Verdict(..) | Step::Served(..) => {}
         }
         self.drain();
@@ -336,6 +356,9 @@ proptest! {
         }
         node.take(Step::Pause(false));
         node.take(Step::Limit(None));
+        for of in 0..2 {
+            node.take(Step::Wish(of, false, None, 1, None));
+        }
         for block in std::mem::take(&mut node.whole) {
             node.engine.handle_verdict(node.now, &block, Verdict::Good);
         }

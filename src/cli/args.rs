@@ -13,7 +13,7 @@ use clap_complete::Shell;
 use libp2p::{Multiaddr, PeerId};
 use modswarm::{
     api::{Conflicts, NetworkKind},
-    config::{self, Options, ProgressMode, Rate},
+    config::{self, Options, ProgressMode, Rate, UploadLimit},
 };
 use modswarm_protocol::{Cid, HashKind};
 
@@ -136,7 +136,7 @@ struct GlobalArgs {
         hide_env_values = true
     )]
     log: Option<String>,
-    /// Upload no faster than this, as in 5MB/s, 800KiB, 20Mbit [default: unlimited].
+    /// Upload no faster than this, as in 5MB/s, 800KiB, 20Mbit; `auto`: as fast as nobody else on the line feels [default: unlimited].
     #[arg(
         long,
         global = true,
@@ -144,7 +144,7 @@ struct GlobalArgs {
         env = "MODSWARM_UPLOAD_LIMIT",
         hide_env_values = true
     )]
-    upload_limit: Option<Rate>,
+    upload_limit: Option<UploadLimit>,
     /// Download no faster than this [default: unlimited].
     #[arg(
         long,
@@ -154,6 +154,19 @@ struct GlobalArgs {
         hide_env_values = true
     )]
     download_limit: Option<Rate>,
+    /// Hold to the limits in the local network too; without it they are for the internet [default: only with --network lan].
+    #[arg(long, global = true, env = "MODSWARM_LIMIT_LAN", hide_env_values = true, action = ArgAction::SetTrue,
+        value_parser = BoolishValueParser::new())]
+    limit_lan: bool,
+    /// Download this many packs at a time, the others after them; 0 for all [default: 5].
+    #[arg(
+        long,
+        global = true,
+        value_name = "N",
+        env = "MODSWARM_MAX_ACTIVE",
+        hide_env_values = true
+    )]
+    max_active: Option<usize>,
     /// Let the files of all downloads take at most this much, as in 200GB [default: unlimited].
     #[arg(long, global = true, value_name = "SIZE", env = "MODSWARM_QUOTA", hide_env_values = true, value_parser = config::parse_size)]
     quota: Option<u64>,
@@ -239,6 +252,17 @@ pub(crate) enum Command {
     Pin(InfoArgs),
     /// Take a pin back.
     Unpin(InfoArgs),
+    /// Show or change limits while modswarm runs.
+    #[command(after_help = super::limit::LIMIT_EXAMPLES)]
+    Limit(super::limit::LimitArgs),
+    /// Pause a pack: it is neither downloaded nor seeded until `resume`.
+    #[command(after_help = super::limit::PAUSE_HELP)]
+    Pause(super::limit::PauseArgs),
+    /// Go on with a paused pack.
+    Resume(super::limit::PauseArgs),
+    /// Give a pack more or less of the line than others that are being downloaded.
+    #[command(after_help = super::limit::PRIORITY_HELP)]
+    Priority(super::limit::PriorityArgs),
     /// Delete what modswarm keeps for packs that are no longer here.
     #[command(
         after_help = "Without --keep it never touches a file of a pack: it clears the index and left-over staging folders.\n\nExamples:\n  \
@@ -386,6 +410,12 @@ pub(crate) struct GetArgs {
     /// Only files whose path in the pack matches, as in '*.pak' or 'maps/**'; may be given several times.
     #[arg(long, value_name = "GLOB", value_parser = parse_glob)]
     pub(crate) only: Vec<String>,
+    /// Fetch files whose path in the pack matches before all others; may be given several times.
+    #[arg(long, value_name = "GLOB", value_parser = parse_glob)]
+    pub(crate) first: Vec<String>,
+    /// Fetch from the first byte to the last, and not what is rarest first.
+    #[arg(long)]
+    pub(crate) sequential: bool,
     /// End when the download is complete.
     #[arg(long)]
     pub(crate) no_seed: bool,
@@ -540,6 +570,8 @@ fn options(global: GlobalArgs, matches: &ArgMatches) -> Options {
         log: global.log,
         upload_limit: global.upload_limit,
         download_limit: global.download_limit,
+        limit_lan: said("limit_lan", global.limit_lan),
+        max_active: global.max_active,
         quota: global.quota,
         min_free: global.min_free,
     }
@@ -548,7 +580,7 @@ fn options(global: GlobalArgs, matches: &ArgMatches) -> Options {
 fn parse_glob(text: &str) -> Result<String, String> {
     match globset::Glob::new(text) {
         Ok(_) if !text.is_empty() => Ok(text.to_owned()),
-        Ok(_) => Err("it is empty; to get everything, leave --only out".to_owned()),
+        Ok(_) => Err("it is empty; to mean everything, leave it out".to_owned()),
         Err(error) => Err(format!("{}; it looks like '*.pak' or 'maps/**'", error.kind())),
     }
 }
@@ -579,7 +611,10 @@ mod tests {
             let (options, _) = read(args);
             assert_eq!(options.json, Some(true));
             assert_eq!(options.quiet, None);
-            assert_eq!(options.upload_limit.and_then(Rate::bytes_per_second), Some(5_000_000));
+            assert_eq!(
+                options.upload_limit.and_then(UploadLimit::bytes_per_second),
+                Some(5_000_000)
+            );
             assert_eq!(options.network, Some(NetworkKind::Lan));
         }
     }

@@ -5,7 +5,7 @@
 
 use modswarm::{
     api::{Failure, FailureKind, NetworkKind},
-    config::{Rate, Settings},
+    config::{Rate, Settings, UploadLimit},
     control::HolderInfo,
 };
 
@@ -39,18 +39,26 @@ pub(crate) fn checked(settings: &Settings, holder: &HolderInfo) -> Result<Vec<St
             name(holder.network)
         ));
     }
-    let mut differs = |flag: &str, theirs: String| {
+    let mut differs = |flag: &str, theirs: String, remedy: &str| {
         warnings.push(format!(
-            "{flag} has no effect: modswarm is running for this home already (process {pid}) with {theirs}; end it to change that"
+            "{flag} has no effect: modswarm is running for this home already (process {pid}) with {theirs}; {remedy}"
         ));
     };
-    for (flag, wished, theirs) in [
-        ("--upload-limit", options.upload_limit, holder.upload_limit),
-        ("--download-limit", options.download_limit, holder.download_limit),
-    ] {
-        if wished.is_some_and(|wished| wished.bytes_per_second() != theirs) {
-            differs(flag, Rate::from_bytes_per_second(theirs).to_string());
-        }
+    let theirs = upload_limit(holder);
+    if options.upload_limit.is_some_and(|wished| wished != theirs) {
+        differs(
+            "--upload-limit",
+            theirs.to_string(),
+            "`modswarm limit --up` changes that",
+        );
+    }
+    let theirs = Rate::from_bytes_per_second(holder.download_limit);
+    if options.download_limit.is_some_and(|wished| wished != theirs) {
+        differs(
+            "--download-limit",
+            theirs.to_string(),
+            "`modswarm limit --down` changes that",
+        );
     }
     for (flag, wished, theirs) in [
         ("--listen", &options.listen, &holder.listen),
@@ -64,10 +72,20 @@ pub(crate) fn checked(settings: &Settings, holder: &HolderInfo) -> Result<Vec<St
                 } else {
                     theirs.join(", ")
                 },
+                "end it to change that",
             );
         }
     }
     Ok(warnings)
+}
+
+/// The limit of uploads that a holder was started with.
+pub(crate) fn upload_limit(holder: &HolderInfo) -> UploadLimit {
+    if holder.upload_auto {
+        UploadLimit::Auto
+    } else {
+        UploadLimit::Rate(Rate::from_bytes_per_second(holder.upload_limit))
+    }
 }
 
 /// A network's name in flags.
@@ -104,6 +122,7 @@ mod tests {
             bootstrap: Vec::new(),
             upload_limit: Some(1_000_000),
             download_limit: None,
+            upload_auto: false,
         }
     }
 

@@ -44,6 +44,8 @@ pub(crate) async fn run(context: &Context, args: GetArgs) -> Result<(), Failure>
         conflicts: args.conflicts.policy(),
         timeout: args.source.timeout,
         seed: !args.no_seed,
+        first: args.first,
+        sequential: args.sequential,
     };
     let mut complete = false;
     loop {

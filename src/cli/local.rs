@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use modswarm::{
-    api::{Failure, FailureKind, ListRequest, ListedFile, Listing, PackState, PackStatus, RemoveRequest, Status},
+    api::{
+        Failure, FailureKind, ListRequest, ListedFile, Listing, PackState, PackStatus, Priority, RemoveRequest, Status,
+    },
     config::Places,
     control::CallError,
 };
@@ -78,6 +80,7 @@ pub(crate) async fn status(context: &Context) -> Result<(), Failure> {
             download_rate: 0,
             upload_limit: context.settings.upload_limit().bytes_per_second(),
             download_limit: context.settings.download_limit().bytes_per_second(),
+            upload_auto: false,
             peers: 0,
             packs: Vec::new(),
         }
@@ -240,14 +243,29 @@ fn table(listing: &Listing, cids: bool) -> String {
 
 /// What a pack is doing, where `running` says whether a process is there to do it.
 fn state(pack: &PackStatus, running: bool) -> String {
-    match pack.state {
+    let what = match pack.state {
         PackState::Seeding if running => "seeding".to_owned(),
         PackState::Seeding => "complete, not seeded now".to_owned(),
         PackState::Downloading => format!("downloading, {} %", text::percent(pack.bytes_here, pack.bytes)),
+        PackState::Queued => format!("queued at {} %", text::percent(pack.bytes_here, pack.bytes)),
+        PackState::Paused if pack.bytes_here == pack.bytes => "paused".to_owned(),
         PackState::Paused => format!("paused at {} %", text::percent(pack.bytes_here, pack.bytes)),
         PackState::Damaged => "damaged".to_owned(),
         PackState::Superseded => "older version, replaced in its folder".to_owned(),
+    };
+    match pack.priority {
+        Priority::Normal => what,
+        Priority::High => format!("{what}, high priority"),
+        Priority::Low => format!("{what}, low priority"),
     }
+}
+
+/// A pack's own limits, if it has any.
+fn own_limits(pack: &PackStatus) -> Option<String> {
+    let up = pack.upload_limit.map(|rate| format!("upload {}", text::rate(rate)));
+    let down = pack.download_limit.map(|rate| format!("download {}", text::rate(rate)));
+    let limits: Vec<String> = [up, down].into_iter().flatten().collect();
+    (!limits.is_empty()).then(|| limits.join(", "))
 }
 
 fn details(pack: &PackStatus, running: bool) -> String {
@@ -269,6 +287,10 @@ fn details(pack: &PackStatus, running: bool) -> String {
         ("pinned", if pack.pinned { "yes" } else { "no" }.to_owned()),
         ("peers", pack.peers.to_string()),
         ("sent", text::bytes(pack.bytes_uploaded)),
+        (
+            "limits",
+            own_limits(pack).unwrap_or_else(|| "none of its own".to_owned()),
+        ),
         ("content", pack.content.to_string()),
     ];
     if let Some(cid) = pack.pack {
@@ -299,7 +321,8 @@ fn overview(status: &Status, places: &Places) -> String {
     let mut text = match &status.peer_id {
         None => "Not running: nothing is seeded or downloaded now. `modswarm share` or `get` starts it.\n".to_owned(),
         Some(peer_id) => {
-            let limit = |limit: Option<u64>| match limit {
+            let limit = |limit: Option<u64>, auto: bool| match limit {
+                Some(limit) if auto => format!("{} by itself", text::rate(limit)),
                 None => "no limit".to_owned(),
                 Some(limit) => format!("limit {}", text::rate(limit)),
             };
@@ -315,14 +338,18 @@ fn overview(status: &Status, places: &Places) -> String {
                 ),
                 (
                     "upload",
-                    format!("{} ({})", text::rate(status.upload_rate), limit(status.upload_limit)),
+                    format!(
+                        "{} ({})",
+                        text::rate(status.upload_rate),
+                        limit(status.upload_limit, status.upload_auto)
+                    ),
                 ),
                 (
                     "download",
                     format!(
                         "{} ({})",
                         text::rate(status.download_rate),
-                        limit(status.download_limit)
+                        limit(status.download_limit, false)
                     ),
                 ),
             ];
@@ -351,6 +378,15 @@ fn overview(status: &Status, places: &Places) -> String {
             text::bytes(pack.bytes),
             escaped(&pack.path.to_string_lossy()),
         ));
+        if let Some(limits) = own_limits(pack) {
+            text.push_str(&format!("  limits: {limits}\n"));
+        }
+        if pack.stopped {
+            text.push_str(&format!(
+                "  `modswarm resume '{}'` goes on with it\n",
+                escaped(&pack.name)
+            ));
+        }
         if let Some(problem) = &pack.problem {
             text.push_str(&format!("  problem: {}\n", escaped(problem)));
         }

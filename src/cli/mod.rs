@@ -8,6 +8,7 @@ mod ask;
 mod diff;
 mod differences;
 mod get;
+mod limit;
 mod local;
 mod manual;
 mod output;
@@ -105,6 +106,10 @@ fn run(settings: Settings, ui: Ui, command: Command) -> Result<(), Failure> {
             Command::Move(args) => upkeep::relocate(&context, args).await,
             Command::Pin(args) => upkeep::pin(&context, args, true).await,
             Command::Unpin(args) => upkeep::pin(&context, args, false).await,
+            Command::Limit(args) => limit::limit(&context, args).await,
+            Command::Pause(args) => limit::pause(&context, args, true).await,
+            Command::Resume(args) => limit::pause(&context, args, false).await,
+            Command::Priority(args) => limit::priority(&context, args).await,
             Command::Store {
                 command: StoreCommand::Rebuild,
             } => rebuild::run(&context).await,

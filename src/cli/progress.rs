@@ -289,6 +289,8 @@ fn stage_text(stage: Stage) -> &'static str {
         Stage::Verifying => "verifying",
         Stage::Downloading => "downloading",
         Stage::Waiting => "waiting for peers",
+        Stage::Queued => "waiting until fewer others are being downloaded",
+        Stage::Paused => "paused",
         Stage::Finishing => "moving files into place",
     }
 }
@@ -313,6 +315,7 @@ fn situation(now: &Snapshot, in_stage: Duration, unmoved: Duration) -> Situation
             stage_text(now.stage),
             format!("connected, but nobody sends yet ({})", text::duration(in_stage)),
         ),
+        Stage::Paused => (stage_text(now.stage), "`modswarm resume` goes on".to_owned()),
         Stage::Connecting | Stage::FetchingSkeleton | Stage::Checking if unmoved >= STALLED_AFTER => {
             (stage_text(now.stage), format!("for {}", text::duration(in_stage)))
         }

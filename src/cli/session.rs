@@ -4,11 +4,11 @@ use std::{fs::OpenOptions, future, io::ErrorKind, time::Duration};
 
 use modswarm::{
     api::{
-        Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent, GetRequest,
-        ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed,
-        ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
+        AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest,
+        GetEvent, GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus,
+        PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
     },
-    config::{Rate, Settings},
+    config::{Rate, Settings, UploadLimit},
     control::{self, API_VERSION, CallError, Client, Holder, HolderInfo, Joined, Transport},
     node::{Node, NodeConfig},
 };
@@ -119,6 +119,9 @@ impl Context {
             network: self.settings.network(),
             upload_limit: self.settings.upload_limit().bytes_per_second(),
             download_limit: self.settings.download_limit().bytes_per_second(),
+            upload_auto: self.settings.upload_limit() == UploadLimit::Auto,
+            limit_lan: self.settings.limit_lan(),
+            max_active: self.settings.max_active(),
             quota: self.settings.quota(),
             min_free: self.settings.min_free(),
             offline: need != Need::Network,
@@ -132,6 +135,7 @@ impl Context {
             bootstrap: config.bootstrap.iter().map(ToString::to_string).collect(),
             upload_limit: config.upload_limit,
             download_limit: config.download_limit,
+            upload_auto: config.upload_auto,
         };
         Ok((Node::start(lock, config).await?, info))
     }
@@ -152,7 +156,7 @@ impl Context {
             Session::Client(client) => {
                 let holder = client.holder();
                 (
-                    Rate::from_bytes_per_second(holder.upload_limit),
+                    differences::upload_limit(holder),
                     Rate::from_bytes_per_second(holder.download_limit),
                 )
             }
@@ -363,6 +367,20 @@ impl Session {
         match self {
             Self::Holder(holder) => Ok(holder.backend().collect(request.clone()).await?),
             Self::Client(client) => client.collect(request).await,
+        }
+    }
+
+    pub(crate) async fn limit(&self, request: &LimitRequest) -> Result<Limits, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().limit(request.clone()).await?),
+            Self::Client(client) => client.limit(request).await,
+        }
+    }
+
+    pub(crate) async fn adjust(&self, request: &AdjustRequest) -> Result<Vec<PackStatus>, CallError> {
+        match self {
+            Self::Holder(holder) => Ok(holder.backend().adjust(request.clone()).await?),
+            Self::Client(client) => client.adjust(request).await,
         }
     }
 

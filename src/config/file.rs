@@ -9,14 +9,14 @@ use std::{
 use toml::Value;
 
 use super::{
-    Options, Rate,
+    Options,
     words::{parse_bootstrap, parse_listen, parse_network, parse_size},
 };
 
 /// The longest config file that is read, in bytes.
 pub(super) const MAX_CONFIG_LEN: u64 = 256 * 1024;
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "home",
     "listen",
     "bootstrap",
@@ -27,6 +27,8 @@ const KEYS: [&str; 12] = [
     "log",
     "upload-limit",
     "download-limit",
+    "limit-lan",
+    "max-active",
     "quota",
     "min-free",
 ];
@@ -167,6 +169,8 @@ impl Options {
             "log" => self.log = Some(text(value)?.to_owned()),
             "upload-limit" => self.upload_limit = Some(rate(value)?),
             "download-limit" => self.download_limit = Some(rate(value)?),
+            "limit-lan" => self.limit_lan = Some(boolean(value)?),
+            "max-active" => self.max_active = Some(count(value)?),
             "quota" => self.quota = Some(size(value)?),
             "min-free" => self.min_free = Some(size(value)?),
             _ => unreachable!("every key of KEYS has an arm"),
@@ -199,12 +203,17 @@ fn size(value: &Value) -> Result<u64, String> {
     parse_size(text(value)?).map_err(|error| error.to_string())
 }
 
-fn rate(value: &Value) -> Result<Rate, String> {
+fn count(value: &Value) -> Result<usize, String> {
+    let number = value.as_integer().and_then(|number| usize::try_from(number).ok());
+    number.ok_or_else(|| format!("it is {}, not a whole number such as 5", kind(value)))
+}
+
+fn rate<T: std::str::FromStr<Err = super::RateError>>(value: &Value) -> Result<T, String> {
     let text = match value {
         Value::Integer(number) => number.to_string(),
         other => text(other)?.to_owned(),
     };
-    text.parse().map_err(|error: super::RateError| error.to_string())
+    text.parse::<T>().map_err(|error| error.to_string())
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -232,7 +241,10 @@ fn nearest(key: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::NetworkKind, config::ProgressMode};
+    use crate::{
+        api::NetworkKind,
+        config::{ProgressMode, Rate, UploadLimit},
+    };
 
     fn parse(text: &str) -> Result<Options, ConfigError> {
         Options::parse_file(Path::new("config.toml"), text)
@@ -243,7 +255,8 @@ mod tests {
         let options = parse(
             "home = \"/h\"\nlisten = [\"/ip4/127.0.0.1/tcp/1\", \"/ip4/127.0.0.1/udp/1/quic-v1\"]\n\
              bootstrap = \"/dnsaddr/example.org\"\nnetwork = \"private\"\njson = true\nquiet = false\n\
-             progress = \"plain\"\nlog = \"debug\"\nupload-limit = 0\ndownload-limit = \"2MB/s\"\n",
+             progress = \"plain\"\nlog = \"debug\"\nupload-limit = 0\ndownload-limit = \"2MB/s\"\n\
+             limit-lan = true\nmax-active = 3\n",
         )
         .unwrap();
         assert_eq!(options.home, Some("/h".into()));
@@ -253,7 +266,8 @@ mod tests {
         assert_eq!((options.json, options.quiet), (Some(true), Some(false)));
         assert_eq!(options.progress, Some(ProgressMode::Plain));
         assert_eq!(options.log.as_deref(), Some("debug"));
-        assert_eq!(options.upload_limit, Some(Rate::UNLIMITED));
+        assert_eq!(options.upload_limit, Some(UploadLimit::default()));
+        assert_eq!((options.limit_lan, options.max_active), (Some(true), Some(3)));
         assert_eq!(options.download_limit.and_then(Rate::bytes_per_second), Some(2_000_000));
     }
 

@@ -13,6 +13,6 @@ mod words;
 
 pub use file::ConfigError;
 pub use places::Places;
-pub use rate::{Rate, RateError};
+pub use rate::{Rate, RateError, UploadLimit};
 pub use settings::{Options, ProgressMode, Settings};
 pub use words::{WordError, parse_bootstrap, parse_listen, parse_network, parse_peer, parse_seconds, parse_size};

@@ -84,7 +84,10 @@ fn absolute(path: &Path) -> Result<PathBuf, ConfigError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::NetworkKind, config::Rate};
+    use crate::{
+        api::NetworkKind,
+        config::{Rate, UploadLimit},
+    };
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
@@ -96,12 +99,12 @@ mod tests {
         .unwrap();
         let flags = Options {
             home: Some(home.path().to_owned()),
-            upload_limit: Some(Rate::UNLIMITED),
+            upload_limit: Some(UploadLimit::default()),
             ..Options::default()
         };
         let settings = Settings::load(flags).unwrap();
         assert_eq!(settings.network(), NetworkKind::Lan);
-        assert_eq!(settings.upload_limit(), Rate::UNLIMITED);
+        assert_eq!(settings.upload_limit(), UploadLimit::default());
         assert_eq!(settings.download_limit(), Rate::UNLIMITED);
         assert_eq!(settings.options.listen.len(), 1);
         assert!(!settings.json());

@@ -28,6 +28,51 @@ pub enum RateError {
     TooLarge,
 }
 
+/// A limit of uploads: a [`Rate`], or `auto`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadLimit {
+    /// This.
+    Rate(Rate),
+    /// As fast as nobody else on the line feels.
+    Auto,
+}
+
+impl Default for UploadLimit {
+    fn default() -> Self {
+        Self::Rate(Rate::UNLIMITED)
+    }
+}
+
+impl UploadLimit {
+    /// Bytes a second; none where there is no fixed one.
+    pub const fn bytes_per_second(self) -> Option<u64> {
+        match self {
+            Self::Rate(rate) => rate.bytes_per_second(),
+            Self::Auto => None,
+        }
+    }
+}
+
+impl FromStr for UploadLimit {
+    type Err = RateError;
+
+    fn from_str(text: &str) -> Result<Self, RateError> {
+        if text.trim().eq_ignore_ascii_case("auto") {
+            return Ok(Self::Auto);
+        }
+        text.parse().map(Self::Rate)
+    }
+}
+
+impl fmt::Display for UploadLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rate(rate) => rate.fmt(f),
+            Self::Auto => f.write_str("auto"),
+        }
+    }
+}
+
 impl Rate {
     /// No limit.
     pub const UNLIMITED: Self = Self(None);
@@ -181,6 +226,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Rate>(), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn uploads_may_look_after_themselves() {
+        assert_eq!("Auto".parse(), Ok(UploadLimit::Auto));
+        assert_eq!(
+            "5MB/s".parse::<UploadLimit>().unwrap().bytes_per_second(),
+            Some(5_000_000)
+        );
+        assert_eq!(UploadLimit::Auto.to_string(), "auto");
+        assert!("auto".parse::<Rate>().is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use libp2p::Multiaddr;
 
-use super::{Places, Rate};
+use super::{Places, Rate, UploadLimit};
 use crate::api::NetworkKind;
 
 /// How progress is shown on standard error.
@@ -70,9 +70,13 @@ pub struct Options {
     /// The log filter.
     pub log: Option<String>,
     /// Limit of all uploads together.
-    pub upload_limit: Option<Rate>,
+    pub upload_limit: Option<UploadLimit>,
     /// Limit of all downloads together.
     pub download_limit: Option<Rate>,
+    /// Whether the limits hold in the local network too.
+    pub limit_lan: Option<bool>,
+    /// Packs that are downloaded at a time; 0: all.
+    pub max_active: Option<usize>,
     /// Bytes that the files of all downloads may take.
     pub quota: Option<u64>,
     /// Bytes that downloads leave free on every disk.
@@ -97,6 +101,8 @@ impl Options {
             log: self.log.or(lower.log),
             upload_limit: self.upload_limit.or(lower.upload_limit),
             download_limit: self.download_limit.or(lower.download_limit),
+            limit_lan: self.limit_lan.or(lower.limit_lan),
+            max_active: self.max_active.or(lower.max_active),
             quota: self.quota.or(lower.quota),
             min_free: self.min_free.or(lower.min_free),
         }
@@ -105,6 +111,9 @@ impl Options {
 
 /// What downloads leave free if nothing is said: systems behave badly on a disk without room.
 const DEFAULT_MIN_FREE: u64 = 100_000_000;
+
+/// Packs that are downloaded at a time if nothing is said.
+const DEFAULT_MAX_ACTIVE: usize = 5;
 
 /// All layers together: what counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,8 +146,18 @@ impl Settings {
     }
 
     /// Limit of all uploads together.
-    pub fn upload_limit(&self) -> Rate {
+    pub fn upload_limit(&self) -> UploadLimit {
         self.options.upload_limit.unwrap_or_default()
+    }
+
+    /// Whether the limits hold in the local network too; where there is nothing else, they do.
+    pub fn limit_lan(&self) -> bool {
+        self.options.limit_lan.unwrap_or(self.network() == NetworkKind::Lan)
+    }
+
+    /// Packs that are downloaded at a time; none: all.
+    pub fn max_active(&self) -> Option<usize> {
+        Some(self.options.max_active.unwrap_or(DEFAULT_MAX_ACTIVE)).filter(|max| *max > 0)
     }
 
     /// Bytes that the files of all downloads may take; none: as many as there is room for.

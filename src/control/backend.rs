@@ -6,9 +6,9 @@ use tokio::sync::mpsc;
 
 use crate::{
     api::{
-        Collected, Diff, DiffRequest, Failure, ForgiveRequest, Forgiven, GcRequest, GetEvent, GetRequest, ListRequest,
-        Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
-        ShareRequest, Status, VerifyEvent, VerifyRequest,
+        AdjustRequest, Collected, Diff, DiffRequest, Failure, ForgiveRequest, Forgiven, GcRequest, GetEvent,
+        GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest,
+        RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
     },
     node::Node,
 };
@@ -43,6 +43,10 @@ pub trait Backend: Clone + Send + Sync + 'static {
     fn pin(&self, request: PinRequest) -> impl Future<Output = Result<PackStatus, Failure>> + Send;
     /// See [`Node::collect`].
     fn collect(&self, request: GcRequest) -> impl Future<Output = Result<Collected, Failure>> + Send;
+    /// See [`Node::limit`].
+    fn limit(&self, request: LimitRequest) -> impl Future<Output = Result<Limits, Failure>> + Send;
+    /// See [`Node::adjust`].
+    fn adjust(&self, request: AdjustRequest) -> impl Future<Output = Result<Vec<PackStatus>, Failure>> + Send;
     /// See [`Node::shutdown`].
     fn shutdown(&self) -> impl Future<Output = ()> + Send;
 }
@@ -102,6 +106,14 @@ impl Backend for Node {
 
     fn collect(&self, request: GcRequest) -> impl Future<Output = Result<Collected, Failure>> + Send {
         Self::collect(self, request)
+    }
+
+    fn limit(&self, request: LimitRequest) -> impl Future<Output = Result<Limits, Failure>> + Send {
+        Self::limit(self, request)
+    }
+
+    fn adjust(&self, request: AdjustRequest) -> impl Future<Output = Result<Vec<PackStatus>, Failure>> + Send {
+        Self::adjust(self, request)
     }
 
     fn shutdown(&self) -> impl Future<Output = ()> + Send {

@@ -15,9 +15,9 @@ use super::{
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_ANSWER_LEN, MAX_LINE_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent, GetRequest,
-    ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent,
-    ShareRequest, Status, VerifyEvent, VerifyRequest,
+    AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent,
+    GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, PackStatus, PeerStatus, PinRequest,
+    RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
 };
 
 /// How many events may wait to be read; then the holder waits.
@@ -188,6 +188,22 @@ impl Client {
     /// When the index refuses, or the holder is gone.
     pub async fn collect(&self, request: &GcRequest) -> Result<Collected, CallError> {
         self.ask(Method::POST, "/v1/gc", Some(request)).await
+    }
+
+    /// Changes limits, and says what they are.
+    ///
+    /// # Errors
+    /// When there is no such pack, or the holder is gone.
+    pub async fn limit(&self, request: &LimitRequest) -> Result<Limits, CallError> {
+        self.ask(Method::POST, "/v1/limit", Some(request)).await
+    }
+
+    /// Pauses, resumes or prioritises packs; gives how they are then.
+    ///
+    /// # Errors
+    /// When there is no such pack, or the holder is gone.
+    pub async fn adjust(&self, request: &AdjustRequest) -> Result<Vec<PackStatus>, CallError> {
+        self.ask(Method::POST, "/v1/adjust", Some(request)).await
     }
 
     async fn ask<T: DeserializeOwned>(

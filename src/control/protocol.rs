@@ -6,7 +6,7 @@ use crate::api::NetworkKind;
 
 /// The version of the API, in every request as [`VERSION_HEADER`] and in [`HolderInfo`]. It rises when an old client would
 /// misunderstand a new holder, or the other way round.
-pub const API_VERSION: u32 = 1;
+pub const API_VERSION: u32 = 2;
 
 /// The header that carries [`API_VERSION`].
 pub const VERSION_HEADER: &str = "modswarm-api";
@@ -42,6 +42,9 @@ pub struct HolderInfo {
     pub upload_limit: Option<u64>,
     /// Bytes a second; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Whether uploads look after themselves.
+    #[serde(default)]
+    pub upload_auto: bool,
 }
 
 /// `info PACK`.

@@ -30,8 +30,8 @@ use super::{
     protocol::{API_VERSION, HolderInfo, InfoRequest, MAX_CONNECTIONS, MAX_REQUEST_LEN, VERSION_HEADER},
 };
 use crate::api::{
-    DiffRequest, Failure, FailureKind, ForgiveRequest, GcRequest, GetEvent, GetRequest, ListRequest, MoveRequest,
-    PinRequest, RemoveRequest, ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
+    AdjustRequest, DiffRequest, Failure, FailureKind, ForgiveRequest, GcRequest, GetEvent, GetRequest, LimitRequest,
+    ListRequest, MoveRequest, PinRequest, RemoveRequest, ShareEvent, ShareRequest, VerifyEvent, VerifyRequest,
 };
 
 /// How long a connection may take to send the head of a request.
@@ -159,6 +159,8 @@ fn router<B: Backend>(app: App<B>) -> Router {
         .route("/v1/move", post(relocate::<B>))
         .route("/v1/pin", post(pin::<B>))
         .route("/v1/gc", post(collect::<B>))
+        .route("/v1/limit", post(limit::<B>))
+        .route("/v1/adjust", post(adjust::<B>))
         .fallback(async || {
             Refused(
                 StatusCode::NOT_FOUND,
@@ -290,6 +292,14 @@ async fn pin<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<PinReq
 
 async fn collect<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<GcRequest>) -> Response {
     answer(app.backend.collect(request).await)
+}
+
+async fn limit<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<LimitRequest>) -> Response {
+    answer(app.backend.limit(request).await)
+}
+
+async fn adjust<B: Backend>(State(app): State<App<B>>, Asked(request): Asked<AdjustRequest>) -> Response {
+    answer(app.backend.adjust(request).await)
 }
 
 /// What follows an event.

@@ -7,6 +7,7 @@ mod effects;
 mod network;
 mod pages;
 mod reputation;
+mod wishes;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,6 +32,7 @@ use tokio::{
 };
 
 pub(super) use commands::{Command, Fetch, Overview, PeerView, Register, TransferView};
+pub(super) use wishes::Wish;
 
 use super::{
     blocks::BlockPool,
@@ -38,10 +40,10 @@ use super::{
     exchange::Exchange,
     facts::{HeaderReply, Input, SessionError, Wanted},
     peers::PeerBook,
-    session::Session,
+    session::{Session, Throttle},
     swarm::Behaviour,
 };
-use crate::api::NetworkKind;
+use crate::api::{Limits, NetworkKind};
 
 /// Facts from sessions and the block pool that wait for the actor.
 const INPUT_QUEUE: usize = 1024;
@@ -131,6 +133,13 @@ pub(super) struct Actor {
     transfers: HashMap<TransferId, Transfer>,
     /// How many contents are read from the store at a time.
     loads: Arc<Semaphore>,
+    /// What the user wants of contents, by content CID: at most one for each content of the home.
+    wishes: HashMap<Cid, Wish>,
+    /// The limits of all transfers together.
+    limits: Limits,
+    throttle: Throttle,
+    /// What the writers of blocks were told last.
+    throttled_to: Option<u64>,
     listen_addrs: Vec<Multiaddr>,
     input_sender: mpsc::Sender<Input>,
     inputs: mpsc::Receiver<Input>,
@@ -147,6 +156,7 @@ impl Actor {
         pool: BlockPool,
         bootstrap: Vec<(Option<PeerId>, Multiaddr)>,
         known: &[KnownPeer],
+        limits: Limits,
     ) -> (Self, mpsc::Sender<Command>) {
         let (input_sender, inputs) = mpsc::channel(INPUT_QUEUE);
         let (command_sender, commands) = mpsc::channel(COMMAND_QUEUE);
@@ -168,6 +178,10 @@ impl Actor {
             keeping: None,
             transfers: HashMap::new(),
             loads: Arc::new(Semaphore::new(pages::MAX_LOADING)),
+            wishes: HashMap::new(),
+            limits: Limits::default(),
+            throttle: Throttle::new(),
+            throttled_to: None,
             listen_addrs: Vec::new(),
             input_sender,
             inputs,
@@ -178,6 +192,8 @@ impl Actor {
         for (peer, addr) in bootstrap {
             actor.add_entry_point(peer, addr);
         }
+        actor.limits.lan = limits.lan;
+        actor.limit(Some(limits.upload), Some(limits.download));
         (actor, command_sender)
     }
 
@@ -214,6 +230,7 @@ impl Actor {
                 _ = tick.tick() => self.tick(),
             }
             self.carry_out();
+            self.keep_throttle();
         }
         self.keep_last_records().await;
         if let Some(done) = self.ending.take() {

@@ -20,6 +20,7 @@ mod session;
 mod swap;
 mod swarm;
 mod watch;
+mod wishes;
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,9 +40,9 @@ use self::{
     jobs::{index_failure, node_ended, open_failure, remove_failure, task_failure},
 };
 use crate::api::{
-    Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent, GetRequest,
-    ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerStatus, PinRequest, RemoveRequest, Removed,
-    ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
+    AdjustRequest, Collected, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent,
+    GetRequest, Limit, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus,
+    PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Status, VerifyEvent, VerifyRequest,
 };
 
 /// Events of one job that wait for their reader.
@@ -62,6 +63,12 @@ pub struct NodeConfig {
     pub upload_limit: Option<u64>,
     /// Of all downloads together, in bytes a second; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Follow what the line bears: `upload_limit` is ignored.
+    pub upload_auto: bool,
+    /// Whether the limits hold for peers in the local network too.
+    pub limit_lan: bool,
+    /// Packs that are fetched at a time; none: all.
+    pub max_active: Option<usize>,
     /// Bytes that the files of all downloads may take; none: as many as there is room for.
     pub quota: Option<u64>,
     /// Bytes that downloads leave free on every disk.
@@ -142,8 +149,8 @@ impl Node {
             EngineConfig {
                 network: wire::NetworkId(config.network.id()),
                 agent: swarm::agent_version(),
-                upload_limit: config.upload_limit,
-                download_limit: config.download_limit,
+                limit_lan: config.limit_lan,
+                max_active: config.max_active,
                 connections: swarm::MAX_SESSIONS,
                 known: known.iter().map(|peer| peer.record.clone()).collect(),
                 started_at: jobs::unix_seconds(),
@@ -151,8 +158,18 @@ impl Node {
             },
             rand::random(),
         );
+        let limits = Limits {
+            upload: if config.upload_auto {
+                Limit::Auto
+            } else {
+                Limit::of(config.upload_limit)
+            },
+            download: Limit::of(config.download_limit),
+            lan: config.limit_lan,
+            ..Limits::default()
+        };
         let bootstrap = if config.offline { Vec::new() } else { bootstrap(&config) };
-        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap, &known);
+        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap, &known, limits);
         tokio::spawn(actor.run());
         let node = Self {
             inner: Arc::new(Inner {
@@ -311,6 +328,22 @@ impl Node {
     /// When the index refuses.
     pub async fn collect(&self, request: GcRequest) -> Result<Collected, Failure> {
         packs::collect(&self.inner, request).await
+    }
+
+    /// Changes limits while the node runs, and says what they are. Those of one pack are kept.
+    ///
+    /// # Errors
+    /// When there is no such pack.
+    pub async fn limit(&self, request: LimitRequest) -> Result<Limits, Failure> {
+        wishes::limit(&self.inner, request).await
+    }
+
+    /// Pauses, resumes or prioritises packs, and gives how they are then. It is kept.
+    ///
+    /// # Errors
+    /// When there is no such pack.
+    pub async fn adjust(&self, request: AdjustRequest) -> Result<Vec<PackStatus>, Failure> {
+        wishes::adjust(&self.inner, request).await
     }
 
     /// Ends the node; what was verified is durable when this returns, and the home's lock is given back with the last handle. To be called before the

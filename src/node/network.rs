@@ -112,6 +112,16 @@ pub(super) fn classify(addr: &Multiaddr) -> AddressClass {
     }
 }
 
+/// Whether `addr` is in the local network. This machine itself is not: limits are tried out there.
+pub(super) fn is_local_network(addr: &Multiaddr) -> bool {
+    let near = match addr.iter().next() {
+        Some(Protocol::Ip4(ip)) => ip.is_private() || ip.is_link_local(),
+        Some(Protocol::Ip6(ip)) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        _ => false,
+    };
+    near && classify(addr) != AddressClass::Relayed
+}
+
 /// How far away `addr` can be reached from; the widest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reach {
@@ -170,6 +180,25 @@ mod tests {
         assert!(reach("/ip4/203.0.113.1/tcp/1") < reach("/ip4/10.0.0.1/tcp/1"));
         assert!(reach("/ip4/10.0.0.1/tcp/1") < reach("/ip4/127.0.0.1/tcp/1"));
         assert_eq!(reach("/ip6/fe80::1/udp/1/quic-v1"), Reach::Nowhere);
+    }
+
+    #[test]
+    fn the_local_network_is_private_addresses_and_not_this_machine() {
+        for (addr, local) in [
+            ("/ip4/192.168.1.2/tcp/1", true),
+            ("/ip4/10.1.2.3/udp/1/quic-v1", true),
+            ("/ip4/169.254.1.1/tcp/1", true),
+            ("/ip6/fe80::1/tcp/1", true),
+            ("/ip6/fd00::1/tcp/1", true),
+            ("/ip4/127.0.0.1/tcp/1", false),
+            ("/ip4/203.0.113.1/tcp/1", false),
+            (
+                "/ip4/192.168.1.2/tcp/1/p2p/12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X/p2p-circuit",
+                false,
+            ),
+        ] {
+            assert_eq!(is_local_network(&addr.parse().unwrap()), local, "{addr}");
+        }
     }
 
     #[test]

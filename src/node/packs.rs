@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use modswarm_protocol::{
     Cid,
-    engine::{ContentPieces, TransferStats},
+    engine::{ContentPieces, Stage, TransferStats},
     format::{Name, PackPath, Target},
 };
 use modswarm_store::{
@@ -13,13 +13,13 @@ use modswarm_store::{
 
 use super::{
     Inner,
-    actor::{Command, Overview, Register},
+    actor::{Command, Overview, Register, Wish},
     facts::Seed,
-    index_failure, jobs, remove_failure, task_failure,
+    index_failure, jobs, remove_failure, task_failure, wishes,
 };
 use crate::api::{
-    Collected, Failure, FailureKind, GcRequest, MoveRequest, Moved, NetworkKind, PackState, PackStatus, PinRequest,
-    RemoveRequest, Removed, Status,
+    Collected, Failure, FailureKind, GcRequest, Limit, LimitRequest, MoveRequest, Moved, NetworkKind, PackState,
+    PackStatus, PinRequest, RemoveRequest, Removed, Status,
 };
 
 /// How often the store is asked what can no longer be read.
@@ -29,7 +29,7 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is written down what was served.
 const USED_INTERVAL: Duration = Duration::from_secs(600);
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     node: &Inner,
     work: impl FnOnce(&Store) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
@@ -43,6 +43,7 @@ async fn blocking<T: Send + 'static>(
 pub(super) async fn serve_all(node: &Arc<Inner>) -> Result<(), Failure> {
     let network = node.network_id();
     let records = blocking(node, |store| store.packs().map_err(index_failure)).await?;
+    wishes::tell_all(node, &records).await?;
     for record in records.iter().filter(|record| record.network == network) {
         node.send(Command::Serve(register(record))).await?;
     }
@@ -151,12 +152,9 @@ pub(super) fn seed(store: &Store, content: &Cid, network: &NetworkId) -> Option<
 }
 
 pub(super) async fn status(node: &Arc<Inner>) -> Result<Status, Failure> {
+    let packs = statuses(node, |_| true).await?;
+    let limits = wishes::limit(node, LimitRequest::default()).await?;
     let overview = node.overview().await?;
-    let packs = records(node).await?;
-    let packs = packs
-        .iter()
-        .map(|(record, problem)| pack_status(record, problem.clone(), &overview))
-        .collect();
     let offline = node.config.offline;
     Ok(Status {
         peer_id: (!offline).then(|| node.peer_id.to_string()),
@@ -164,11 +162,35 @@ pub(super) async fn status(node: &Arc<Inner>) -> Result<Status, Failure> {
         network: node.config.network,
         upload_rate: overview.peers.iter().map(|peer| peer.stats.rate_up).sum(),
         download_rate: overview.peers.iter().map(|peer| peer.stats.rate_down).sum(),
-        upload_limit: node.config.upload_limit,
-        download_limit: node.config.download_limit,
+        upload_limit: limits.upload_now,
+        download_limit: limits.download.bytes_per_second(),
+        upload_auto: limits.upload == Limit::Auto,
         peers: overview.peers.len() as u64,
         packs,
     })
+}
+
+/// How the packs that `which` chooses are doing.
+pub(super) async fn statuses(
+    node: &Arc<Inner>,
+    which: impl Fn(&PackRecord) -> bool,
+) -> Result<Vec<PackStatus>, Failure> {
+    let overview = node.overview().await?;
+    let mut packs = records(node).await?;
+    packs.retain(|(record, _)| which(record));
+    let (packs, wishes) = blocking(node, move |store| {
+        let wishes: Result<Vec<Wish>, Failure> = packs
+            .iter()
+            .map(|(record, _)| wishes::of(store, &record.content))
+            .collect();
+        Ok((packs, wishes?))
+    })
+    .await?;
+    Ok(packs
+        .iter()
+        .zip(wishes)
+        .map(|((record, problem), wish)| pack_status(record, problem.clone(), wish, &overview))
+        .collect())
 }
 
 pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, Failure> {
@@ -176,7 +198,9 @@ pub(super) async fn info(node: &Arc<Inner>, target: &str) -> Result<PackStatus, 
     let packs = records(node).await?;
     let chosen = choose(&packs, target)?;
     let (record, problem) = chosen.current;
-    Ok(pack_status(record, problem.clone(), &overview))
+    let content = record.content;
+    let wish = blocking(node, move |store| wishes::of(store, &content)).await?;
+    Ok(pack_status(record, problem.clone(), wish, &overview))
 }
 
 pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<Removed, Failure> {
@@ -207,6 +231,7 @@ pub(super) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -> Result<
             .iter()
             .any(|(other, _)| other.content == gone.content && going.iter().all(|record| record.id != other.id));
         if !others {
+            wishes::forget(node, gone.content).await?;
             node.send(Command::Forget { content: gone.content }).await?;
         }
     }
@@ -519,12 +544,15 @@ fn choose<'a>(packs: &'a [Entry], target: &str) -> Result<Chosen<'a>, Failure> {
     }
 }
 
-fn pack_status(record: &PackRecord, problem: Option<String>, overview: &Overview) -> PackStatus {
+fn pack_status(record: &PackRecord, problem: Option<String>, wish: Wish, overview: &Overview) -> PackStatus {
     let live: Option<&(TransferStats, bool)> = overview.transfers.get(&record.content);
+    let queued = live.is_some_and(|(stats, _)| stats.stage == Stage::Queued);
     let state = match record.state {
+        Kept::Superseded => PackState::Superseded,
+        _ if wish.paused => PackState::Paused,
+        _ if live.is_some_and(|(_, busy)| *busy) && queued => PackState::Queued,
         _ if live.is_some_and(|(_, busy)| *busy) && record.state == Kept::Downloading => PackState::Downloading,
         Kept::Downloading => PackState::Paused,
-        Kept::Superseded => PackState::Superseded,
         _ if problem.is_some() => PackState::Damaged,
         _ => PackState::Seeding,
     };
@@ -557,6 +585,10 @@ fn pack_status(record: &PackRecord, problem: Option<String>, overview: &Overview
         kept: record.kept,
         pinned: record.pinned,
         copied: record.copied,
+        stopped: wish.paused,
+        priority: wish.priority,
+        upload_limit: wish.upload,
+        download_limit: wish.download,
         link,
     }
 }

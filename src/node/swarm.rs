@@ -34,6 +34,8 @@ const MAX_PROVIDED_KEYS: usize = 100_000;
 const QUIC_STREAM_WINDOW: u32 = 16 * 1024 * 1024;
 const QUIC_CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// While uploads follow what round trips tell.
+const PING_INTERVAL_AUTO: Duration = Duration::from_secs(1);
 
 /// Everything that the node speaks.
 #[derive(NetworkBehaviour)]
@@ -102,11 +104,17 @@ fn behaviour(
         identify: identify::Behaviour::new(
             identify::Config::new("/modswarm/1".to_owned(), key.public()).with_agent_version(agent_version()),
         ),
-        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING_INTERVAL)),
+        ping: ping_behaviour(false),
         kad: kademlia(local, network),
         mdns: mdns.into(),
         swap: swap::Behaviour::new(local),
     })
+}
+
+/// Measures round trips: of connections that begin from now on, more often if uploads follow them.
+pub(super) fn ping_behaviour(auto: bool) -> ping::Behaviour {
+    let interval = if auto { PING_INTERVAL_AUTO } else { PING_INTERVAL };
+    ping::Behaviour::new(ping::Config::new().with_interval(interval))
 }
 
 fn kademlia(local: PeerId, network: NetworkKind) -> kad::Behaviour<kad::store::MemoryStore> {

@@ -643,4 +643,13 @@ impl Store {
             .writer
             .run(move |tx| rows::set_setting(tx, &key, &value))
     }
+
+    /// Forgets a small value. Durable.
+    ///
+    /// # Errors
+    /// When the index refuses.
+    pub fn remove_setting(&self, key: &str) -> Result<(), IndexError> {
+        let key = key.to_owned();
+        self.inner.index.writer.run(move |tx| rows::remove_setting(tx, &key))
+    }
 }

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use modswarm::{
     api::{
-        Collected, Complete, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven, GcRequest, GetEvent,
-        GetRequest, ListRequest, Listing, MoveRequest, Moved, NetworkKind, PackStatus, PeerShare, PeerStatus,
-        PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Shared, Stage, Status, VerifyEvent,
-        VerifyRequest,
+        AdjustRequest, Collected, Complete, Diff, DiffRequest, Failure, FailureKind, ForgiveRequest, Forgiven,
+        GcRequest, GetEvent, GetRequest, LimitRequest, Limits, ListRequest, Listing, MoveRequest, Moved, NetworkKind,
+        PackStatus, PeerShare, PeerStatus, PinRequest, RemoveRequest, Removed, ShareEvent, ShareRequest, Shared, Stage,
+        Status, VerifyEvent, VerifyRequest,
     },
     control::{API_VERSION, Backend, HolderInfo},
 };
@@ -172,6 +172,7 @@ impl Backend for Fake {
             download_rate: 2,
             upload_limit: None,
             download_limit: Some(3),
+            upload_auto: false,
             peers: 4,
             packs: Vec::new(),
         })
@@ -219,6 +220,17 @@ impl Backend for Fake {
         Err(unsupported())
     }
 
+    async fn limit(&self, request: LimitRequest) -> Result<Limits, Failure> {
+        Ok(Limits {
+            upload: request.upload.unwrap_or_default(),
+            ..Limits::default()
+        })
+    }
+
+    async fn adjust(&self, _: AdjustRequest) -> Result<Vec<PackStatus>, Failure> {
+        Err(unsupported())
+    }
+
     async fn collect(&self, _: GcRequest) -> Result<Collected, Failure> {
         Ok(Collected::default())
     }
@@ -236,5 +248,6 @@ pub(crate) fn info() -> HolderInfo {
         bootstrap: Vec::new(),
         upload_limit: None,
         download_limit: Some(3),
+        upload_auto: false,
     }
 }

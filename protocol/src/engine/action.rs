@@ -35,6 +35,8 @@ pub struct ServeJob {
     pub cid: Cid,
     /// Bytes, if the engine knows.
     pub len: Option<u32>,
+    /// Whether it counts towards the upload limits; see [`super::Pacer`].
+    pub limited: bool,
 }
 
 /// Why a block was not served.

@@ -19,6 +19,10 @@ pub struct EngineConfig {
     pub upload_limit: Option<u64>,
     /// Bytes a second that are requested; none: unlimited.
     pub download_limit: Option<u64>,
+    /// Whether the limits hold for connections in the local network too; see [`super::Engine::set_local`].
+    pub limit_lan: bool,
+    /// Transfers that fetch pieces at a time, at least 1; the others wait. None: all.
+    pub max_active: Option<usize>,
     /// Connections held at a time. Beyond, the least useful of those that do nothing makes room for a new one.
     pub connections: usize,
     /// Peers that are served pieces at a time, at least 1; one more gets its turn by lot.
@@ -37,6 +41,8 @@ impl Default for EngineConfig {
             extensions: Vec::new(),
             upload_limit: None,
             download_limit: None,
+            limit_lan: false,
+            max_active: None,
             connections: super::core::MAX_CONNECTIONS,
             upload_slots: 16,
             known: Vec::new(),

@@ -55,6 +55,8 @@ pub(crate) struct Kept {
 #[derive(Clone, Debug)]
 pub(crate) struct Conn {
     pub(crate) peer: PeerKey,
+    /// Whether the other end is in the local network.
+    pub(crate) local: bool,
     pub(crate) agent: Option<String>,
     pub(crate) since: Timestamp,
     pub(crate) hello_by: Timestamp,
@@ -89,6 +91,7 @@ impl Conn {
     pub(crate) fn new(now: Timestamp, peer: PeerKey, rtt: Duration) -> Self {
         Self {
             peer,
+            local: false,
             agent: None,
             since: now,
             hello_by: now + HELLO_TIMEOUT,

@@ -11,6 +11,7 @@ use super::choke::Choker;
 use super::config::EngineConfig;
 use super::conn::Conn;
 use super::ids::{ConnId, PeerKey, TransferId};
+use super::ledbat::UploadController;
 use super::limit::TokenBucket;
 use super::reputation::{Fault, Reputation};
 use super::rng::Rng;
@@ -51,6 +52,17 @@ pub struct Engine {
     pub(super) departed: BTreeMap<ConnId, PeerKey>,
     pub(super) up: TokenBucket,
     pub(super) down: TokenBucket,
+    /// Says how much is uploaded, within the limit.
+    pub(super) controller: Option<Box<dyn UploadController>>,
+    /// Connections that no limit holds for.
+    pub(super) exempt: BTreeSet<ConnId>,
+    /// Something waits for the download limit of all.
+    pub(super) down_shut: bool,
+    /// Transfers with something that waits for their own limits.
+    pub(super) waiting_down: BTreeSet<TransferId>,
+    pub(super) waiting_up: BTreeSet<TransferId>,
+    /// How far fair queueing between transfers is.
+    pub(super) virtual_time: u64,
     pub(super) choker: Choker,
     pub(super) uplink: Uplink,
     /// Connections over which requests may be due.
@@ -95,6 +107,12 @@ impl Engine {
             departed: BTreeMap::new(),
             up: TokenBucket::new(config.upload_limit),
             down: TokenBucket::new(config.download_limit),
+            controller: None,
+            exempt: BTreeSet::new(),
+            down_shut: false,
+            waiting_down: BTreeSet::new(),
+            waiting_up: BTreeSet::new(),
+            virtual_time: 0,
             choker: Choker::new(config.upload_slots),
             uplink: Uplink::default(),
             to_fill: BTreeSet::new(),
@@ -153,9 +171,16 @@ impl Engine {
     /// A round trip was measured.
     pub fn handle_rtt(&mut self, now: Timestamp, conn: ConnId, rtt: Duration) {
         self.advance(now);
-        if let Some(conn) = self.conns.get_mut(&conn) {
+        let id = conn;
+        if let Some(conn) = self.conns.get_mut(&id) {
             conn.window.on_rtt(rtt);
             self.reputation.handle_rtt(self.now, conn.peer, rtt);
+            // What is in the local network does not go through the uplink.
+            if !conn.local
+                && let Some(controller) = &mut self.controller
+            {
+                controller.on_rtt_sample(self.now, id, rtt);
+            }
         }
     }
 
@@ -216,11 +241,7 @@ impl Engine {
     /// Time has passed. Calling it too early or too late does no harm.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.advance(now);
-        let was_shut = self.down.opens_at().is_some();
-        if self.down.is_open(self.now) && was_shut {
-            self.to_fill.extend(self.conns.keys());
-        }
-        self.up.is_open(self.now);
+        self.open_limits();
         if self.now >= self.next_tick {
             self.tick();
         }
@@ -228,15 +249,9 @@ impl Engine {
 
     /// When to call [`Engine::handle_timeout`] at the latest; none while there is nothing to wait for.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let limit_up = if self.to_serve.is_empty() {
-            None
-        } else {
-            self.up.opens_at()
-        };
-        let limit_down = if self.busy { self.down.opens_at() } else { None };
         let idle = self.conns.is_empty() && !self.transfers.values().any(Transfer::is_fetching);
         let tick = (!idle).then_some(self.next_tick);
-        [tick, limit_up, limit_down, self.reputation.due_at()]
+        [tick, self.limits_open_at(), self.reputation.due_at()]
             .into_iter()
             .flatten()
             .min()
@@ -305,6 +320,10 @@ impl Engine {
         }
         self.to_fill.remove(&id);
         self.to_serve.remove(&id);
+        self.exempt.remove(&id);
+        if let Some(controller) = &mut self.controller {
+            controller.on_gone(id);
+        }
         self.run_choker();
     }
 
@@ -317,10 +336,15 @@ impl Engine {
         let due = std::mem::take(&mut self.to_fill);
         if !due.is_empty() {
             // Who goes first is left to chance, so that no one is always first at what few have.
-            let due: Vec<ConnId> = due.into_iter().collect();
+            let mut due: Vec<ConnId> = due.into_iter().collect();
             let from = self.rng.below(due.len());
-            for id in due[from..].iter().chain(&due[..from]) {
-                self.fill(*id);
+            due.rotate_left(from);
+            if self.down.rate().is_some() {
+                // There may be room for one only.
+                due.sort_by_cached_key(|id| self.least_tag(*id));
+            }
+            for id in due {
+                self.fill(id);
             }
         }
         self.tell_news(false);
@@ -336,6 +360,7 @@ impl Engine {
     fn tick(&mut self) {
         let ids: Vec<ConnId> = self.conns.keys().copied().collect();
         self.busy = false;
+        self.apply_upload_limit();
         for id in &ids {
             self.tick_conn(*id);
         }
@@ -353,6 +378,7 @@ impl Engine {
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
                 self.tick_transfer(id);
             }
+            self.tick_queue();
         }
         let busy = self.busy || !self.to_tell.is_empty() || self.introduces_within(SLOW_TICK);
         self.busy = busy;

@@ -1,9 +1,12 @@
 //! Which requests to send over a connection that has room for more.
 
+use std::time::Duration;
+
 use super::action::Action;
 use super::config::PickOrder;
 use super::core::Engine;
 use super::endgame;
+use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
 use super::requests::Request;
 use super::session::{Role, SessionState, Source};
@@ -19,6 +22,8 @@ const MAX_PIECES_IN_FLIGHT: usize = MAX_QUEUED_PIECES as usize / 2;
 const RUN_BYTES: u64 = 512 * 1024;
 /// Bytes that a session gets before it is the next one's turn.
 const TURN_BYTES: u64 = 128 * 1024;
+/// While several sessions share a connection, none has more on request than it delivers in this time (or than [`TURN_BYTES`]).
+const SESSION_DRAIN: Duration = Duration::from_secs(1);
 /// A transfer's first pieces are chosen by lot: whatever they are, they can be traded soonest.
 const RANDOM_FIRST: u32 = 4;
 
@@ -48,21 +53,36 @@ impl Engine {
         let mut handles: Vec<Handle> = open.map(|(handle, _)| *handle).collect();
         let after = handles.partition_point(|handle| *handle <= conn.turn);
         handles.rotate_left(after);
-        let turn_bytes = TURN_BYTES.max(room / handles.len().max(1) as u64);
+        let transfer_of = |handle: &Handle| Some(conn.sessions.get(handle)?.transfer);
+        // Short turns keep to the weights; longer ones take fewer messages.
+        let turn_bytes = if self.priorities_differ(handles.iter().filter_map(transfer_of)) {
+            TURN_BYTES
+        } else {
+            TURN_BYTES.max(room / handles.len().max(1) as u64)
+        };
         let mut picked: Vec<(Handle, Vec<u32>)> = handles.iter().map(|handle| (*handle, Vec::new())).collect();
         let mut first = None;
-        let mut live: Vec<usize> = (0..handles.len()).collect();
-        while room > 0 && !live.is_empty() {
-            live.retain(|i| {
-                if room == 0 {
-                    return true;
-                }
-                let (handle, pieces) = &mut picked[*i];
-                let bytes = self.pick(id, *handle, room.min(turn_bytes), pieces);
-                room = room.saturating_sub(bytes);
-                first = first.or((bytes > 0).then_some(*handle));
-                bytes > 0
+        let held_back = self.held_back(id, &handles);
+        let mut live: Vec<usize> = (0..handles.len()).filter(|i| !held_back[*i]).collect();
+        while room > 0 {
+            // Whoever has got least for its weight; who began last, last.
+            let tags = live.iter().enumerate().map(|(at, i)| {
+                let session = self.conns.get(&id).and_then(|conn| conn.sessions.get(&picked[*i].0));
+                (session.map_or(0, |session| self.tag_of(session)), at)
             });
+            let Some((_, at)) = tags.min() else { break };
+            let (handle, pieces) = &mut picked[live[at]];
+            let bytes = self.pick(id, *handle, room.min(turn_bytes), pieces);
+            if bytes == 0 {
+                live.remove(at);
+                continue;
+            }
+            room = room.saturating_sub(bytes);
+            first = first.or(Some(*handle));
+            let session = self.conns.get(&id).and_then(|conn| conn.sessions.get(handle));
+            if let Some(transfer) = session.map(|session| session.transfer) {
+                self.charge(transfer, bytes);
+            }
         }
         // The next one begins next time, so that the short last turn falls on each.
         if let (Some(first), Some(conn)) = (first, self.conns.get_mut(&id)) {
@@ -78,6 +98,23 @@ impl Engine {
                 self.send_requests(id, handle, pieces);
             }
         }
+    }
+
+    /// Which of the sessions have as much on request as they deliver in [`SESSION_DRAIN`]. One whose transfer is limited at the other end would
+    /// fill the window that all of them share.
+    fn held_back(&self, id: ConnId, handles: &[Handle]) -> Vec<bool> {
+        let Some(conn) = self.conns.get(&id).filter(|_| handles.len() > 1) else {
+            return vec![false; handles.len()];
+        };
+        let full = |handle: &Handle| {
+            let rate = conn
+                .sessions
+                .get(handle)
+                .map_or(0, |session| session.down.rate(self.now));
+            let drained = rate.saturating_mul(SESSION_DRAIN.as_millis() as u64) / 1000;
+            conn.requests.asked(*handle) >= drained.max(TURN_BYTES)
+        };
+        handles.iter().map(full).collect()
     }
 
     fn send_requests(&mut self, id: ConnId, handle: Handle, pieces: Vec<u32>) {
@@ -101,6 +138,7 @@ impl Engine {
     /// Picks up to `budget` bytes of pieces for a session and books them; the last may reach past it. Bytes picked.
     fn pick(&mut self, id: ConnId, handle: Handle, budget: u64, into: &mut Vec<u32>) -> u64 {
         let now = self.now;
+        let exempt = self.is_exempt(id);
         let Some(conn) = self.conns.get_mut(&id) else { return 0 };
         let Some(session) = conn.sessions.get_mut(&handle) else {
             return 0;
@@ -109,7 +147,16 @@ impl Engine {
         let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
             return 0;
         };
-        if transfer.paused {
+        if !transfer.is_fetching() {
+            return 0;
+        }
+        let mut gate = Gate::new(exempt, &mut self.down, &mut transfer.limits.down);
+        if !gate.is_open(now) {
+            if transfer.limits.down.is_open(now) {
+                self.down_shut = true;
+            } else {
+                self.waiting_down.insert(transfer_id);
+            }
             return 0;
         }
         let Some(pieces) = &mut transfer.pieces else { return 0 };
@@ -117,7 +164,7 @@ impl Engine {
             return self.pick_by_cid(id, handle, transfer_id);
         }
         let mut bytes = 0;
-        while bytes < budget && conn.requests.len() < MAX_PIECES_IN_FLIGHT && self.down.is_open(now) {
+        while bytes < budget && conn.requests.len() < MAX_PIECES_IN_FLIGHT && gate.is_open(now) {
             if pieces.picker.is_exhausted_since(session.exhausted, &session.source) {
                 session.exhausted = pieces.picker.epoch();
                 break;
@@ -151,7 +198,7 @@ impl Engine {
                     Request::new(now, transfer_id, leaf.cid, Some(piece), leaf.len),
                 );
                 conn.window.on_request(now, u64::from(leaf.len));
-                self.down.take(now, u64::from(leaf.len));
+                gate.take(now, u64::from(leaf.len));
                 into.push(piece);
                 run_bytes += u64::from(leaf.len);
                 piece += 1;
@@ -162,8 +209,9 @@ impl Engine {
                     && conn.requests.len() < MAX_PIECES_IN_FLIGHT
                     && pieces.picker.contains(piece)
                     && pieces.picker.availability(piece) == rarity
+                    && pieces.picker.go_together(first, piece)
                     && session.source.has(piece)
-                    && self.down.is_open(now);
+                    && gate.is_open(now);
                 if !goes_on {
                     break;
                 }
@@ -171,7 +219,7 @@ impl Engine {
             bytes += run_bytes;
         }
         let over = pieces.picker.count() == 0 && !pieces.pending.is_empty() && session.offers.is_none();
-        if bytes == 0 && over && self.down.is_open(now) {
+        if bytes == 0 && over {
             return self.pick_again(id, handle, transfer_id, into);
         }
         bytes
@@ -180,6 +228,7 @@ impl Engine {
     /// The endgame: everything is on request, and this connection has nothing to do.
     fn pick_again(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId, into: &mut Vec<u32>) -> u64 {
         let now = self.now;
+        let exempt = self.is_exempt(id);
         let Some(choice) = endgame::choose(now, id, handle, transfer_id, &self.conns, &self.transfers) else {
             return 0;
         };
@@ -202,7 +251,7 @@ impl Engine {
         let request = Request::new(now, transfer_id, leaf.cid, Some(choice.piece), leaf.len);
         conn.requests.insert(handle, What::Piece(choice.piece), request);
         conn.window.on_request(now, u64::from(leaf.len));
-        self.down.take(now, u64::from(leaf.len));
+        Gate::new(exempt, &mut self.down, &mut transfer.limits.down).take(now, u64::from(leaf.len));
         into.push(choice.piece);
         u64::from(leaf.len)
     }
@@ -210,6 +259,7 @@ impl Engine {
     /// Asks a peer that has another version for leaves that nobody is known to have.
     fn pick_by_cid(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId) -> u64 {
         let now = self.now;
+        let exempt = self.is_exempt(id);
         let Some(conn) = self.conns.get_mut(&id) else { return 0 };
         let Some(transfer) = self
             .transfers
@@ -225,7 +275,7 @@ impl Engine {
             return 0;
         };
         let asked = conn.requests.of_handle(handle).count();
-        if session.exhausted == pieces.picker.epoch() || asked >= MAX_CIDS / 2 || !self.down.is_open(now) {
+        if session.exhausted == pieces.picker.epoch() || asked >= MAX_CIDS / 2 {
             return 0;
         }
         let chosen = pieces.picker.unheld(MAX_CIDS - asked, |piece| !tried[piece as usize]);
@@ -236,6 +286,7 @@ impl Engine {
             }
             return 0;
         }
+        let mut gate = Gate::new(exempt, &mut self.down, &mut transfer.limits.down);
         let request = conn.next_request();
         let mut cids = Vec::with_capacity(chosen.len());
         let mut bytes = 0;
@@ -253,7 +304,7 @@ impl Engine {
                 Request::new(now, transfer_id, leaf.cid, Some(piece), leaf.len),
             );
             conn.window.on_request(now, u64::from(leaf.len));
-            self.down.take(now, u64::from(leaf.len));
+            gate.take(now, u64::from(leaf.len));
             cids.push(leaf.cid);
             bytes += u64::from(leaf.len);
         }
@@ -285,7 +336,7 @@ impl Engine {
             let waiting = self
                 .transfers
                 .get(&transfer_id)
-                .map_or(0, |t| if t.paused { 0 } else { t.nodes.waiting() });
+                .map_or(0, |t| if t.is_fetching() { t.nodes.waiting() } else { 0 });
             if waiting == 0 {
                 continue;
             }

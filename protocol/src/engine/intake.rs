@@ -123,6 +123,11 @@ impl Engine {
         conn.window.on_payload(now, u64::from(bytes), counted);
         conn.down.add(now, u64::from(bytes));
         if let Some(kept) = kept
+            && let Some(session) = conn.sessions.get_mut(&kept.handle)
+        {
+            session.down.add(now, u64::from(bytes));
+        }
+        if let Some(kept) = kept
             && let Some(transfer) = self.transfers.get_mut(&kept.expected.transfer)
         {
             transfer.last_payload = Some(now);
@@ -205,6 +210,7 @@ impl Engine {
                 }
                 transfer.paused = true;
                 self.close_sessions(block.transfer);
+                self.run_queue();
                 self.event(Event::WriteFailed(block.transfer));
             }
         }
@@ -258,7 +264,7 @@ impl Engine {
         };
         conn.window.on_release(request.rest());
         if refused {
-            self.down.give_back(self.now, request.rest());
+            self.give_back_requested(id, request.transfer, request.rest());
         }
         self.release(id, request.transfer, request.piece, request.cid, refused);
     }
@@ -281,7 +287,7 @@ impl Engine {
                 transfer.bytes_wasted += wasted + u64::from(arriving.rest);
             }
         }
-        self.down.give_back(self.now, request.rest());
+        self.give_back_requested(id, request.transfer, request.rest());
         self.release(id, request.transfer, request.piece, request.cid, true);
     }
 

@@ -14,6 +14,8 @@ const BURST: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(crate) struct TokenBucket {
     rate: Option<u64>,
+    /// How long it saves up while idle.
+    saves: Duration,
     /// In millionths of a byte, so that no time is lost to rounding.
     credit: i128,
     at: Timestamp,
@@ -23,19 +25,36 @@ const MICRO: i128 = 1_000_000;
 
 impl TokenBucket {
     pub(crate) fn new(rate: Option<u64>) -> Self {
+        Self::saving(rate, BURST)
+    }
+
+    /// A bucket that saves up `saves` while idle.
+    pub(crate) fn saving(rate: Option<u64>, saves: Duration) -> Self {
         Self {
             rate: rate.map(|rate| rate.max(1)),
+            saves,
             credit: 0,
             at: Timestamp::ZERO,
         }
     }
 
-    /// Changes the limit. Debt and savings are kept as time, so that a change takes effect at once.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// Changes the limit. Debt is kept as bytes or as time, whichever is sooner paid, so that a change takes effect at once.
     pub(crate) fn set_rate(&mut self, now: Timestamp, rate: Option<u64>) {
         self.refill(now);
         let rate = rate.map(|rate| rate.max(1));
         self.credit = match (self.rate, rate) {
-            (Some(old), Some(new)) => self.credit * i128::from(new) / i128::from(old),
+            (Some(old), Some(new)) => {
+                let scaled = self.credit * i128::from(new) / i128::from(old);
+                if self.credit < 0 {
+                    scaled.max(self.credit)
+                } else {
+                    scaled
+                }
+            }
             _ => 0,
         };
         self.rate = rate;
@@ -59,7 +78,7 @@ impl TokenBucket {
     pub(crate) fn give_back(&mut self, now: Timestamp, bytes: u64) {
         self.refill(now);
         if let Some(rate) = self.rate {
-            self.credit = (self.credit + i128::from(bytes) * MICRO).min(Self::burst(rate));
+            self.credit = (self.credit + i128::from(bytes) * MICRO).min(self.burst(rate));
         }
     }
 
@@ -76,13 +95,13 @@ impl TokenBucket {
     fn refill(&mut self, now: Timestamp) {
         if let Some(rate) = self.rate {
             let elapsed = now.since(self.at).as_micros() as i128;
-            self.credit = (self.credit + elapsed * i128::from(rate)).min(Self::burst(rate));
+            self.credit = (self.credit + elapsed * i128::from(rate)).min(self.burst(rate));
         }
         self.at = self.at.max(now);
     }
 
-    fn burst(rate: u64) -> i128 {
-        i128::from(rate) * BURST.as_micros() as i128
+    fn burst(&self, rate: u64) -> i128 {
+        i128::from(rate) * self.saves.as_micros() as i128
     }
 }
 
@@ -124,7 +143,10 @@ mod tests {
         bucket.take(now, 10_000);
         bucket.set_rate(now, Some(1_000_000));
         let wait = bucket.opens_at().expect("in debt").since(now);
-        assert!(wait <= Duration::from_secs(10), "{wait:?}");
+        assert!(wait <= Duration::from_millis(10), "{wait:?}");
+        bucket.set_rate(now, Some(1000));
+        let again = bucket.opens_at().expect("in debt").since(now);
+        assert!(again.abs_diff(wait) <= Duration::from_millis(1), "{again:?}");
         bucket.set_rate(now, None);
         assert!(bucket.is_open(now));
     }

@@ -4,6 +4,7 @@ use super::action::Event;
 use super::config::{ContentPieces, ContentSpec};
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
+use super::priority::Share;
 use super::session::{Role, SessionState, Source};
 use super::stats::{ConnStats, Stage, TransferStats};
 use super::transfer::{Pieces, Transfer};
@@ -33,7 +34,9 @@ impl Engine {
         let id = known.unwrap_or_else(|| {
             self.transfers_made += 1;
             let id = TransferId(self.transfers_made);
-            self.transfers.insert(id, Transfer::new(spec.network, spec.order));
+            let mut transfer = Transfer::new(spec.network, spec.order);
+            transfer.share = Share::at_place(self.transfers_made);
+            self.transfers.insert(id, transfer);
             id
         });
         let packs = self.packs_to_name(id, &spec);
@@ -205,6 +208,12 @@ impl Engine {
             return;
         };
         let complete = transfer.pieces.as_ref().is_some_and(Pieces::is_complete);
+        if transfer.share.listed != (transfer.pieces.is_some() && transfer.wants()) {
+            self.run_queue();
+        }
+        let Some(transfer) = self.transfers.get_mut(&id) else {
+            return;
+        };
         if complete && !transfer.complete_told {
             transfer.complete_told = true;
             self.event(Event::Complete(id));
@@ -219,7 +228,7 @@ impl Engine {
         }
     }
 
-    fn open_everywhere(&mut self) {
+    pub(super) fn open_everywhere(&mut self) {
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.open_sessions(id);
         }
@@ -284,26 +293,9 @@ impl Engine {
         self.close_sessions(id);
         let idle = self.transfers.get_mut(&id).and_then(|of| of.idle.take());
         self.refuse_waiting(idle.unwrap_or_default().waiting);
-        for conn_id in self.conns.keys().copied().collect::<Vec<_>>() {
-            let Some(conn) = self.conns.get_mut(&conn_id) else {
-                continue;
-            };
-            let handles: Vec<Handle> = conn
-                .served
-                .iter()
-                .filter(|(_, served)| served.transfer == id)
-                .map(|(handle, _)| *handle)
-                .collect();
-            conn.exchange.forget(id);
-            for handle in handles {
-                conn.served.remove(&handle);
-                conn.uploads.close(handle);
-                let reason = tell.unwrap_or(CloseReason::Removed);
-                self.actions
-                    .push_back(super::Action::Send(conn_id, Message::Closed { handle, reason }));
-            }
-        }
+        self.close_served(id, tell.unwrap_or(CloseReason::Removed));
         self.transfers.remove(&id);
+        self.run_queue();
         self.roots.retain(|_, of| *of != id);
         self.to_tell.remove(&id);
         self.to_refill.remove(&id);
@@ -315,6 +307,7 @@ impl Engine {
         if let Some(of) = self.transfers.get_mut(&transfer) {
             of.paused = true;
             self.close_sessions(transfer);
+            self.run_queue();
         }
     }
 
@@ -325,15 +318,6 @@ impl Engine {
             of.paused = false;
             self.after_wanted(transfer);
         }
-    }
-
-    /// Changes the limits in bytes a second; none: unlimited.
-    pub fn set_limits(&mut self, now: Timestamp, upload: Option<u64>, download: Option<u64>) {
-        self.advance(now);
-        self.up.set_rate(self.now, upload);
-        self.down.set_rate(self.now, download);
-        self.to_fill.extend(self.conns.keys());
-        self.to_serve.extend(self.conns.keys());
     }
 
     /// Tells peers of pieces gained (batched) and lost (at once).
@@ -403,6 +387,10 @@ impl Engine {
         Some(TransferStats {
             transfer,
             stage: self.stage(transfer, of),
+            priority: of.share.priority,
+            stopped: of.share.stopped,
+            upload_limit: of.limits.up.rate(),
+            download_limit: of.limits.down.rate(),
             pieces_wanted: pieces.map_or(0, |p| p.wanted_count),
             pieces_here: pieces.map_or(0, |p| p.here_count),
             bytes_wanted: pieces.map_or(0, |p| p.wanted_bytes),
@@ -429,8 +417,11 @@ impl Engine {
     }
 
     fn stage(&self, id: TransferId, of: &Transfer) -> Stage {
-        if of.paused {
+        if of.paused || of.share.stopped {
             return Stage::Paused;
+        }
+        if of.share.queued {
+            return Stage::Queued;
         }
         if !of.is_fetching() {
             return Stage::Seeding;

@@ -134,6 +134,15 @@ impl Engine {
                 .filter(|(_, served)| served.transfer == id && served.pieces);
             leechers.extend(served.map(|(handle, _)| (*conn_id, *handle)));
         }
+        if self.up.rate().is_some() {
+            // Whom no limit holds for costs nothing of what the others share, and would only wait for them.
+            let unlimited: Vec<_> = leechers
+                .extract_if(.., |(conn_id, _)| self.exempt.contains(conn_id))
+                .collect();
+            for (conn_id, handle) in unlimited {
+                self.let_choose(id, conn_id, handle);
+            }
+        }
         if !self.is_spreading(id, leechers.len()) {
             self.end_spreading(id);
             return;
@@ -260,6 +269,10 @@ impl Engine {
 
     /// Lets a leecher choose for itself again.
     fn let_choose(&mut self, id: TransferId, conn_id: ConnId, handle: Handle) {
+        let served = self.conns.get(&conn_id).and_then(|conn| conn.served.get(&handle));
+        if !served.is_some_and(|served| served.offering.steered) {
+            return;
+        }
         self.withdraw_offers(id, conn_id);
         let Some(conn) = self.conns.get_mut(&conn_id) else {
             return;

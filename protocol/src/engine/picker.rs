@@ -17,6 +17,16 @@ const MAX_LOOKS: usize = 256;
 /// Pieces that came back lately, which are looked at one by one before all are.
 const MAX_RETURNED: usize = 256;
 
+/// Pieces that go before all others.
+#[derive(Clone, Debug)]
+struct First {
+    pieces: PieceSet,
+    /// As [`Picker::buckets`].
+    buckets: Vec<Vec<u32>>,
+    /// Those of them that can be picked.
+    pickable: PieceSet,
+}
+
 /// The pieces of one transfer that could be requested.
 #[derive(Clone, Debug)]
 pub(crate) struct Picker {
@@ -24,8 +34,10 @@ pub(crate) struct Picker {
     availability: Vec<u16>,
     /// By piece: its index in its bucket.
     place: Vec<u32>,
-    /// By availability: the pieces that can be picked.
+    /// By availability: the pieces that can be picked, without those of `first`.
     buckets: Vec<Vec<u32>>,
+    /// Pieces that go before all others; none: there are no such.
+    first: Option<First>,
     /// The pieces in any bucket.
     pickable: PieceSet,
     count: usize,
@@ -42,6 +54,7 @@ impl Picker {
             availability: vec![0; pieces],
             place: vec![NOWHERE; pieces],
             buckets: vec![Vec::new()],
+            first: None,
             pickable: PieceSet::repeat(false, pieces),
             count: 0,
             epoch: 1,
@@ -59,6 +72,22 @@ impl Picker {
 
     pub(crate) fn contains(&self, piece: u32) -> bool {
         self.place[piece as usize] != NOWHERE
+    }
+
+    /// Lets `first` go before all others.
+    pub(crate) fn set_first(&mut self, first: Option<PieceSet>) {
+        let listed: Vec<u32> = self.pickable.iter_ones().map(|piece| piece as u32).collect();
+        listed.iter().for_each(|piece| self.pull(*piece));
+        self.first = first.map(|mut pieces| {
+            pieces.resize(self.place.len(), false);
+            First {
+                pickable: PieceSet::repeat(false, pieces.len()),
+                pieces,
+                buckets: vec![Vec::new()],
+            }
+        });
+        listed.iter().for_each(|piece| self.push(*piece));
+        self.epoch += 1;
     }
 
     /// The piece can be picked from now on.
@@ -114,24 +143,11 @@ impl Picker {
 
     /// A piece that `source` has, of those that the fewest have; ties by lot.
     pub(crate) fn rarest(&self, source: &Source, rng: &mut Rng) -> Option<u32> {
-        let mut looks = 0;
-        for bucket in &self.buckets {
-            if bucket.is_empty() {
-                continue;
-            }
-            let from = rng.below(bucket.len());
-            for i in 0..bucket.len() {
-                let piece = bucket[(from + i) % bucket.len()];
-                if source.has(piece) {
-                    return Some(piece);
-                }
-                looks += 1;
-                if looks == MAX_LOOKS {
-                    return self.any(source, rng);
-                }
-            }
-        }
-        None
+        let first = self.first.iter();
+        let families = first.map(|first| (&first.buckets, &first.pickable));
+        families
+            .chain([(&self.buckets, &self.pickable)])
+            .find_map(|(buckets, pickable)| rarest_of(buckets, pickable, source, rng))
     }
 
     /// A piece that `source` has, however rare: the next from a place chosen by lot.
@@ -139,44 +155,36 @@ impl Picker {
         if self.count == 0 {
             return None;
         }
-        let words = self.pickable.as_raw_slice().len();
-        let from = rng.below(words);
-        self.find(source, from, words).or_else(|| self.find(source, 0, from))
+        let first = self.first.as_ref();
+        first
+            .and_then(|first| any_of(&first.pickable, source, rng))
+            .or_else(|| any_of(&self.pickable, source, rng))
     }
 
     /// The first piece that `source` has.
     pub(crate) fn first(&self, source: &Source) -> Option<u32> {
-        self.find(source, 0, self.pickable.as_raw_slice().len())
+        let words = self.pickable.as_raw_slice().len();
+        let first = self.first.as_ref();
+        first
+            .and_then(|first| find(&first.pickable, source, 0, words))
+            .or_else(|| find(&self.pickable, source, 0, words))
+    }
+
+    /// Whether two pieces may lie in one request: neither goes before the other.
+    pub(crate) fn go_together(&self, one: u32, other: u32) -> bool {
+        let first = self.first.as_ref();
+        first.is_none_or(|first| first.pieces[one as usize] == first.pieces[other as usize])
     }
 
     /// Up to `max` pieces that no peer is known to have.
     pub(crate) fn unheld(&self, max: usize, mut fits: impl FnMut(u32) -> bool) -> Vec<u32> {
-        self.buckets[0]
-            .iter()
+        let first = self.first.iter().flat_map(|first| &first.buckets[0]);
+        first
+            .chain(&self.buckets[0])
             .copied()
             .filter(|piece| fits(*piece))
             .take(max)
             .collect()
-    }
-
-    fn find(&self, source: &Source, from: usize, to: usize) -> Option<u32> {
-        let pickable = &self.pickable.as_raw_slice()[from..to];
-        let hit = |i: usize, word: u64| Some(((from + i) * 64) as u32 + word.trailing_zeros());
-        match source {
-            Source::All => pickable
-                .iter()
-                .enumerate()
-                .find(|(_, word)| **word != 0)
-                .and_then(|(i, word)| hit(i, *word)),
-            Source::Map(have) => {
-                let have = &have.as_raw_slice()[from..to];
-                let both = pickable.iter().zip(have).map(|(a, b)| a & b);
-                both.enumerate()
-                    .find(|(_, word)| *word != 0)
-                    .and_then(|(i, word)| hit(i, word))
-            }
-            Source::Nothing | Source::Unknown { .. } => None,
-        }
     }
 
     fn rerank(&mut self, piece: u32, availability: u16) {
@@ -192,17 +200,31 @@ impl Picker {
 
     fn push(&mut self, piece: u32) {
         let rank = usize::from(self.availability[piece as usize]);
-        if self.buckets.len() <= rank {
-            self.buckets.resize_with(rank + 1, Vec::new);
+        let buckets = match &mut self.first {
+            Some(first) if first.pieces[piece as usize] => {
+                first.pickable.set(piece as usize, true);
+                &mut first.buckets
+            }
+            _ => &mut self.buckets,
+        };
+        if buckets.len() <= rank {
+            buckets.resize_with(rank + 1, Vec::new);
         }
-        let bucket = &mut self.buckets[rank];
+        let bucket = &mut buckets[rank];
         self.place[piece as usize] = bucket.len() as u32;
         bucket.push(piece);
     }
 
     fn pull(&mut self, piece: u32) {
         let rank = usize::from(self.availability[piece as usize]);
-        let bucket = &mut self.buckets[rank];
+        let buckets = match &mut self.first {
+            Some(first) if first.pieces[piece as usize] => {
+                first.pickable.set(piece as usize, false);
+                &mut first.buckets
+            }
+            _ => &mut self.buckets,
+        };
+        let bucket = &mut buckets[rank];
         let place = self.place[piece as usize] as usize;
         bucket.swap_remove(place);
         if let Some(moved) = bucket.get(place) {
@@ -212,6 +234,56 @@ impl Picker {
             bucket.shrink_to(bucket.len() * 2);
         }
         self.place[piece as usize] = NOWHERE;
+    }
+}
+
+/// A piece of `buckets` that `source` has, of those that the fewest have; ties by lot. `pickable` are the pieces in any of them.
+fn rarest_of(buckets: &[Vec<u32>], pickable: &PieceSet, source: &Source, rng: &mut Rng) -> Option<u32> {
+    let mut looks = 0;
+    for bucket in buckets {
+        if bucket.is_empty() {
+            continue;
+        }
+        let from = rng.below(bucket.len());
+        for i in 0..bucket.len() {
+            let piece = bucket[(from + i) % bucket.len()];
+            if source.has(piece) {
+                return Some(piece);
+            }
+            looks += 1;
+            if looks == MAX_LOOKS {
+                return any_of(pickable, source, rng);
+            }
+        }
+    }
+    None
+}
+
+/// A piece of `pickable` that `source` has: the next from a place chosen by lot.
+fn any_of(pickable: &PieceSet, source: &Source, rng: &mut Rng) -> Option<u32> {
+    let words = pickable.as_raw_slice().len();
+    let from = rng.below(words);
+    find(pickable, source, from, words).or_else(|| find(pickable, source, 0, from))
+}
+
+/// The first piece of `pickable` that `source` has, from one word to another.
+fn find(pickable: &PieceSet, source: &Source, from: usize, to: usize) -> Option<u32> {
+    let pickable = &pickable.as_raw_slice()[from..to];
+    let hit = |i: usize, word: u64| Some(((from + i) * 64) as u32 + word.trailing_zeros());
+    match source {
+        Source::All => pickable
+            .iter()
+            .enumerate()
+            .find(|(_, word)| **word != 0)
+            .and_then(|(i, word)| hit(i, *word)),
+        Source::Map(have) => {
+            let have = &have.as_raw_slice()[from..to];
+            let both = pickable.iter().zip(have).map(|(a, b)| a & b);
+            both.enumerate()
+                .find(|(_, word)| *word != 0)
+                .and_then(|(i, word)| hit(i, word))
+        }
+        Source::Nothing | Source::Unknown { .. } => None,
     }
 }
 

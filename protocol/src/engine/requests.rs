@@ -50,6 +50,8 @@ impl Request {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Requests {
     open: BTreeMap<(Handle, What), Request>,
+    /// Bytes of the blocks on request, by handle.
+    asked: BTreeMap<Handle, u64>,
     nodes: usize,
     requested: u64,
     settled: u64,
@@ -91,6 +93,11 @@ impl Requests {
         self.open.is_empty()
     }
 
+    /// Bytes of the blocks on request through `handle`.
+    pub(crate) fn asked(&self, handle: Handle) -> u64 {
+        self.asked.get(&handle).copied().unwrap_or(0)
+    }
+
     /// Nodes of the skeleton on request.
     pub(crate) fn nodes(&self) -> usize {
         self.nodes
@@ -100,6 +107,7 @@ impl Requests {
         self.requested += u64::from(request.len);
         request.mark = self.requested;
         self.nodes += usize::from(request.piece.is_none());
+        *self.asked.entry(handle).or_default() += u64::from(request.len);
         self.open.insert((handle, what), request);
     }
 
@@ -120,6 +128,12 @@ impl Requests {
     pub(crate) fn remove(&mut self, handle: Handle, what: What) -> Option<Request> {
         let request = self.open.remove(&(handle, what))?;
         self.settled += u64::from(request.len);
+        if let Some(asked) = self.asked.get_mut(&handle) {
+            *asked -= u64::from(request.len);
+            if *asked == 0 {
+                self.asked.remove(&handle);
+            }
+        }
         self.nodes -= usize::from(request.piece.is_none());
         if self.open.is_empty() {
             self.settled = self.requested;

@@ -6,6 +6,7 @@ use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
 use super::conn::{Conn, Served};
 use super::core::Engine;
+use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
 use super::transfer::Transfer;
 use super::uploads::{CidWant, Wanted};
@@ -65,7 +66,7 @@ impl Engine {
         }
         let found = self.roots.get(&root).copied();
         let found = found.and_then(|transfer| Some((transfer, self.transfers.get(&transfer)?)));
-        let found = found.filter(|(_, transfer)| transfer.network == self.config.network);
+        let found = found.filter(|(_, transfer)| transfer.network == self.config.network && !transfer.share.stopped);
         let Some((transfer_id, transfer)) = found else {
             self.reject(id, handle, Rejection::Open, RejectReason::NotFound);
             return Ok(());
@@ -183,7 +184,7 @@ impl Engine {
     pub(super) fn serve(&mut self) {
         let mut missing: Vec<(ConnId, Handle, Run)> = Vec::new();
         while let Some(id) = self.next_to_serve() {
-            if !self.up.is_open(self.now) || !self.uplink.is_open(self.now) {
+            if !self.uplink.is_open(self.now) {
                 break;
             }
             self.serve_turn = id;
@@ -206,16 +207,19 @@ impl Engine {
     }
 
     /// The connection to serve next. Who does not serve us, lets nothing spread, or got much more from us than others comes last; of the rest, what the fewest
-    /// have goes first, then who has least, then in turn.
+    /// have goes first, then who has least, then in turn. While the limit is shut, only those that none holds for are served.
     fn next_to_serve(&mut self) -> Option<ConnId> {
         let now = self.now;
+        let open = self.up.is_open(now);
+        let exempt = &self.exempt;
         let (conns, transfers, turn) = (&self.conns, &self.transfers, self.serve_turn);
         // Only who fetches something can be given anything in return.
         let trades = transfers.values().any(Transfer::is_fetching);
         self.to_serve
             .retain(|id| conns.get(id).is_some_and(|conn| conn.uploads.is_ready(now)));
         let is_last = |conn: &Conn| conn.is_dead_end(now) || (trades && conn.is_selfish());
-        let ready = self.to_serve.iter().filter_map(|id| conns.get(id));
+        let due = || self.to_serve.iter().filter(|id| open || exempt.contains(*id));
+        let ready = due().filter_map(|id| conns.get(id));
         let least = ready.filter(|conn| !is_last(conn)).map(|conn| conn.uploads.bytes).min();
         let fair = least.map_or(u64::MAX, |least| least + least / 2 + AHEAD_OF_OTHERS);
         let rank = |id: &ConnId| {
@@ -227,11 +231,13 @@ impl Engine {
             });
             (rank, *id <= turn, *id)
         };
-        self.to_serve.iter().min_by_key(|id| rank(id)).copied()
+        due().min_by_key(|id| rank(id)).copied()
     }
 
     /// Serves one block to a peer; false if there is none to serve it now.
     fn serve_one(&mut self, id: ConnId, missing: &mut Vec<(ConnId, Handle, Run)>) -> bool {
+        let closed = self.closed_handles(id);
+        let exempt = self.is_exempt(id);
         let Some(conn) = self.conns.get_mut(&id) else {
             return false;
         };
@@ -240,7 +246,7 @@ impl Engine {
         }
         let (transfers, served) = (&self.transfers, &conn.served);
         let rarity = |handle: Handle, piece: u32| rarity(transfers, served, handle, piece);
-        let job = match conn.uploads.next(rarity) {
+        let job = match conn.uploads.next(&closed, rarity) {
             None => return false,
             Some(Wanted::Cid(want)) => {
                 let Some(served) = conn.served.get(&want.handle) else {
@@ -259,6 +265,7 @@ impl Engine {
                     piece: None,
                     cid,
                     len: None,
+                    limited: !exempt,
                 }
             }
             Some(Wanted::Piece(handle, piece)) => {
@@ -283,6 +290,7 @@ impl Engine {
                     piece: Some(index),
                     cid: leaf.cid,
                     len: Some(leaf.len),
+                    limited: !exempt,
                 }
             }
         };
@@ -291,7 +299,9 @@ impl Engine {
         if !conn.uploads.is_stuck() {
             self.uplink.on_started(counted);
         }
-        self.up.take(self.now, counted);
+        if let Some(of) = self.transfers.get_mut(&job.transfer) {
+            Gate::new(exempt, &mut self.up, &mut of.limits.up).take(self.now, counted);
+        }
         if let Some(piece) = job.piece {
             self.piece_is_out(job.transfer, piece.get(), job.conn, true);
         }
@@ -315,12 +325,18 @@ impl Engine {
         if stuck {
             self.uplink.on_started(conn.uploads.ahead());
         }
-        if written < counted {
-            self.up.give_back(now, counted - written);
-        } else {
-            self.up.take(now, written - counted);
+        if job.limited
+            && let Some(controller) = &mut self.controller
+        {
+            controller.on_sent(now, written);
         }
         if let Some(transfer) = self.transfers.get_mut(&job.transfer) {
+            let mut gate = Gate::new(!job.limited, &mut self.up, &mut transfer.limits.up);
+            if written < counted {
+                gate.give_back(now, counted - written);
+            } else {
+                gate.take(now, written - counted);
+            }
             transfer.bytes_served += written;
             transfer.up.add(now, written);
         }

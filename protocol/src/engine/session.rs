@@ -5,6 +5,7 @@ use crate::time::Timestamp;
 
 use super::ids::TransferId;
 use super::offers::Offered;
+use super::rate::Meter;
 
 /// What a peer has of a content, as far as we know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +74,8 @@ pub(crate) struct Session {
     pub(crate) offers: Option<Offered>,
     /// Pieces that the peer said it got or lost since `Opened`.
     pub(crate) changes: u64,
+    /// What has come through it lately.
+    pub(crate) down: Meter,
 }
 
 impl Session {
@@ -88,6 +91,7 @@ impl Session {
             held: 0,
             offers: None,
             changes: 0,
+            down: Meter::default(),
         }
     }
 }

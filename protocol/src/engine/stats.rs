@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ids::{ConnId, PeerKey, TransferId};
+use super::priority::Priority;
 
 /// What a transfer is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Stage {
     Waiting,
     /// Everything wanted is here.
     Seeding,
+    /// Waiting until fewer others are fetching.
+    Queued,
     /// Paused by the caller or by a failed write.
     Paused,
 }
@@ -30,6 +33,14 @@ pub struct TransferStats {
     pub transfer: TransferId,
     /// What it is doing.
     pub stage: Stage,
+    /// How much it gets compared with others.
+    pub priority: Priority,
+    /// Whether the user has stopped it: it is neither fetched nor served.
+    pub stopped: bool,
+    /// Its own limits in bytes a second; none: unlimited.
+    pub upload_limit: Option<u64>,
+    /// See `upload_limit`.
+    pub download_limit: Option<u64>,
     /// Pieces wanted; zero while the skeleton is unknown.
     pub pieces_wanted: u32,
     /// Wanted pieces that are here.

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use smallvec::SmallVec;
 
 use super::config::{ContentPieces, PickOrder};
+use super::flow::OwnLimits;
 use super::idle::Idle;
 use super::ids::{ConnId, PeerKey};
 use super::nodes::NodeFetch;
 use super::picker::Picker;
+use super::priority::Share;
 use super::rate::Meter;
 use super::spread::Spread;
 use super::stats::PeerBytes;
@@ -212,6 +214,8 @@ pub(crate) struct Transfer {
     /// Everything has gone out once, or others have it.
     pub(crate) spread_over: bool,
     pub(crate) nodes: NodeFetch,
+    pub(crate) share: Share,
+    pub(crate) limits: OwnLimits,
     pub(crate) paused: bool,
     pub(crate) complete_told: bool,
     pub(crate) need_peers_told: Option<Timestamp>,
@@ -244,6 +248,8 @@ impl Transfer {
             spread: None,
             spread_over: false,
             nodes: NodeFetch::default(),
+            share: Share::default(),
+            limits: OwnLimits::default(),
             paused: false,
             complete_told: false,
             need_peers_told: None,
@@ -264,11 +270,16 @@ impl Transfer {
 
     /// Whether anything is still to be fetched, now.
     pub(crate) fn is_fetching(&self) -> bool {
+        self.wants() && !self.share.queued
+    }
+
+    /// Whether anything is still to be fetched, now or when its turn comes.
+    pub(crate) fn wants(&self) -> bool {
         let missing = match &self.pieces {
             Some(pieces) => !pieces.is_complete(),
             None => self.idle.is_none(),
         };
-        !self.paused && (missing || !self.nodes.is_empty())
+        !self.paused && !self.share.stopped && (missing || !self.nodes.is_empty())
     }
 
     pub(crate) fn credit(&mut self, peer: PeerKey, bytes: u64) {

@@ -48,6 +48,15 @@ enum Entry {
     Leaf(CidWant),
 }
 
+impl Entry {
+    fn handle(&self) -> Handle {
+        match self {
+            Self::Run(handle, _) => *handle,
+            Self::Leaf(want) => want.handle,
+        }
+    }
+}
+
 /// The serve queue of one connection.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Uploads {
@@ -234,33 +243,38 @@ impl Uploads {
         if !self.nodes.is_empty() {
             return 0;
         }
-        self.best(rank).map_or(0, |(rank, ..)| rank)
+        self.best(&[], rank).map_or(0, |(rank, ..)| rank)
     }
 
-    /// Takes the next thing to serve: of the first few pieces asked for, that for which `rank` is least.
-    pub(crate) fn next(&mut self, rank: impl Fn(Handle, u32) -> u16) -> Option<Wanted> {
+    /// Takes the next thing to serve: of the first few pieces asked for, that for which `rank` is least. What was asked for through one of `closed` is
+    /// passed over.
+    pub(crate) fn next(&mut self, closed: &[Handle], rank: impl Fn(Handle, u32) -> u16) -> Option<Wanted> {
         if let Some(node) = self.nodes.pop_front() {
             return Some(Wanted::Cid(node));
         }
-        if let Some((_, at, handle, piece)) = self.best(rank) {
+        if let Some((_, at, handle, piece)) = self.best(closed, rank) {
             self.take(at, piece);
             return Some(Wanted::Piece(handle, piece));
         }
-        match self.queue.front_mut()? {
+        let at = self.queue.iter().position(|entry| !closed.contains(&entry.handle()))?;
+        match self.queue.get_mut(at)? {
             Entry::Run(..) => None,
             Entry::Leaf(want) => {
                 let wanted = Wanted::Cid(*want);
-                self.queue.pop_front();
+                self.queue.remove(at);
                 self.leaves -= 1;
                 Some(wanted)
             }
         }
     }
 
-    fn best(&self, rank: impl Fn(Handle, u32) -> u16) -> Option<(u16, usize, Handle, u32)> {
+    fn best(&self, closed: &[Handle], rank: impl Fn(Handle, u32) -> u16) -> Option<(u16, usize, Handle, u32)> {
         let mut best: Option<(u16, usize, Handle, u32)> = None;
         let mut looks = 0;
         'queue: for (at, entry) in self.queue.iter().enumerate() {
+            if closed.contains(&entry.handle()) {
+                continue;
+            }
             let Entry::Run(handle, run) = entry else { break };
             for piece in run.pieces() {
                 let rank = rank(*handle, piece);
@@ -324,7 +338,7 @@ mod tests {
     use super::*;
 
     fn drain(uploads: &mut Uploads) -> Vec<u32> {
-        std::iter::from_fn(|| uploads.next(|_, _| 0))
+        std::iter::from_fn(|| uploads.next(&[], |_, _| 0))
             .filter_map(|wanted| match wanted {
                 Wanted::Piece(_, piece) => Some(piece),
                 Wanted::Cid(_) => None,
@@ -369,7 +383,7 @@ mod tests {
             .expect("few");
         let rank = |_: Handle, piece: u32| if piece == 3 || piece == 10 { 0 } else { 5 };
         assert_eq!(uploads.rank(rank), 0);
-        let order: Vec<Wanted> = std::iter::from_fn(|| uploads.next(rank)).collect();
+        let order: Vec<Wanted> = std::iter::from_fn(|| uploads.next(&[], rank)).collect();
         let pieces: Vec<u32> = order
             .into_iter()
             .filter_map(|wanted| match wanted {

@@ -12,7 +12,8 @@ use modswarm_protocol::{
 use modswarm_store::{Download, KnownPeer};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Actor, TransferEvent};
+use super::{Actor, TransferEvent, Wish};
+use crate::api::{Limit, Limits};
 
 /// A request to the actor.
 #[derive(Debug)]
@@ -45,6 +46,14 @@ pub(in crate::node) enum Command {
         pieces: PieceSet,
         nothing_left: bool,
     },
+    /// What the user wants of a content, from now on.
+    Wish { content: Cid, wish: Wish },
+    /// Changes the limits of all transfers together, and says what they are.
+    Limit {
+        upload: Option<Limit>,
+        download: Option<Limit>,
+        reply: oneshot::Sender<Limits>,
+    },
     /// How one transfer is doing.
     Transfer {
         transfer: TransferId,
@@ -74,6 +83,9 @@ pub(in crate::node) struct Fetch {
     pub(in crate::node) nodes: HashSet<Cid>,
     pub(in crate::node) pieces: ContentPieces,
     pub(in crate::node) download: Download,
+    pub(in crate::node) order: PickOrder,
+    /// Pieces that go before all others.
+    pub(in crate::node) first: Option<PieceSet>,
 }
 
 /// A pack of the home to serve.
@@ -140,6 +152,14 @@ impl Actor {
                 pieces,
                 nothing_left,
             } => self.lost(&content, &pieces, nothing_left),
+            Command::Wish { content, wish } => self.wish(content, wish),
+            Command::Limit {
+                upload,
+                download,
+                reply,
+            } => {
+                let _ = reply.send(self.limit(upload, download));
+            }
             Command::Transfer { transfer, reply } => {
                 let _ = reply.send(self.view(transfer));
             }
@@ -160,7 +180,7 @@ impl Actor {
         NetworkId(self.network.id())
     }
 
-    fn transfer_of(&self, root: &Cid) -> Option<TransferId> {
+    pub(super) fn transfer_of(&self, root: &Cid) -> Option<TransferId> {
         self.transfers
             .iter()
             .find(|(_, t)| t.roots.contains(root))
@@ -206,7 +226,9 @@ impl Actor {
         }
         t.sink = Some(sink);
         t.problem = None;
+        self.apply_wish(transfer);
         self.engine.resume(now, transfer);
+        let t = self.transfers.get(&transfer)?;
         let clock = Instant::now();
         for cid in t.roots.clone() {
             self.discovery.look_for(cid, transfer, clock);
@@ -278,6 +300,8 @@ impl Actor {
         t.map = Some(map);
         t.serving = true;
         let roots = t.roots.clone();
+        self.engine.set_order(now, kept, fetch.order, fetch.first);
+        self.apply_wish(kept);
         let clock = Instant::now();
         if moved.is_some() {
             self.discovery.stop(transfer, &mut self.swarm.behaviour_mut().kad);
@@ -337,6 +361,7 @@ impl Actor {
         if t.map.is_some() {
             self.load(transfer);
         }
+        self.apply_wish(transfer);
         if !has_something {
             return;
         }

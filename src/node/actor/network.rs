@@ -19,7 +19,7 @@ use crate::{
     node::{
         exchange::is_tellable,
         facts::{EndReason, Input, SessionError},
-        network::{AddressClass, Reach, classify, reach},
+        network::{AddressClass, Reach, classify, is_local_network, reach},
         peers::Dial,
         session::{ControlStream, Session, read_kind},
         swap::{self, InboundStream, OpenError},
@@ -187,8 +187,10 @@ impl Actor {
                     return;
                 };
                 if let Some(queue) = live.session.take_serve_queue() {
+                    let (pool, throttle, inputs) =
+                        (self.pool.clone(), self.throttle.clone(), self.input_sender.clone());
                     live.session
-                        .start_bulk_writer(conn, stream, queue, self.pool.clone(), self.input_sender.clone());
+                        .start_bulk_writer(conn, stream, queue, pool, throttle, inputs);
                 }
             }
             swap::Event::OpenFailed {
@@ -312,8 +314,10 @@ impl Actor {
         let now = self.now();
         let key = PeerKey::of(&peer.to_bytes());
         self.meet(peer, addr.clone());
+        let local = is_local_network(&addr);
         self.sessions.insert(conn, Live { session, addr, dialled });
         self.engine.handle_connected(now, conn, key, rtt);
+        self.engine.set_local(now, conn, local);
         if dialled {
             self.engine.ask_at_once(now, conn);
         }

@@ -82,7 +82,7 @@ async fn installed(
         started: Instant::now(),
         timeout: None,
     };
-    let only = globs(&get.only)?;
+    let only = globs("--only", &get.only)?;
     let spec = job.spec(&get, &target, &new, only.as_ref()).await?;
     let cancel = CancelFlag::default();
     let _guard = cancel.guard();

@@ -9,8 +9,8 @@ use std::{
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use libp2p::{Multiaddr, PeerId};
 use modswarm_protocol::{
-    engine::{ContentPieces, Stage as EngineStage, TransferStats},
-    format::{Name, PackPath, Skeleton, Target},
+    engine::{ContentPieces, PickOrder, Stage as EngineStage, TransferStats},
+    format::{Content, Name, PackPath, Part, PieceSet, Skeleton, Target},
 };
 use modswarm_store::{
     BeginError, Download, DownloadSpec, FinishError, Finished, Observer, Progress, Stage as StoreStage, Warning,
@@ -58,7 +58,13 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
         timeout: request.timeout.map(Duration::from_secs),
     };
     let (target, peers) = parse_target(&request.target, &request.peers)?;
-    let only = globs(&request.only)?;
+    let only = globs("--only", &request.only)?;
+    let first = globs("--first", &request.first)?;
+    let order = if request.sequential {
+        PickOrder::Sequential
+    } else {
+        PickOrder::default()
+    };
     let mut drive = job.begin(&target, peers).await?;
     let mut before = drive.view().await?.map(|view| view.stats);
     let skeleton = job.skeleton(&mut drive, &target).await?;
@@ -72,12 +78,37 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     let spec = job.spec(&request, &target, &skeleton, only.as_ref()).await?;
     let download = job.open(spec, &skeleton).await?;
     tracing::debug!("the download is open");
+    drive.order = order;
+    drive.first = first.map(|first| pieces_of(&skeleton.content, &first)).transpose()?;
     let finished = job.fetch_and_finish(&mut drive, &skeleton, &download).await?;
     let complete = job.complete(&drive, before, &skeleton, &download, finished).await?;
     if !request.seed {
         job.stop_seeding(skeleton.content.cid()).await?;
     }
     Ok(complete)
+}
+
+/// The pieces of the files that `first` matches.
+fn pieces_of(content: &Content, first: &GlobSet) -> Result<PieceSet, Failure> {
+    let mut pieces = content.map().none();
+    let mut files = content
+        .files()
+        .iter()
+        .filter(|file| first.is_match(file.path.as_str()))
+        .peekable();
+    if files.peek().is_none() {
+        return Err(Failure::new(
+            FailureKind::Usage,
+            "--first matches no file of this pack",
+            "`modswarm ls` lists its files; quote patterns so that the shell leaves them alone",
+        ));
+    }
+    for part in files.flat_map(|file| content.parts(file)) {
+        if let Part::Piece(piece) = part {
+            pieces.set(piece.as_usize(), true);
+        }
+    }
+    Ok(pieces)
 }
 
 /// What the request says of files in the way; older clients know only one word of it.
@@ -106,7 +137,7 @@ pub(super) fn renames(pairs: &[(PackPath, PackPath)]) -> Vec<Renamed> {
         .collect()
 }
 
-pub(super) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
+pub(super) fn globs(flag: &str, patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     if patterns.is_empty() {
         return Ok(None);
     }
@@ -118,8 +149,8 @@ pub(super) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
             .map_err(|error| {
                 Failure::new(
                     FailureKind::Usage,
-                    format!("--only {pattern:?} cannot be read: {}", error.kind()),
-                    "write it like --only 'mods/**' or --only '*.pak'",
+                    format!("{flag} {pattern:?} cannot be read: {}", error.kind()),
+                    format!("write it like {flag} 'mods/**' or {flag} '*.pak'"),
                 )
             })?;
         set.add(glob);
@@ -127,7 +158,7 @@ pub(super) fn globs(patterns: &[String]) -> Result<Option<GlobSet>, Failure> {
     let set = set.build().map_err(|error| {
         Failure::new(
             FailureKind::Usage,
-            format!("--only: {error}"),
+            format!("{flag}: {error}"),
             "use fewer or simpler patterns",
         )
     })?;
@@ -391,6 +422,8 @@ impl Job {
                 wanted: Some(wanted),
             },
             download: download.clone(),
+            order: drive.order,
+            first: drive.first.clone(),
         };
         let transfer = drive.transfer;
         self.node
@@ -412,6 +445,7 @@ impl Job {
         }
         let total = download.plan().bytes;
         let mut last_block = Instant::now();
+        let mut paused = false;
         let mut tick = ticks();
         let mut any = false;
         loop {
@@ -435,7 +469,18 @@ impl Job {
                     }
                     let Some(view) = drive.view().await? else { return Err(node_ended()) };
                     let missing = view.stats.bytes_wanted.saturating_sub(view.stats.bytes_here);
-                    self.tell(stage_of(&view, false), total.saturating_sub(missing), total, Some(&view));
+                    let stage = stage_of(&view, false);
+                    self.tell(stage, total.saturating_sub(missing), total, Some(&view));
+                    if stage == Stage::Paused && !paused {
+                        let name = skeleton.pack.as_ref().map(|head| head.manifest.name.to_string());
+                        let name = name.unwrap_or_else(|| content.cid().to_string());
+                        self.warn(format!("paused: `modswarm resume '{name}'` goes on with it")).await;
+                    }
+                    paused = stage == Stage::Paused;
+                    if paused || stage == Stage::Queued {
+                        // Nothing can come, and nobody is to blame for it.
+                        last_block = Instant::now();
+                    }
                     self.check_timeout(last_block.elapsed())?;
                     // Events may have been dropped while this job was busy; the state of things never lies.
                     if view.stats.stage == EngineStage::Seeding {
@@ -559,6 +604,8 @@ fn ticks() -> tokio::time::Interval {
 
 fn stage_of(view: &TransferView, skeleton: bool) -> Stage {
     match view.stats.stage {
+        EngineStage::Paused if view.stats.stopped => Stage::Paused,
+        EngineStage::Queued => Stage::Queued,
         EngineStage::Downloading => Stage::Downloading,
         EngineStage::FetchingSkeleton => Stage::FetchingSkeleton,
         EngineStage::Seeding if !skeleton => Stage::Finishing,

@@ -17,7 +17,10 @@ use std::{
 };
 
 use libp2p::{Multiaddr, PeerId};
-use modswarm_protocol::format::{Skeleton, Target};
+use modswarm_protocol::{
+    engine::PickOrder,
+    format::{PieceSet, Skeleton, Target},
+};
 use tokio::sync::{mpsc, oneshot};
 
 pub(super) use diff::run as diff;
@@ -69,6 +72,9 @@ struct Drive {
     node: Arc<Inner>,
     transfer: modswarm_protocol::engine::TransferId,
     events: mpsc::Receiver<TransferEvent>,
+    order: PickOrder,
+    /// Pieces that go before all others.
+    first: Option<PieceSet>,
 }
 
 impl Drive {
@@ -93,6 +99,8 @@ impl Drive {
             node: Arc::clone(node),
             transfer,
             events,
+            order: PickOrder::default(),
+            first: None,
         }))
     }
 

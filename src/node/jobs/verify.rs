@@ -194,6 +194,7 @@ async fn repair(
         },
         timeout: request.timeout,
         seed: true,
+        ..GetRequest::default()
     };
     let getting = tokio::spawn(super::get(Arc::clone(node), get, sender));
     let mut outcome = Err(super::node_ended());

@@ -1,6 +1,9 @@
 //! The bulk streams: blocks, one way each.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use bytes::{Bytes, BytesMut};
 use libp2p::Stream;
@@ -10,7 +13,10 @@ use modswarm_protocol::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::pace::{self, Pace};
+use super::{
+    pace::{self, Pace},
+    throttle::Throttle,
+};
 use crate::node::{
     blocks::{BlockPool, Source},
     facts::{HeaderReply, Input, Served, SessionError},
@@ -25,8 +31,10 @@ const READ_AHEAD: usize = 16;
 const WRITE_BATCH: usize = 256 * 1024;
 /// Served blocks that are reported together.
 const DONE_BATCH: usize = 32;
-/// Arriving payload bytes that are told to the engine together.
+/// Arriving payload bytes that are told to the engine together…
 const PROGRESS_STEP: usize = 64 * 1024;
+/// …or what has come in this time: a block from a peer with a low limit takes long, and is no stall.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// Bytes asked of the socket at once.
 const READ_CHUNK: usize = 64 * 1024;
 /// Memory for a longer payload is taken only once the engine has said that it is wanted.
@@ -52,6 +60,7 @@ pub(super) async fn write(
     mut stream: Stream,
     mut queue: mpsc::Receiver<Serve>,
     pool: BlockPool,
+    throttle: Throttle,
     inputs: mpsc::Sender<Input>,
 ) -> SessionError {
     let result: Result<(), SessionError> = async {
@@ -85,6 +94,33 @@ pub(super) async fn write(
                 len,
             }
             .encode(&mut buffer);
+            if job.limited && !throttle.is_unlimited() {
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    // Whether something waits behind it that its own limit must not hold up.
+                    while reading.len() < READ_AHEAD {
+                        let Ok(serve) = queue.try_recv() else { break };
+                        reading.push_back(start_reading(&pool, serve));
+                    }
+                    let hurry = reading.iter().any(|other| other.job.transfer != job.transfer);
+                    match throttle.ask(job.transfer, rest.len() as u32, hurry) {
+                        Ok(granted) => {
+                            let (now, later) = rest.split_at(granted as usize);
+                            buffer.extend_from_slice(now);
+                            rest = later;
+                            if buffer.len() >= WRITE_BATCH {
+                                flush(&mut stream, &mut buffer, &mut done, &inputs).await?;
+                            }
+                        }
+                        Err(at) => {
+                            flush(&mut stream, &mut buffer, &mut done, &inputs).await?;
+                            tokio::time::sleep_until(at.into()).await;
+                        }
+                    }
+                }
+                done.push((job, Ok(len)));
+                continue;
+            }
             done.push((job, Ok(len)));
             if bytes.len() >= WRITE_BATCH / 2 {
                 // Large blocks are not copied together.
@@ -238,12 +274,14 @@ impl Reader {
         let mut payload = vec![0; len];
         let mut have = self.buffer.len().min(len);
         payload[..have].copy_from_slice(&self.buffer.split_to(have));
+        let mut told_at = Instant::now();
         while have < len {
             have += self
                 .pace
                 .read(&mut self.stream, &mut payload[have..], true, "block")
                 .await?;
-            if have < len && have - told >= PROGRESS_STEP {
+            if have < len && (have - told >= PROGRESS_STEP || (have > told && told_at.elapsed() >= PROGRESS_EVERY)) {
+                told_at = Instant::now();
                 let bytes = (have - told) as u32;
                 told = have;
                 self.tell(Input::Progress { conn: self.conn, bytes }).await?;

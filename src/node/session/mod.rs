@@ -6,6 +6,7 @@
 mod bulk;
 mod control;
 mod pace;
+mod throttle;
 
 use std::{
     sync::{
@@ -23,6 +24,7 @@ use modswarm_protocol::{
 use tokio::{sync::mpsc, task::AbortHandle};
 
 pub(super) use bulk::Serve;
+pub(super) use throttle::Throttle;
 
 use super::{
     blocks::BlockPool,
@@ -113,10 +115,11 @@ impl Session {
         stream: Stream,
         queue: mpsc::Receiver<Serve>,
         pool: BlockPool,
+        throttle: Throttle,
         inputs: mpsc::Sender<Input>,
     ) {
         let task = tokio::spawn(async move {
-            let error = bulk::write(stream, queue, pool, inputs.clone()).await;
+            let error = bulk::write(stream, queue, pool, throttle, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
         });
         self.tasks.push(task.abort_handle());

@@ -314,6 +314,12 @@ pub(crate) fn set_setting(conn: &Connection, key: &str, value: &str) -> Result<(
     Ok(())
 }
 
+pub(crate) fn remove_setting(conn: &Connection, key: &str) -> Result<()> {
+    conn.prepare_cached("DELETE FROM settings WHERE key = ?1")?
+        .execute([key])?;
+    Ok(())
+}
+
 pub(crate) fn put_nodes<'a>(conn: &Connection, nodes: impl IntoIterator<Item = &'a (Cid, Bytes)>) -> Result<()> {
     let mut statement = conn.prepare_cached(
         "INSERT INTO nodes (cid, bytes, seen) VALUES (?1, ?2, ?3) ON CONFLICT (cid) DO UPDATE SET seen = ?3 WHERE seen < ?3",
