@@ -13,6 +13,8 @@ use crate::wire::{Handle, Have, Message, RejectReason, Rejection, Run, What, run
 
 /// A root that a peer refused is asked for again after this; at once if the peer asks us for it.
 const OPEN_RETRY: Duration = Duration::from_secs(30);
+/// A leecher of ours that has nothing yet is asked again after this.
+const LEECHER_RETRY: Duration = Duration::from_millis(500);
 /// A peer that is busy is left alone for this long.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 /// Times that a server may change its mind about each piece, on average.
@@ -309,10 +311,12 @@ impl Engine {
     }
 
     fn refuse_root(&mut self, id: ConnId, handle: Handle) {
-        let retry = self.now + OPEN_RETRY;
         if let Some(conn) = self.conns.get_mut(&id)
             && let Some(session) = conn.sessions.get(&handle)
         {
+            // Who fetches the skeleton from us will have something soon, and a seed waits to see it.
+            let fetching = self.transfers.get(&session.transfer).is_some_and(Transfer::is_fetching);
+            let retry = self.now + if fetching { OPEN_RETRY } else { LEECHER_RETRY };
             if conn.refused.len() >= MAX_HANDLES {
                 let now = self.now;
                 conn.refused.retain(|_, retry| *retry > now);

@@ -68,7 +68,7 @@ pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>
 /// Bytes that the system takes of a connection before they can be sent. What is in its buffers goes out before anything else and cannot be taken back: on a
 /// slow uplink that would be many seconds' worth, over all connections.
 #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-const UNSENT: libc::c_int = 128 * 1024;
+const UNSENT: libc::c_int = 32 * 1024;
 
 /// Keeps what waits in the system's send buffer short, where the system can.
 fn keep_short(socket: tcp::tokio::TcpStream) -> Compat<tokio::net::TcpStream> {
