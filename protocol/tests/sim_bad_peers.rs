@@ -156,3 +156,43 @@ fn everyone_learns_who_lied_only_by_having_been_lied_to() {
         assert!(!outcome.peers[2..].iter().any(from_liar), "a liar was credited");
     });
 }
+
+#[test]
+fn who_gives_has_everything_before_who_only_takes() {
+    with_seeds(2, |seed| {
+        let good = peer(20 * MBIT, 100 * MBIT);
+        let rider = with(Behaviour::FreeRider, good);
+        let leechers: Vec<PeerSpec> = (0..30).map(|i| if i % 5 < 2 { rider } else { good }).collect();
+        let mut swarm = Swarm::new(seed, 300, PIECE, &[good], &leechers);
+        let outcome = run(&mut swarm);
+        let median = |riders: bool| {
+            let of_kind = (0..30).filter(|i| (i % 5 < 2) == riders);
+            let mut took: Vec<Duration> = of_kind.filter_map(|i| outcome.peers[i + 1].took).collect();
+            took.sort_unstable();
+            took[took.len() / 2]
+        };
+        println!("contributors {:?}, free-riders {:?}", median(false), median(true));
+        assert!(median(false) <= median(true));
+    });
+}
+
+#[test]
+fn liars_hold_up_the_others_for_a_moment_only() {
+    with_seeds(2, |seed| {
+        let good = peer(20 * MBIT, 100 * MBIT);
+        let liar = with(Behaviour::Liar { every: 1 }, good);
+        let time = |leechers: &[PeerSpec]| {
+            let mut swarm = Swarm::new(seed, 600, PIECE, &[good], leechers);
+            let honest: Vec<usize> = (1..=leechers.len()).filter(|i| leechers[i - 1] == good).collect();
+            let done = swarm.world.run_until(LONG, |world| {
+                honest.iter().all(|peer| world.pieces_done(*peer).len() == 600)
+            });
+            assert!(done);
+            swarm.world.outcome().last(honest).expect("complete").as_secs_f64()
+        };
+        let with_liars: Vec<PeerSpec> = (0..20).map(|i| if i % 10 < 3 { liar } else { good }).collect();
+        let (among, alone) = (time(&with_liars), time(&[good; 14]));
+        println!("{among:.1} s among liars, {alone:.1} s without");
+        assert!(among < alone * 1.3, "{among} s instead of {alone} s");
+    });
+}

@@ -38,7 +38,7 @@ pub enum Behaviour {
 }
 
 /// A peer's links and manners.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerSpec {
     /// Bytes a second out.
     pub up: u64,

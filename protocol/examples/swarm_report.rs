@@ -1,0 +1,309 @@
+//! Runs whole swarms in the simulator and writes what they came to, as a table and a plot, into `docs/`:
+//!
+//! ```sh
+//! cargo run --release -p modswarm-protocol --features sim --example swarm_report
+//! ```
+//!
+//! `swarm_report N` also runs one swarm of N equal peers of degree 30, and `swarm_report --print` writes no files.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use modswarm_protocol::engine::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
+use modswarm_protocol::sim::{Behaviour, PeerSpec, World, fake_content, least_time};
+use modswarm_protocol::wire::NetworkId;
+
+const MBIT: u64 = 1_000_000 / 8;
+const PIECES: u32 = 1000;
+const PIECE: u32 = 128 * 1024 * 1024 / PIECES;
+/// More peers than this are not all connected to each other.
+const MESH: usize = 64;
+const DEGREE: usize = 30;
+const LIMIT: Duration = Duration::from_secs(3600);
+
+struct Scene {
+    name: String,
+    seeds: Vec<PeerSpec>,
+    leechers: Vec<PeerSpec>,
+}
+
+struct Row {
+    name: String,
+    least: f64,
+    /// When each honest leecher had everything, in ascending order, in seconds.
+    took: Vec<f64>,
+    others: Vec<f64>,
+    seed_sent: f64,
+    wasted: f64,
+    fairness: f64,
+    ran: Duration,
+}
+
+fn peer(up: u64, down: u64, delay: u64) -> PeerSpec {
+    PeerSpec {
+        up: up * MBIT,
+        down: down * MBIT,
+        delay: Duration::from_millis(delay),
+        behaviour: Behaviour::Honest,
+    }
+}
+
+fn equal(count: usize) -> Scene {
+    Scene {
+        name: format!("{count} equal peers"),
+        seeds: vec![peer(20, 100, 15)],
+        leechers: vec![peer(20, 100, 15); count],
+    }
+}
+
+/// A hundred peers, so many of a hundred of which do as `behaviour` says.
+fn among_a_hundred(name: &str, percent: usize, behaviour: Behaviour) -> Scene {
+    let mut scene = equal(100);
+    scene.name = name.to_owned();
+    for (i, leecher) in scene.leechers.iter_mut().enumerate() {
+        if i * 79 % 100 < percent {
+            leecher.behaviour = behaviour;
+        }
+    }
+    scene
+}
+
+fn scenes() -> Vec<Scene> {
+    let mixed = (0..100).map(|i| peer([5, 10, 20, 50, 100][i % 5], 100, 5 + i as u64 * 7 % 60));
+    vec![
+        equal(16),
+        equal(100),
+        Scene {
+            name: "100 peers of 5 to 100 Mbit/s up, 10 to 128 ms".to_owned(),
+            seeds: vec![peer(20, 100, 15)],
+            leechers: mixed.collect(),
+        },
+        Scene {
+            name: "a seed of 100, eight of 10 up".to_owned(),
+            seeds: vec![peer(100, 100, 15)],
+            leechers: vec![peer(10, 100, 15); 8],
+        },
+        equal(70),
+        among_a_hundred("100 peers, 30 of them liars", 30, Behaviour::Liar { every: 1 }),
+        among_a_hundred("100 peers, 40 of them free-riders", 40, Behaviour::FreeRider),
+    ]
+}
+
+fn run(scene: &Scene) -> Row {
+    let began = Instant::now();
+    let mut world = World::new(1);
+    let (content, map) = fake_content(1, PIECES, PIECE);
+    let first = scene.seeds.len();
+    for (i, spec) in scene.seeds.iter().chain(&scene.leechers).enumerate() {
+        let index = world.add_peer(*spec, EngineConfig::default());
+        let have = if i < first { map.all() } else { map.none() };
+        let pieces = ContentPieces {
+            map: map.clone(),
+            have,
+            wanted: None,
+        };
+        let spec = ContentSpec {
+            content: Some(content),
+            packs: Vec::new(),
+            network: NetworkId::PUBLIC,
+            pieces: Some(pieces),
+            related: Vec::new(),
+            order: PickOrder::RarestFirst,
+        };
+        world.add_content(index, spec);
+    }
+    let all = first + scene.leechers.len();
+    if all <= MESH {
+        world.connect_all();
+    } else {
+        world.connect_randomly(DEGREE);
+    }
+    let honest: Vec<usize> = (first..all)
+        .filter(|i| scene.leechers[i - first].behaviour == Behaviour::Honest)
+        .collect();
+    // What the seeds have sent by the time that the honest leechers have everything between them.
+    let mut held = vec![false; PIECES as usize];
+    let (mut missing, mut seed_sent, mut seen) = (PIECES, 0.0, vec![0; all]);
+    let mut finished = 0;
+    while finished < honest.len() && world.now().as_micros() < LIMIT.as_micros() as u64 {
+        world.run_until(Duration::from_millis(200), |_| false);
+        for peer in &honest {
+            let done = world.pieces_done(*peer);
+            for piece in &done[seen[*peer]..] {
+                missing -= u32::from(!std::mem::replace(&mut held[*piece as usize], true));
+            }
+            seen[*peer] = done.len();
+        }
+        if missing == 0 && seed_sent == 0.0 {
+            let sent: u64 = (0..first).map(|seed| served(&world, seed)).sum();
+            seed_sent = sent as f64 / map.bytes() as f64;
+        }
+        finished = seen.iter().filter(|done| **done == PIECES as usize).count();
+    }
+    // The others may never have everything.
+    world.run_until(Duration::from_secs(120), |_| false);
+    let outcome = world.outcome();
+    let took = |peers: &[usize]| {
+        let mut took: Vec<f64> = peers
+            .iter()
+            .map(|i| outcome.peers[*i].took.map_or(f64::INFINITY, |took| took.as_secs_f64()))
+            .collect();
+        took.sort_by(f64::total_cmp);
+        took
+    };
+    let others: Vec<usize> = (first..all).filter(|i| !honest.contains(i)).collect();
+    let ups: Vec<u64> = scene.seeds.iter().map(|seed| seed.up).collect();
+    let rates: Vec<(u64, u64)> = scene.leechers.iter().map(|peer| (peer.up, peer.down)).collect();
+    Row {
+        name: scene.name.clone(),
+        least: least_time(map.bytes(), &ups, &rates).as_secs_f64(),
+        took: took(&honest),
+        others: took(&others),
+        seed_sent,
+        wasted: outcome.wasted(),
+        fairness: fairness(&honest.iter().map(|i| served(&world, *i) as f64).collect::<Vec<_>>()),
+        ran: began.elapsed(),
+    }
+}
+
+fn served(world: &World, peer: usize) -> u64 {
+    let engine = world.engine(peer);
+    let stats = engine
+        .transfers()
+        .into_iter()
+        .filter_map(|id| engine.transfer_stats(id));
+    stats.map(|stats| stats.bytes_served).sum()
+}
+
+/// Jain's index of what each has given: 1 if all gave the same.
+fn fairness(given: &[f64]) -> f64 {
+    let sum: f64 = given.iter().sum();
+    let squares: f64 = given.iter().map(|x| x * x).sum();
+    if squares == 0.0 {
+        1.0
+    } else {
+        sum * sum / (given.len() as f64 * squares)
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut out = String::from(
+        "| swarm | least | median | last | eta | last / median | seed sent | twice | Jain | others' median |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+    );
+    for row in rows {
+        let (median, last) = (row.took[row.took.len() / 2], row.took[row.took.len() - 1]);
+        let others = match row.others.get(row.others.len() / 2) {
+            Some(at) if at.is_finite() => format!("{at:.1} s"),
+            Some(_) => "never".to_owned(),
+            None => String::new(),
+        };
+        let _ = writeln!(
+            out,
+            "| {} | {:.1} s | {median:.1} s | {last:.1} s | {:.3} | {:.3} | {:.3} | {:.2} % | {:.3} | {others} |",
+            row.name,
+            row.least,
+            row.least / last,
+            last / median,
+            row.seed_sent,
+            row.wasted * 100.0,
+            row.fairness,
+        );
+    }
+    out
+}
+
+/// How many honest leechers have everything, over time.
+fn plot(rows: &[Row]) -> String {
+    const COLOURS: [&str; 8] = [
+        "#1b6ca8", "#c0392b", "#27ae60", "#8e44ad", "#d68910", "#16a085", "#7f8c8d", "#2c3e50",
+    ];
+    let (left, top, width, height) = (60.0, 20.0, 620.0, 260.0);
+    let (from, to) = (0.9, 1.6);
+    let x = |time: f64| left + (time.clamp(from, to) - from) / (to - from) * width;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 720 {}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
+        360 + 18 * rows.len()
+    );
+    for tick in 0..=7 {
+        let at = from + f64::from(tick) * 0.1;
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{0:.1} {top}V{1}\" stroke=\"#ddd\"/><text x=\"{0:.1}\" y=\"{2}\" text-anchor=\"middle\">{at:.1}</text>",
+            x(at),
+            top + height,
+            top + height + 18.0
+        );
+    }
+    for share in [0.0, 0.5, 1.0] {
+        let y = top + height * (1.0 - share);
+        let _ = writeln!(
+            svg,
+            "<path d=\"M{left} {y}H{}\" stroke=\"#ddd\"/><text x=\"{}\" y=\"{}\" text-anchor=\"end\">{:.0} %</text>",
+            left + width,
+            left - 8.0,
+            y + 4.0,
+            share * 100.0
+        );
+    }
+    for (i, row) in rows.iter().enumerate() {
+        let mut path = format!("M{:.1} {:.1}", x(from), top + height);
+        for (done, at) in row.took.iter().enumerate().filter(|(_, at)| at.is_finite()) {
+            let y = top + height * (1.0 - (done + 1) as f64 / row.took.len() as f64);
+            let _ = write!(path, "H{:.1}V{y:.1}", x(at / row.least));
+        }
+        let (colour, y) = (COLOURS[i % COLOURS.len()], top + height + 60.0 + 18.0 * i as f64);
+        let _ = writeln!(
+            svg,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\n\
+             <path d=\"M{left} {y}h24\" stroke=\"{colour}\" stroke-width=\"3\"/><text x=\"{}\" y=\"{}\">{}</text>",
+            left + 32.0,
+            y + 4.0,
+            row.name
+        );
+    }
+    let _ = writeln!(
+        svg,
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">time, in least possible times (of the swarm with all its uplinks at work)</text>\n</svg>",
+        left + width / 2.0,
+        top + height + 38.0
+    );
+    svg
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(count) = args.iter().find_map(|arg| arg.parse().ok()) {
+        let row = run(&equal(count));
+        println!(
+            "{}\nran for {:.1} s",
+            table(std::slice::from_ref(&row)),
+            row.ran.as_secs_f64()
+        );
+        return Ok(());
+    }
+    let mut rows = Vec::new();
+    for scene in scenes() {
+        let row = run(&scene);
+        eprintln!("{} ({:.1} s)", row.name, row.ran.as_secs_f64());
+        rows.push(row);
+    }
+    let table = table(&rows);
+    println!("{table}");
+    if args.iter().any(|arg| arg == "--print") {
+        return Ok(());
+    }
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+    std::fs::write(format!("{docs}/swarms.svg"), plot(&rows))?;
+    let text = format!(
+        "# Swarms in the simulator\n\n\
+         Written by `cargo run --release -p modswarm-protocol --features sim --example swarm_report`: 128 MiB in 1,000 pieces from one seed of 20 Mbit/s up (if nothing else is said) to\n\
+         peers of 20 up and 100 down, 60 ms round trip; up to 64 all connected to each other, more of degree 30. The same engine as in the program, in virtual time, with the same outcome each time.\n\n\
+         *least*: the least possible time (Kumar and Ross 2006) with all uplinks at work, those of liars and free-riders too; *eta*: that by the time until the last honest peer has everything;\n\
+         *seed sent*: contents sent by the seed by the time that the honest peers had everything between them; *twice*: payload that came in vain; *Jain*: the fairness index of what honest\n\
+         peers gave; *others*: liars and free-riders. The simulator does not model congestion control.\n\n{table}\n![How many have everything, over time](swarms.svg)\n"
+    );
+    std::fs::write(format!("{docs}/SWARMS.md"), text)?;
+    Ok(())
+}
