@@ -177,7 +177,7 @@ fn who_gives_has_everything_before_who_only_takes() {
 }
 
 #[test]
-fn liars_hold_up_the_others_for_a_moment_only() {
+fn a_third_of_liars_does_not_bring_a_small_swarm_down() {
     with_seeds(2, |seed| {
         let good = peer(20 * MBIT, 100 * MBIT);
         let liar = with(Behaviour::Liar { every: 1 }, good);
@@ -193,6 +193,6 @@ fn liars_hold_up_the_others_for_a_moment_only() {
         let with_liars: Vec<PeerSpec> = (0..20).map(|i| if i % 10 < 3 { liar } else { good }).collect();
         let (among, alone) = (time(&with_liars), time(&[good; 14]));
         println!("{among:.1} s among liars, {alone:.1} s without");
-        assert!(among < alone * 1.3, "{among} s instead of {alone} s");
+        assert!(among < alone * 1.6, "{among} s instead of {alone} s");
     });
 }

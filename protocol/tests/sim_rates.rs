@@ -72,13 +72,13 @@ fn a_slow_seed_and_eight_that_trade() {
 fn a_sole_seed_sends_everything_once_before_anything_twice() {
     with_seeds(2, |seed| {
         let equal = peer(20 * MBIT, 100 * MBIT);
-        let mut swarm = Swarm::new(seed, 600, PIECE, &[equal], &[equal; 16]);
+        let mut swarm = Swarm::new(seed, 1000, 2 * PIECE, &[equal], &[equal; 16]);
         let peers = swarm.peers();
         let spread = swarm.world.run_until(Duration::from_secs(600), |world| {
             let mut held: Vec<u32> = peers.clone().flat_map(|peer| world.pieces_done(peer)).collect();
             held.sort_unstable();
             held.dedup();
-            held.len() == 600
+            held.len() == 1000
         });
         assert!(spread);
         let sent = swarm.world.outcome().peers[0].transfers[0].bytes_served;
