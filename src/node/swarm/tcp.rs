@@ -29,6 +29,8 @@ use libp2p::{
 };
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
+use crate::node::network::{AddressClass, classify};
+
 /// What can keep the transport from being made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SetUpError {
@@ -42,7 +44,8 @@ pub(super) enum SetUpError {
 pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetUpError> {
     let (tls, noise) = (tls::Config::new(key)?, noise::Config::new(key)?);
     let tcp = Shared::new(OwnPorts {
-        inner: tcp::tokio::Transport::new(tcp::Config::default().nodelay(true)).map(|socket, _| keep_short(socket)),
+        inner: tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+            .map(|socket, point| keep_short(socket, point.get_remote_address())),
         local: PeerId::from(key.public()),
     });
     let either = Secure(SelectUpgrade::new(tls.clone(), noise.clone()));
@@ -67,13 +70,16 @@ pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>
 
 /// Bytes that the system takes of a connection before they can be sent. What is in its buffers goes out before anything else and cannot be taken back: on a
 /// slow uplink that would be many seconds' worth, over all connections.
-#[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
-const UNSENT: libc::c_int = 32 * 1024;
+#[cfg(target_os = "linux")]
+const UNSENT: libc::c_int = 64 * 1024;
 
-/// Keeps what waits in the system's send buffer short, where the system can.
-fn keep_short(socket: tcp::tokio::TcpStream) -> Compat<tokio::net::TcpStream> {
+/// Keeps what waits in the system's send buffer short, where the system can. On this machine and in the LAN a tenth of the rate counts more.
+fn keep_short(socket: tcp::tokio::TcpStream, remote: &Multiaddr) -> Compat<tokio::net::TcpStream> {
     let socket = tokio::net::TcpStream::from(socket);
-    #[cfg(any(target_os = "linux", target_os = "android", target_vendor = "apple"))]
+    if classify(remote) == AddressClass::NearTcp {
+        return socket.compat();
+    }
+    #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd as _;
         // SAFETY: the descriptor is open while `socket` lives, and the option is an int that outlives the call.
