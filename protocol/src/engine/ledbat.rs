@@ -88,7 +88,7 @@ impl Path {
     }
 }
 
-/// See the [module](self).
+/// Keeps the delay that our uploads add near a target (RFC 6817).
 #[derive(Clone, Debug)]
 pub struct Ledbat {
     rate: f64,
