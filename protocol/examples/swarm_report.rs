@@ -8,10 +8,12 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use std::{iter, thread};
 
 use modswarm_protocol::engine::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
-use modswarm_protocol::sim::{Behaviour, PeerSpec, World, fake_content, least_time};
+use modswarm_protocol::sim::{Behaviour, Job, PeerSpec, World, fake_content, least_time};
 use modswarm_protocol::wire::NetworkId;
 
 const MBIT: u64 = 1_000_000 / 8;
@@ -20,6 +22,9 @@ const PIECE: u32 = 128 * 1024 * 1024 / PIECES;
 /// More peers than this are not all connected to each other.
 const MESH: usize = 64;
 const DEGREE: usize = 30;
+/// With so many peers and more, packets are larger and messages do not pass the codec.
+const COARSE: usize = 1000;
+const COARSE_PACKET: u32 = 64 * 1024;
 const LIMIT: Duration = Duration::from_secs(3600);
 
 struct Scene {
@@ -41,12 +46,7 @@ struct Row {
 }
 
 fn peer(up: u64, down: u64, delay: u64) -> PeerSpec {
-    PeerSpec {
-        up: up * MBIT,
-        down: down * MBIT,
-        delay: Duration::from_millis(delay),
-        behaviour: Behaviour::Honest,
-    }
+    PeerSpec::honest(up * MBIT, down * MBIT, Duration::from_millis(delay))
 }
 
 fn equal(count: usize) -> Scene {
@@ -93,6 +93,10 @@ fn scenes() -> Vec<Scene> {
 fn run(scene: &Scene) -> Row {
     let began = Instant::now();
     let mut world = World::new(1);
+    world.set_workers(Box::new(on_all_cores));
+    if scene.leechers.len() >= COARSE {
+        world.coarsen(COARSE_PACKET);
+    }
     let (content, map) = fake_content(1, PIECES, PIECE);
     let first = scene.seeds.len();
     for (i, spec) in scene.seeds.iter().chain(&scene.leechers).enumerate() {
@@ -165,6 +169,18 @@ fn run(scene: &Scene) -> Row {
         fairness: fairness(&honest.iter().map(|i| served(&world, *i) as f64).collect::<Vec<_>>()),
         ran: began.elapsed(),
     }
+}
+
+fn on_all_cores(jobs: Vec<Job<'_>>) {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().expect("no job panics").pop();
+    thread::scope(|scope| {
+        for _ in 1..cores {
+            scope.spawn(|| iter::from_fn(next).for_each(Job::run));
+        }
+        iter::from_fn(next).for_each(Job::run);
+    });
 }
 
 fn served(world: &World, peer: usize) -> u64 {
