@@ -4,7 +4,8 @@
 //! cargo run --release -p modswarm-protocol --features sim --example swarm_report
 //! ```
 //!
-//! `swarm_report N` runs one swarm of N equal peers of degree 30 instead, and writes its row of the table of large swarms; `swarm_report --print` writes no files.
+//! `swarm_report N` runs one swarm of N equal peers of degree 30 instead, and writes its row of the table of large swarms. These write
+//! no files: `--print`, `--seed N` for another seed than the one of the documents, and `--only WORD` for the swarms with such names.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -26,6 +27,7 @@ const DEGREE: usize = 30;
 /// With so many peers and more, packets are larger and messages do not pass the codec.
 const COARSE: usize = 1000;
 const COARSE_PACKET: u32 = 64 * 1024;
+const SEED: u64 = 1;
 const LIMIT: Duration = Duration::from_secs(3600);
 
 struct Scene {
@@ -159,9 +161,9 @@ fn scenes() -> Vec<Scene> {
     ]
 }
 
-fn run(scene: &Scene) -> Row {
+fn run(scene: &Scene, seed: u64) -> Row {
     let began = Instant::now();
-    let mut world = World::new(1);
+    let mut world = World::new(seed);
     world.set_workers(Box::new(on_all_cores));
     if scene.leechers.len() >= COARSE {
         world.coarsen(COARSE_PACKET);
@@ -413,13 +415,19 @@ fn with_large_row(section: &str, count: usize, row: &str) -> String {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let prints = args.iter().any(|arg| arg == "--print");
+    let after = |name: &str| {
+        let place = args.iter().position(|arg| arg == name);
+        place.and_then(|place| args.get(place + 1)).map(String::as_str)
+    };
+    let seed = after("--seed").map_or(Ok(SEED), str::parse)?;
+    let only = after("--only").unwrap_or("");
+    let prints = seed != SEED || !only.is_empty() || args.iter().any(|arg| arg == "--print");
     let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
     let path = format!("{docs}/SWARMS.md");
     let known = std::fs::read_to_string(&path).unwrap_or_default();
     let (small, large) = known.split_at(known.find(LARGE).unwrap_or(known.len()));
-    if let Some(count) = args.iter().find_map(|arg| arg.parse().ok()) {
-        let row = run(&equal(count));
+    if let Some(count) = args.first().and_then(|arg| arg.parse().ok()) {
+        let row = run(&equal(count), seed);
         println!("{}", table(std::slice::from_ref(&row)));
         let row = large_row(count, &row);
         println!("{LARGE_TABLE}{row}");
@@ -430,8 +438,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let mut rows = Vec::new();
-    for scene in scenes() {
-        let row = run(&scene);
+    for scene in scenes().iter().filter(|scene| scene.name.contains(only)) {
+        let row = run(scene, seed);
         eprintln!("{} ({:.1} s)", row.name, row.ran.as_secs_f64());
         rows.push(row);
     }

@@ -83,6 +83,24 @@ fn a_seed_that_dribbles_does_not_hold_the_swarm() {
     });
 }
 
+/// A block that was given up is awaited when its header comes all the same, but not for as long as its sender likes.
+#[test]
+fn leechers_that_dribble_keep_nobody_from_the_last_pieces() {
+    with_seeds(3, |seed| {
+        let good = peer(20 * MBIT, 100 * MBIT);
+        let drip = with(Behaviour::Drip { rate: 5000 }, good);
+        let leechers: Vec<PeerSpec> = (0..40).map(|i| if i % 10 < 3 { drip } else { good }).collect();
+        let mut swarm = Swarm::new(seed, 600, 2 * PIECE, &[good], &leechers);
+        let honest: Vec<usize> = (1..=40).filter(|i| leechers[i - 1] == good).collect();
+        let done = swarm.world.run_until(Duration::from_secs(200), |world| {
+            honest.iter().all(|peer| world.pieces_done(*peer).len() == 600)
+        });
+        let left = honest.iter().filter(|peer| swarm.world.pieces_done(**peer).len() < 600);
+        println!("{:?}", swarm.world.now());
+        assert!(done, "{} are not complete", left.count());
+    });
+}
+
 #[test]
 fn peers_that_leave_take_nothing_with_them() {
     with_seeds(8, |seed| {

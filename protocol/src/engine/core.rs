@@ -401,6 +401,7 @@ impl Engine {
         }
         conn.window.on_tick(now);
         self.uplink.on_given_up(conn.uploads.find_stuck(now));
+        let tired = conn.find_tired(now);
         let stalled = conn.window.is_stalled(now);
         let overdue = if stalled {
             conn.requests.matching(|_, request| request.piece.is_some())
@@ -420,6 +421,9 @@ impl Engine {
             self.busy = true;
         }
         self.take_back(id, &overdue);
+        if let Some((block, piece)) = tired.and_then(|block| Some((block, block.piece?))) {
+            self.unassign(block.transfer, piece.get(), id);
+        }
         self.to_fill.insert(id);
     }
 
