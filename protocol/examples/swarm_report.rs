@@ -310,8 +310,9 @@ fn table(rows: &[Row]) -> String {
 
 /// How many honest leechers have everything, over time.
 fn plot(rows: &[Row]) -> String {
-    const COLOURS: [&str; 8] = [
-        "#1b6ca8", "#c0392b", "#27ae60", "#8e44ad", "#d68910", "#16a085", "#7f8c8d", "#2c3e50",
+    const COLOURS: [&str; 16] = [
+        "#1b6ca8", "#c0392b", "#27ae60", "#8e44ad", "#d68910", "#16a085", "#7f8c8d", "#2c3e50", "#5dade2", "#f1948a",
+        "#82e0aa", "#bb8fce", "#f8c471", "#73c6b6", "#cacfd2", "#6e2c00",
     ];
     let (left, top, width, height) = (60.0, 20.0, 620.0, 260.0);
     let (from, to) = (0.9, 1.6);
