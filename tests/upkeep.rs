@@ -104,12 +104,26 @@ fn a_damaged_index_is_made_anew_by_the_command_that_its_error_names() {
     assert_eq!(rebuilt.last_json()["restored"].as_array().map(Vec::len), Some(1));
     assert_eq!(b.run(&["verify"]).code(), 0);
 
-    // What cannot be restored can be given up.
+    // What is missing or edited does not keep the rest from coming back, and is named.
     fs::remove_file(b.path("Pack/big.pak")).expect("it can be deleted");
+    write(&b.path("Pack/sub/more.pak"), b"added");
+    fs::remove_file(b.home().join("index.sqlite")).expect("it can be deleted");
+    let rebuilt = b.run(&["store", "rebuild"]);
+    assert_eq!(rebuilt.code(), 0, "{}", rebuilt.said);
+    let said = rebuilt.stdout.join("\n");
+    assert!(
+        said.contains("1 file missing") && said.contains("modswarm verify"),
+        "{said}"
+    );
+    let verified = b.run(&["verify", "--json"]);
+    assert_eq!(verified.last_json()["bad"][0]["fault"], "missing", "{}", verified.said);
+
+    // What cannot be restored can be given up.
+    let pack = seed.ready["pack"].as_str().expect("a CID");
+    fs::remove_file(b.home().join("packs").join(pack).join("skeleton")).expect("it can be deleted");
     fs::remove_file(b.home().join("index.sqlite")).expect("it can be deleted");
     let rebuilt = b.run(&["store", "rebuild", "--json"]);
     assert_eq!(rebuilt.last_json()["left"].as_array().map(Vec::len), Some(1));
-    let pack = seed.ready["pack"].as_str().expect("a CID");
     assert_eq!(b.run(&["rm", pack]).code(), 0);
     assert_eq!(b.run(&["rm", pack]).code(), 1);
     let rebuilt = b.run(&["store", "rebuild", "--json"]);

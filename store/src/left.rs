@@ -13,11 +13,13 @@ use modswarm_protocol::{Cid, format::Name};
 
 use crate::{
     backend::Backend,
+    choice,
     error::IndexError,
-    home::{HomeLock, Place, PlaceFile, number_of_place, write_plain},
+    home::{HomeLock, PlaceFile, number_of_place, write_plain},
     index::rows,
     packs::{NetworkId, PackRecord, PackState},
     segments::{self, SegmentError},
+    skeletons,
     store::Inner,
 };
 
@@ -124,6 +126,10 @@ pub(crate) fn mend(inner: &Inner) -> Result<Vec<Left>, SegmentError> {
     for file in gone {
         remove(inner, &file)?;
     }
+    if !segments::are_known(inner)? {
+        // What they hold of a pack cannot be told before they are read.
+        return Ok(all);
+    }
     let mut still = Vec::new();
     for left in all {
         let place = left.place.as_ref().filter(|place| place.copied);
@@ -170,7 +176,12 @@ pub(crate) fn restore_copied(
     superseded: bool,
 ) -> Result<Option<PackRecord>, SegmentError> {
     let name = Name::new(&place.name).ok();
-    let Ok(Some(content)) = inner.content_named(&place.content, name.as_ref()) else {
+    let mut content = inner.content_named(&place.content, name.as_ref());
+    if !matches!(content, Ok(Some(_))) {
+        skeletons::put_back(inner, &place.pack.unwrap_or(place.content))?;
+        content = inner.content_named(&place.content, name.as_ref());
+    }
+    let Ok(Some(content)) = content else {
         return Ok(None);
     };
     let at_place = rows::packs_at(&*inner.index.reader()?, crate::fs::path_bytes(path))?;
@@ -192,9 +203,7 @@ pub(crate) fn restore_copied(
         },
     };
     segments::heal_nodes(inner, &inner.segments.alone(), &record, &content)?;
-    let file = PlaceFile::new(record.id, &record, Place::Whole);
-    let written = inner.lock.write_place(&*inner.backend, &file);
-    written.map_err(|source| SegmentError::Io {
+    choice::remember(inner, &record).map_err(|source| SegmentError::Io {
         path: inner.lock.home().join("packs"),
         source,
     })?;

@@ -326,6 +326,7 @@ fn with_a_rotten_list(place: &Place) -> (SharedPack, Store) {
     drop(store);
     fs::remove_dir_all(&root).unwrap();
     rot(&place.path("home"), &list);
+    lose_skeletons(&place.path("home"));
     lose_index(&place.path("home"));
     (pack, other)
 }

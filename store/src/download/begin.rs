@@ -35,6 +35,7 @@ use crate::{
     index::rows::{self, FileRow, FileState, PackRow},
     observer::{Meter, Observer, Warning},
     packs::{Origin, PackId, PackRecord, PackState},
+    skeletons,
     store::Inner,
 };
 
@@ -290,6 +291,7 @@ pub(crate) fn begin(
             }
         }
     }
+    skeletons::keep_known(inner, spec.pack.as_ref(), &content).map_err(make(inner.lock.home()))?;
     let selection: Option<Vec<u8>> = (!whole_content).then(|| {
         let set = selected.iter().by_vals().collect();
         rows::bits_to_bytes(&set)
