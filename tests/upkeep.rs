@@ -69,6 +69,33 @@ fn rot_is_found_and_repaired_and_an_edit_is_kept() {
 }
 
 #[test]
+fn a_sharer_has_rot_mended_by_those_who_got_it_and_keeps_edits() {
+    let [a, b] = ["from", "to"].map(Machine::new);
+    let seed = downloaded(&a, &b);
+    seed.process.kill();
+    let other = share(&b, &b.path("Pack"), &[]);
+    let addr = other.ready["addrs"][0].as_str().expect("an address");
+    rot(&a.path("Pack/big.pak"));
+    write(&a.path("Pack/sub/small.pak"), b"edited");
+    let mended = a.run(&["verify", "Pack", "--repair", "--peer", addr]);
+    assert_eq!(mended.code(), 5, "{}", mended.said);
+    let said = mended.stdout.join("\n");
+    assert!(
+        said.contains("big.pak: ") && said.contains("rotten on the disk, mended"),
+        "{said}"
+    );
+    assert!(mended.said.contains("the rest was mended"), "{}", mended.said);
+    assert!(mended.said.contains("modswarm share '"), "{}", mended.said);
+    assert_eq!(fs::read(a.path("Pack/sub/small.pak")).expect("it is there"), b"edited");
+    let [ours, theirs] = [&a, &b].map(|machine| fs::read(machine.path("Pack/big.pak")).expect("it is there"));
+    assert!(ours == theirs);
+    // The edit is still known for what it is.
+    let found = a.run(&["verify", "Pack", "--json"]);
+    assert_eq!(found.last_json()["bad"][0]["fault"], "changed");
+    assert_eq!(found.last_json()["bad"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn a_pack_is_moved_and_goes_on_being_served() {
     let [a, b, c] = ["from", "to", "third"].map(Machine::new);
     let seed = downloaded(&a, &b);

@@ -102,7 +102,7 @@ async fn once(context: &Context, session: &Session, request: &VerifyRequest) -> 
                 VerifyEvent::Pack(pack) => {
                     if !pack.bad.is_empty() && pack.repaired != Some(true) {
                         wrong.packs += 1;
-                        wrong.files += pack.bad.len() as u64;
+                        wrong.files += pack.bad.iter().filter(|bad| !bad.mended).count() as u64;
                     }
                     if context.ui.json() {
                         context.ui.json_result(&pack);
@@ -140,6 +140,7 @@ fn shown(pack: &PackVerified) -> String {
     }
     let outcome = match pack.repaired {
         Some(true) => ", repaired",
+        Some(false) if pack.bad.iter().any(|bad| bad.mended) => ", repaired in part",
         Some(false) => ", not repaired",
         None => "",
     };
@@ -157,11 +158,12 @@ fn shown(pack: &PackVerified) -> String {
 
 fn bad_line(bad: &BadFile) -> String {
     let path = escaped(&bad.path);
+    let mended = if bad.mended { ", mended" } else { "" };
     match bad.fault {
-        FileFault::Missing => format!("  {path}: missing"),
-        FileFault::Changed => format!("  {path}: changed since it was put there"),
-        FileFault::Rotten => format!("  {path}: {} rotten on the disk", text::bytes(bad.bytes)),
-        FileFault::Unreadable => format!("  {path}: cannot be read"),
+        FileFault::Missing => format!("  {path}: missing{mended}"),
+        FileFault::Changed => format!("  {path}: changed since it was put there{mended}"),
+        FileFault::Rotten => format!("  {path}: {} rotten on the disk{mended}", text::bytes(bad.bytes)),
+        FileFault::Unreadable => format!("  {path}: cannot be read{mended}"),
     }
 }
 

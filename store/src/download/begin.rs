@@ -78,6 +78,8 @@ pub(super) struct Known {
     pub(super) fetched: BTreeSet<i64>,
     /// Those of them that are part of another version.
     pub(super) former: BTreeSet<i64>,
+    /// Files of the content, by number, in whose places the user kept his own.
+    pub(super) kept: BTreeSet<u32>,
 }
 
 /// What was found and decided before anything is written.
@@ -131,11 +133,11 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
         profile.as_deref(),
         meter,
     )?;
-    let may_move = selected.all();
+    let may_move = selected.all() && spec.conflicts != Conflicts::Mend;
     let decisions = decide(inner, spec.conflicts, &content, &known, &numbers, there, may_move);
     let mut placed = BitVec::<usize>::repeat(false, content.files().len());
     for file in &decisions.files {
-        placed.set(file.number, !matches!(file.what, What::Keep));
+        placed.set(file.number, !matches!(file.what, What::Keep | What::Leave));
     }
     let layout = Layout::new(&content, |number| placed[number]);
     let (present, own) = present(inner, &content, &layout, &known, &decisions.files);
@@ -176,6 +178,7 @@ pub(crate) fn preview(inner: &Inner, spec: &DownloadSpec, observer: &dyn Observe
         let path = content.files()[file.number].path.clone();
         match &file.what {
             What::Adopt { .. } => preview.unchanged += 1,
+            What::Leave => preview.unchanged += 1,
             What::Keep => {}
             What::Stage { replace, held, .. } => match replace {
                 // What waits for a file that is renamed takes its name.
@@ -230,7 +233,8 @@ pub(crate) fn begin(
     let whole_content = selected.all();
     let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
     // What the index says of the record from now on must be true of the files that it names from now on: it may be all that is left of this moment.
-    let have = had(&content, &layout, &present);
+    let left = left(&content, &layout, &known, spec.conflicts);
+    let have = had(&content, &layout, &present) | &left;
 
     let make = |path: &Path| {
         let path = path.to_owned();
@@ -331,6 +335,7 @@ pub(crate) fn begin(
             slots,
             present,
             local,
+            left,
         },
     ));
     inner.register_download(id, &state);
@@ -406,7 +411,12 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
         return Err(BeginError::InUse(destination));
     }
     let (mut fetched, mut former) = (BTreeSet::new(), BTreeSet::new());
-    for row in at_place.iter().filter(|row| row.record.origin == Origin::Fetched) {
+    // What is mended may be shared: what is damaged there without having been edited is replaced as well.
+    let mended = |row: &PackRow| spec.conflicts == Conflicts::Mend && row.record.content == spec.content;
+    for row in at_place
+        .iter()
+        .filter(|row| row.record.origin == Origin::Fetched || mended(row))
+    {
         let other = row.record.content != spec.content && row.record.state != PackState::Superseded;
         for (_, file) in rows::files_of_pack(&conn, row.record.id)? {
             fetched.insert(file.id);
@@ -421,6 +431,10 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
     let files = match &record {
         Some(row) => rows::files_of_pack(&conn, row.record.id)?.into_iter().collect(),
         None => HashMap::new(),
+    };
+    let kept = match &record {
+        Some(row) => rows::kept(&conn, row.record.id)?.into_iter().collect(),
+        None => BTreeSet::new(),
     };
     let by_place = match rows::find_root(&conn, fs::path_bytes(&destination))? {
         Some(root) => rows::files_of_root(&conn, root)?
@@ -441,6 +455,7 @@ fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
         by_place,
         fetched,
         former,
+        kept,
     })
 }
 
@@ -501,7 +516,7 @@ fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, dec
         match &file.what {
             What::Adopt { .. } | What::Move { .. } => adopted[file.number] = true,
             What::Stage { row: Some(row), .. } => left.push((file.number, row)),
-            What::Stage { row: None, .. } | What::Keep => {}
+            What::Stage { row: None, .. } | What::Keep | What::Leave => {}
         }
     }
     let mut present = BitVec::repeat(false, layout.len());
@@ -534,6 +549,21 @@ fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, dec
         &mut present,
     );
     (present, own)
+}
+
+/// The pieces that the index has, of which no file is put anywhere: those of files that stay as they are while the rest is mended.
+fn left(content: &Content, layout: &Layout, known: &Known, conflicts: Conflicts) -> PieceSet {
+    let record = known.record.as_ref().filter(|_| conflicts == Conflicts::Mend);
+    let Some(record) = record else {
+        return content.map().none();
+    };
+    let mut left = rows::bits_from_bytes(record.have.as_deref(), content.map().len() as usize);
+    for (piece, _) in content.map().iter() {
+        if layout.places(piece).len() > 0 {
+            left.set(piece.as_usize(), false);
+        }
+    }
+    left
 }
 
 /// The pieces that are in all their places.

@@ -71,7 +71,22 @@ struct Looked {
 }
 
 pub(crate) fn verify_pack(inner: &Inner, id: PackId, observer: &dyn Observer) -> Result<Verified, VerifyError> {
+    if inner.open_download(id).is_none() {
+        // A file that was only renamed is not missing.
+        check_pack(inner, id)?;
+    }
     verify_files(inner, id, |_, _| true, observer)
+}
+
+/// As [`verify_pack`], of some files only.
+pub(crate) fn verify_some(
+    inner: &Inner,
+    id: PackId,
+    paths: &[PackPath],
+    observer: &dyn Observer,
+) -> Result<Verified, VerifyError> {
+    let wanted: HashSet<&PackPath> = paths.iter().collect();
+    verify_files(inner, id, |(file, _), _| wanted.contains(&file.path), observer)
 }
 
 /// Looks at every file of a pack, and reads those that are not as the index knows them, each once as it is: what was edited is withdrawn before anybody
@@ -319,9 +334,9 @@ fn apply(inner: &Inner, pack: &PackRow, content: &Arc<Content>, looked: Vec<Look
         lost_all.extend(lost);
         Ok(())
     };
-    for mut file in looked {
+    for file in looked {
         verified.bytes += file.bytes;
-        verified.bad.extend(file.bad.take());
+        verified.bad.extend(file.bad.clone());
         let rows = file.right.len() + file.wrong.len() + usize::from(file.fresh.is_some());
         if rows == 0 && file.wrong_pieces.is_empty() {
             continue;
