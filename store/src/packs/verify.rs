@@ -151,10 +151,16 @@ fn verify_files(
         let Some(file) = content.files().get(*number as usize) else {
             return Ok(None);
         };
-        let path = match (&pack.stage, row.stage) {
-            (Some(stage), Some(_)) => fs::path_from(stage.clone()).join(row.id.to_string()),
-            _ => root.join(fs::path_from(row.path.clone())),
-        };
+        let mut path = root.join(fs::path_from(row.path.clone()));
+        if let (Some(stage), Some(_)) = (&pack.stage, row.stage) {
+            let staged = fs::path_from(stage.clone()).join(row.id.to_string());
+            // It may have got its name, in exchange for what stood there, before a crash and before that was written down.
+            let is_at =
+                |path: &Path| matches!(inner.backend.identity_at(path), Ok(Some(now)) if now.same_file(&row.identity));
+            if is_at(&staged) || !is_at(&path) {
+                path = staged;
+            }
+        }
         if !wanted((file, row), &path) {
             return Ok(None);
         }

@@ -12,7 +12,10 @@ use std::io;
 
 use modswarm_protocol::{Cid, format::MAX_BLOCK_LEN};
 
-use crate::{backend::BackendFile, packs::NetworkId};
+use crate::{
+    backend::{BackendFile, Identity},
+    packs::NetworkId,
+};
 
 /// What a segment begins with.
 const MAGIC: &[u8; 16] = b"modswarm segment";
@@ -148,9 +151,16 @@ impl Iterator for Records<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let mut bytes = [0; HEADER_MAX];
         let len = self.end.saturating_sub(self.at).min(HEADER_MAX as u64) as usize;
+        if len == 0 {
+            return None;
+        }
         match self.file.read_exact_at(&mut bytes[..len], self.at) {
             Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return None,
+            // Only the file's length says whether it ends there; a read that fails says nothing of what lies beyond.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let longer = |now: Identity| now.size >= self.at + len as u64;
+                return self.file.identity().is_ok_and(longer).then_some(Err(e));
+            }
             Err(e) => return Some(Err(e)),
         }
         let record = parse_header(&bytes[..len], self.at, self.end)?;
