@@ -30,7 +30,14 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
         ));
     }
     let lock = HomeLock::try_acquire(&home)
-        .map_err(|error| Failure::new(FailureKind::Failed, error.to_string(), "see who may write there"))?
+        .map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            Failure::new(
+                FailureKind::Failed,
+                format!("{error}{}", cause.unwrap_or_default()),
+                "see who may write there, or use another home with --home DIR",
+            )
+        })?
         .ok_or_else(|| {
             Failure::new(
                 FailureKind::Failed,
@@ -164,7 +171,7 @@ impl<'a> Report<'a> {
 fn shown(rebuilt: &Rebuilt) -> String {
     let mut lines = vec![format!(
         "The index is new; {} as before.",
-        match rebuilt.restored.len() {
+        match rebuilt.restored.len() - rebuilt.differing.len() {
             1 => "1 pack is".to_owned(),
             n => format!("{n} packs are"),
         }
@@ -225,11 +232,12 @@ fn differs_line(differs: &Differing, record: &PackRecord) -> String {
             ""
         };
         found.push(format!(
-            "{} not as it has them{lost}",
+            "{} not as the pack has {}{lost}",
             match differs.changed {
                 1 => "1 file is".to_owned(),
                 files => format!("{files} files are"),
-            }
+            },
+            if differs.changed == 1 { "it" } else { "them" }
         ));
     }
     if differs.missing > 0 {

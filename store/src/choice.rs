@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     backend::Backend,
     error::IndexError,
+    fs,
     home::{self, Place, PlaceFile, read_plain, write_plain},
     index::rows,
     packs::PackRecord,
@@ -68,9 +69,14 @@ impl Choice {
     }
 
     /// Reads the choice of place `number` in the folder `dir` of a pack's plain files; `None` if there is none that makes sense for a content of `files` files.
-    pub(crate) fn read(backend: &dyn Backend, dir: &Path, number: i64, files: usize) -> Option<Self> {
-        let bytes = read_plain(backend, &dir.join(name(number)), BYTES_MAX).ok()?;
-        Self::parse(&bytes).filter(|choice| choice.files as usize == files)
+    ///
+    /// An error says that the disk does not give what may be there: it is not to be taken for lost.
+    pub(crate) fn read(backend: &dyn Backend, dir: &Path, number: i64, files: usize) -> io::Result<Option<Self>> {
+        match read_plain(backend, &dir.join(name(number)), BYTES_MAX) {
+            Ok(bytes) => Ok(Self::parse(&bytes).filter(|choice| choice.files as usize == files)),
+            Err(e) if fs::is_gone(&e) || e.kind() == io::ErrorKind::InvalidData => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// The numbers of files that the user kept his own in place of.

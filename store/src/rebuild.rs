@@ -83,12 +83,13 @@ pub(crate) fn rebuild(
     options: StoreOptions,
     observer: &dyn Observer,
 ) -> Result<(Store, Rebuilt), RebuildError> {
+    refuse_newer(&lock)?;
     // Before there is an index that does not know of them.
-    left::mark(&*options.backend, &lock).map_err(|source| RebuildError::Io {
+    let remembered = left::mark(&*options.backend, &lock).and_then(|_| left::remembered(&*options.backend, &lock));
+    let (places, unreadable) = remembered.map_err(|source| RebuildError::Io {
         path: lock.home().join("packs"),
         source,
     })?;
-    let (places, unreadable) = left::remembered(&*options.backend, &lock);
     let mut rebuilt = Rebuilt {
         put_aside: put_aside(&*options.backend, &lock)?,
         unreadable,
@@ -233,6 +234,19 @@ fn forget(store: &Store, file: &Path, place: &PlaceFile) {
     home::remove_if_there(backend, file);
     if let Some(dir) = file.parent() {
         choice::forget(backend, dir, place.number());
+    }
+}
+
+/// Refuses an index that is not damaged but made by a newer program: making it anew would lose what only that knows.
+fn refuse_newer(lock: &HomeLock) -> Result<(), RebuildError> {
+    match crate::index::version(&lock.index_path()) {
+        Some(found) if found > crate::index::schema::VERSION => Err(IndexError::Newer {
+            found,
+            known: crate::index::schema::VERSION,
+        }
+        .into()),
+        // Whatever else is wrong with it is why it is made anew.
+        _ => Ok(()),
     }
 }
 

@@ -96,10 +96,10 @@ async fn read(
 /// What to do about files that were edited and that a repair left as they are; none if there are none.
 fn edits(record: &PackRecord, report: &PackVerified) -> Option<String> {
     let edited = |bad: &&BadFile| bad.fault == FileFault::Changed && !bad.mended;
-    let files = match report.bad.iter().filter(edited).count() {
+    let (files, stay) = match report.bad.iter().filter(edited).count() {
         0 => return None,
-        1 => "1 file".to_owned(),
-        files => format!("{files} files"),
+        1 => ("1 file".to_owned(), "stays as it is"),
+        files => (format!("{files} files"), "stay as they are"),
     };
     let mended = report.bad.iter().any(|bad| bad.mended);
     let rest = if mended { "; the rest was mended" } else { "" };
@@ -110,7 +110,7 @@ fn edits(record: &PackRecord, report: &PackVerified) -> Option<String> {
     };
     let above = record.path.parent().unwrap_or(&record.path).display();
     Some(format!(
-        "{files} of {} changed after being put there stay as they are{rest}; {next}; to have the pack's back: `modswarm get {pack} -o '{above}' --overwrite`",
+        "{files} of {} changed after being put there {stay}{rest}; {next}; to have the pack's back: `modswarm get {pack} -o '{above}' --overwrite`",
         record.name
     ))
 }

@@ -41,10 +41,16 @@ pub(super) fn restore(
         return Ok(false);
     };
     let files = content.files().len();
-    let choice = file
-        .parent()
-        .filter(|_| place.chosen)
-        .and_then(|dir| Choice::read(&*inner.backend, dir, place.number(), files));
+    let choice = match file.parent().filter(|_| place.chosen) {
+        Some(dir) => {
+            let read = Choice::read(&*inner.backend, dir, place.number(), files);
+            read.map_err(|source| RebuildError::Io {
+                path: dir.to_owned(),
+                source,
+            })?
+        }
+        None => None,
+    };
     let Some(id) = insert(inner, place, path, &content, choice.as_ref(), observer)? else {
         return Ok(false);
     };

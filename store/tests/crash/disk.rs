@@ -356,6 +356,18 @@ impl CrashDisk {
         all
     }
 
+    /// Replaces what is in the file at `path`, as its owner does.
+    pub(crate) fn edit(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.lock();
+        state.clock += 1_000_000_000;
+        let (number, clock) = (state.find(path).unwrap(), state.clock);
+        if let Some(Node::File(file)) = state.nodes.get_mut(&number) {
+            file.data = bytes.to_vec();
+            file.synced = file.data.clone();
+            (file.mtime, file.ctime) = (clock, clock);
+        }
+    }
+
     /// Flips a bit of the file at `path`.
     pub(crate) fn flip(&self, path: &Path, bit: u64) {
         let mut state = self.lock();

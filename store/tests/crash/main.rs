@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod rebuilding;
 
 use std::{
     collections::BTreeMap,
