@@ -9,8 +9,8 @@ use modswarm_protocol::{
 
 use super::{
     Conflicts,
-    begin::Known,
     inspect::{There, is_still},
+    known::Known,
     place::Replace,
 };
 use crate::{

@@ -19,6 +19,7 @@ mod estimate;
 mod finish;
 mod former;
 mod inspect;
+mod known;
 mod layout;
 mod local;
 mod moves;

@@ -10,8 +10,8 @@ use rusqlite::Transaction;
 
 use super::{
     DownloadSpec,
-    begin::Known,
     decide::{Decided, What},
+    known::Known,
     place::{Replace, Target},
     state::{Move, Slot},
 };
