@@ -189,8 +189,12 @@ fn shown(rebuilt: &Rebuilt) -> String {
         } else if left.shared {
             format!("to share it as it is now: modswarm share '{path}'")
         } else {
+            let some = match left.chosen {
+                true => ", with --only PATTERN or --keep-mine as before: some of its files were left out or kept",
+                false => "",
+            };
             format!(
-                "to go on with it: modswarm get {pack} -o '{}'",
+                "to go on with it: modswarm get {pack} -o '{}'{some}",
                 escaped(&left.path.parent().unwrap_or(&left.path).to_string_lossy())
             )
         };

@@ -74,6 +74,8 @@ pub struct Left {
     pub shared: bool,
     /// Whether segments of the home hold its blocks. They stay until it is restored or removed.
     pub copied: bool,
+    /// Whether only some of its files belong there: others were not selected, or the user kept his own in their places.
+    pub chosen: bool,
     /// Why, in one sentence.
     pub reason: String,
 }
@@ -170,6 +172,7 @@ impl Tried<'_> {
             path: self.path,
             shared: self.place.shared,
             copied: self.place.copied,
+            chosen: self.place.chosen,
             reason: self.reason,
         }
     }
@@ -188,6 +191,7 @@ pub(crate) fn forget_left(inner: &Inner, cid: &Cid) -> Result<Vec<Left>, Rebuild
                 content: place.content,
                 shared: place.shared,
                 copied: place.copied,
+                chosen: place.chosen,
                 reason: reason.clone(),
             },
             None => Left {
@@ -197,6 +201,7 @@ pub(crate) fn forget_left(inner: &Inner, cid: &Cid) -> Result<Vec<Left>, Rebuild
                 path: left.file,
                 shared: false,
                 copied: false,
+                chosen: false,
                 reason: reason.clone(),
             },
         })
