@@ -119,7 +119,10 @@ pub(super) fn decide(
                 },
             },
             There::Nothing => stage(Replace::Nothing, false),
-            There::Differs(identity) => match known.as_fetched(inner, &file.path, at_place, identity) {
+            There::Differs(identity) => match known
+                .as_fetched(inner, &file.path, at_place, identity)
+                .or_else(|| rotten(at_place, &file.cid, identity).filter(|_| policy == Conflicts::Mend))
+            {
                 Some(old) => stage(Replace::Known(old), false),
                 None => {
                     if policy != Conflicts::Mend {
@@ -131,7 +134,8 @@ pub(super) fn decide(
                     };
                     match policy {
                         Conflicts::KeepMine => What::Keep,
-                        Conflicts::Mend if known.files.contains_key(&(number as u32)) => What::Leave,
+                        Conflicts::Mend if known.in_place(number).is_some() => What::Leave,
+                        // What the pack was to have there was being put there, and something else is there now.
                         Conflicts::Mend => What::Keep,
                         Conflicts::KeepBoth => stage(Replace::Nothing, true),
                         Conflicts::TakeTheirs | Conflicts::Refuse => stage(theirs, false),
@@ -148,6 +152,12 @@ pub(super) fn decide(
         files: decided,
         conflicts,
     }
+}
+
+/// The row of a file that was `cid` when it was looked at last, wherever it came from, and that nobody has edited since.
+fn rotten(at_place: Option<&FileRow>, cid: &Cid, now: Option<Identity>) -> Option<FileRow> {
+    let (row, now) = (at_place?, now?);
+    (row.cid == *cid && row.identity.same_bytes(&now)).then(|| row.clone())
 }
 
 /// Turns files to be staged into ones to be renamed, where the former version has the same file under a name that is free for the taking.
@@ -249,7 +259,7 @@ impl Known {
         if self.kept.contains(&number) {
             return (!matches!(there, There::Same { .. })).then_some(What::Keep);
         }
-        let row = self.files.get(&number).filter(|row| row.stage.is_none())?;
+        let row = self.in_place(number as usize)?;
         let place = fs::path_from(row.path.clone());
         let now = inner
             .backend
@@ -272,6 +282,11 @@ impl Known {
             let twin = from != *path && case_of(from.as_str()) == case_of(path.as_str());
             (same && twin).then(|| (from, row.clone()))
         })
+    }
+
+    /// The row of a file of the content that is not staged.
+    fn in_place(&self, number: usize) -> Option<&FileRow> {
+        self.files.get(&(number as u32)).filter(|row| row.stage.is_none())
     }
 
     /// The row of the file at `path` if it is still as a download put it there, by its identity `now` or, if only that differs, by its bytes.

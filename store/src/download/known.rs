@@ -8,7 +8,7 @@ use std::{
 use bitvec::vec::BitVec;
 use modswarm_protocol::{Cid, format::Content};
 
-use super::{Conflicts, DownloadSpec, begin::resolve, staging_name};
+use super::{DownloadSpec, begin::resolve, staging_name};
 use crate::{
     backend::Backend,
     error::BeginError,
@@ -44,12 +44,7 @@ pub(super) fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, Begin
         return Err(BeginError::InUse(destination));
     }
     let (mut fetched, mut former) = (BTreeSet::new(), BTreeSet::new());
-    // What is mended may be shared: what is damaged there without having been edited is replaced as well.
-    let mended = |row: &PackRow| spec.conflicts == Conflicts::Mend && row.record.content == spec.content;
-    for row in at_place
-        .iter()
-        .filter(|row| row.record.origin == Origin::Fetched || mended(row))
-    {
+    for row in at_place.iter().filter(|row| row.record.origin == Origin::Fetched) {
         let other = row.record.content != spec.content && row.record.state != PackState::Superseded;
         for (_, file) in rows::files_of_pack(&conn, row.record.id)? {
             fetched.insert(file.id);

@@ -11,6 +11,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod mending;
 mod rebuilding;
 
 use std::{
