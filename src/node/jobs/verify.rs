@@ -110,7 +110,7 @@ fn edits(record: &PackRecord, report: &PackVerified) -> Option<String> {
     };
     let above = record.path.parent().unwrap_or(&record.path).display();
     Some(format!(
-        "{files} of {} changed after being put there {stay}{rest}; {next}; to have the pack's back: `modswarm get {pack} -o '{above}' --overwrite`",
+        "{files} of {} changed after being put there {stay}{rest}; {next}; to have the pack's files back: `modswarm get {pack} -o '{above}' --overwrite`",
         record.name
     ))
 }
