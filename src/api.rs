@@ -64,6 +64,8 @@ pub enum Conflicts {
     TakeTheirs,
     /// They are renamed to a free name, such as `Skin (mine).pak`.
     KeepBoth,
+    /// They stay, and what they are to the pack: only what is missing or rotten is put there. What `verify --repair` does.
+    Mend,
 }
 
 /// `get TARGET`.
@@ -680,6 +682,9 @@ pub struct BadFile {
     pub fault: FileFault,
     /// Its bytes that are not as they should be.
     pub bytes: u64,
+    /// Whether it is right again after a repair.
+    #[serde(default)]
+    pub mended: bool,
 }
 
 /// What is wrong with a file.

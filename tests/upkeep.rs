@@ -69,6 +69,33 @@ fn rot_is_found_and_repaired_and_an_edit_is_kept() {
 }
 
 #[test]
+fn a_sharer_has_rot_mended_by_those_who_got_it_and_keeps_edits() {
+    let [a, b] = ["from", "to"].map(Machine::new);
+    let seed = downloaded(&a, &b);
+    seed.process.kill();
+    let other = share(&b, &b.path("Pack"), &[]);
+    let addr = other.ready["addrs"][0].as_str().expect("an address");
+    rot(&a.path("Pack/big.pak"));
+    write(&a.path("Pack/sub/small.pak"), b"edited");
+    let mended = a.run(&["verify", "Pack", "--repair", "--peer", addr]);
+    assert_eq!(mended.code(), 5, "{}", mended.said);
+    let said = mended.stdout.join("\n");
+    assert!(
+        said.contains("big.pak: ") && said.contains("rotten on the disk, mended"),
+        "{said}"
+    );
+    assert!(mended.said.contains("the rest was mended"), "{}", mended.said);
+    assert!(mended.said.contains("modswarm share '"), "{}", mended.said);
+    assert_eq!(fs::read(a.path("Pack/sub/small.pak")).expect("it is there"), b"edited");
+    let [ours, theirs] = [&a, &b].map(|machine| fs::read(machine.path("Pack/big.pak")).expect("it is there"));
+    assert!(ours == theirs);
+    // The edit is still known for what it is.
+    let found = a.run(&["verify", "Pack", "--json"]);
+    assert_eq!(found.last_json()["bad"][0]["fault"], "changed");
+    assert_eq!(found.last_json()["bad"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn a_pack_is_moved_and_goes_on_being_served() {
     let [a, b, c] = ["from", "to", "third"].map(Machine::new);
     let seed = downloaded(&a, &b);
@@ -104,12 +131,26 @@ fn a_damaged_index_is_made_anew_by_the_command_that_its_error_names() {
     assert_eq!(rebuilt.last_json()["restored"].as_array().map(Vec::len), Some(1));
     assert_eq!(b.run(&["verify"]).code(), 0);
 
-    // What cannot be restored can be given up.
+    // What is missing or edited does not keep the rest from coming back, and is named.
     fs::remove_file(b.path("Pack/big.pak")).expect("it can be deleted");
+    write(&b.path("Pack/sub/more.pak"), b"added");
+    fs::remove_file(b.home().join("index.sqlite")).expect("it can be deleted");
+    let rebuilt = b.run(&["store", "rebuild"]);
+    assert_eq!(rebuilt.code(), 0, "{}", rebuilt.said);
+    let said = rebuilt.stdout.join("\n");
+    assert!(
+        said.contains("1 file missing") && said.contains("modswarm verify"),
+        "{said}"
+    );
+    let verified = b.run(&["verify", "--json"]);
+    assert_eq!(verified.last_json()["bad"][0]["fault"], "missing", "{}", verified.said);
+
+    // What cannot be restored can be given up.
+    let pack = seed.ready["pack"].as_str().expect("a CID");
+    fs::remove_file(b.home().join("packs").join(pack).join("skeleton")).expect("it can be deleted");
     fs::remove_file(b.home().join("index.sqlite")).expect("it can be deleted");
     let rebuilt = b.run(&["store", "rebuild", "--json"]);
     assert_eq!(rebuilt.last_json()["left"].as_array().map(Vec::len), Some(1));
-    let pack = seed.ready["pack"].as_str().expect("a CID");
     assert_eq!(b.run(&["rm", pack]).code(), 0);
     assert_eq!(b.run(&["rm", pack]).code(), 1);
     let rebuilt = b.run(&["store", "rebuild", "--json"]);

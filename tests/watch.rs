@@ -59,7 +59,12 @@ fn a_renamed_mod_goes_on_and_a_folder_that_was_away_comes_back() {
     fs::rename(a.path("Pack/one.pak"), a.path("Pack/one.pak.disabled")).expect("renamed");
     until(&a, "the renamed file", |info| info["state"] == "seeding");
     fs::rename(a.path("Pack"), a.path("Away")).expect("renamed");
-    until(&a, "the loss", |info| info["blocks_here"] == 0);
+    let info = until(&a, "the loss", |info| info["blocks_here"] == 0);
+    let problem = info["problem"].as_str().expect("text");
+    assert!(
+        problem.contains("its folder is not there") && problem.contains("modswarm move"),
+        "{problem}"
+    );
     fs::rename(a.path("Away"), a.path("Pack")).expect("renamed");
     until(&a, "the return", |info| info["blocks_here"] == all);
     let got = b.run(&["get", &seed.link, "--no-seed", "--json"]);

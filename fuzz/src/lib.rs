@@ -8,6 +8,7 @@
 #![allow(unreachable_pub, dead_code, reason = "taken in as a module by the short run")]
 
 pub mod block;
+pub mod choice;
 pub mod engine;
 pub mod guard;
 pub mod home;
@@ -26,7 +27,7 @@ pub mod wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("block", block::run),
     ("skeleton", skeleton::run),
     ("manifest", manifest::run),
@@ -35,6 +36,7 @@ pub const TARGETS: [Target; 10] = [
     ("engine", engine::run),
     ("records", records::run),
     ("place", place::run),
+    ("choice", choice::run),
     ("segment", segment::run),
     ("home", home::run),
 ];

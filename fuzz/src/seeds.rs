@@ -35,6 +35,7 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     all.extend(named("engine", engines()));
     all.extend(named("records", fuzzing::record_seeds()));
     all.extend(named("place", fuzzing::place_seeds()));
+    all.extend(named("choice", fuzzing::choice_seeds()));
     all.extend(named("segment", fuzzing::segment_seeds()));
     all.extend(named("home", homes()));
     all

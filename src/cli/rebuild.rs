@@ -4,7 +4,9 @@ use modswarm::{
     api::{Failure, FailureKind, ShareEvent, Stage},
     node::rebuild_failure,
 };
-use modswarm_store::{HomeLock, Observer, Progress, Rebuilt, Stage as StoreStage, Store, StoreOptions};
+use modswarm_store::{
+    Differing, HomeLock, Observer, PackRecord, Progress, Rebuilt, Stage as StoreStage, Store, StoreOptions,
+};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +30,14 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
         ));
     }
     let lock = HomeLock::try_acquire(&home)
-        .map_err(|error| Failure::new(FailureKind::Failed, error.to_string(), "see who may write there"))?
+        .map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            Failure::new(
+                FailureKind::Failed,
+                format!("{error}{}", cause.unwrap_or_default()),
+                "see who may write there, or use another home with --home DIR",
+            )
+        })?
         .ok_or_else(|| {
             Failure::new(
                 FailureKind::Failed,
@@ -83,6 +92,7 @@ pub(crate) async fn run(context: &Context) -> Result<(), Failure> {
 struct Report<'a> {
     put_aside: &'a [std::path::PathBuf],
     restored: Vec<Pack<'a>>,
+    differing: Vec<Differs<'a>>,
     left: Vec<Pack<'a>>,
     unreadable: &'a [std::path::PathBuf],
 }
@@ -95,6 +105,26 @@ struct Pack<'a> {
     path: &'a std::path::Path,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Differs<'a> {
+    pack: Option<modswarm_protocol::Cid>,
+    content: modswarm_protocol::Cid,
+    name: &'a str,
+    missing: u64,
+    changed: u64,
+    choice_lost: bool,
+}
+
+/// The packs that came back with some of their files missing or changed, with their records.
+fn differing(rebuilt: &Rebuilt) -> impl Iterator<Item = (&Differing, &PackRecord)> {
+    let records = &rebuilt.restored;
+    let with_record = |differs: &'_ Differing| records.iter().find(|record| record.id == differs.id);
+    rebuilt
+        .differing
+        .iter()
+        .filter_map(move |differs| Some((differs, with_record(differs)?)))
 }
 
 impl<'a> Report<'a> {
@@ -110,6 +140,16 @@ impl<'a> Report<'a> {
                     name: &record.name,
                     path: &record.path,
                     reason: None,
+                })
+                .collect(),
+            differing: differing(rebuilt)
+                .map(|(differs, record)| Differs {
+                    pack: record.pack,
+                    content: record.content,
+                    name: &record.name,
+                    missing: differs.missing,
+                    changed: differs.changed,
+                    choice_lost: differs.choice_lost,
                 })
                 .collect(),
             left: rebuilt
@@ -131,11 +171,14 @@ impl<'a> Report<'a> {
 fn shown(rebuilt: &Rebuilt) -> String {
     let mut lines = vec![format!(
         "The index is new; {} as before.",
-        match rebuilt.restored.len() {
+        match rebuilt.restored.len() - rebuilt.differing.len() {
             1 => "1 pack is".to_owned(),
             n => format!("{n} packs are"),
         }
     )];
+    for (differs, record) in differing(rebuilt) {
+        lines.push(differs_line(differs, record));
+    }
     for left in &rebuilt.left {
         let path = escaped(&left.path.to_string_lossy());
         let pack = left.pack.unwrap_or(left.content);
@@ -146,8 +189,12 @@ fn shown(rebuilt: &Rebuilt) -> String {
         } else if left.shared {
             format!("to share it as it is now: modswarm share '{path}'")
         } else {
+            let some = match left.chosen {
+                true => ", with --only PATTERN or --keep-mine as before: some of its files were left out or kept",
+                false => "",
+            };
             format!(
-                "to go on with it: modswarm get {pack} -o '{}'",
+                "to go on with it: modswarm get {pack} -o '{}'{some}",
                 escaped(&left.path.parent().unwrap_or(&left.path).to_string_lossy())
             )
         };
@@ -176,6 +223,43 @@ fn shown(rebuilt: &Rebuilt) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// What to know of a pack that came back with other files than it had.
+fn differs_line(differs: &Differing, record: &PackRecord) -> String {
+    let pack = record.pack.unwrap_or(record.content);
+    let mut found = Vec::new();
+    if differs.changed > 0 {
+        let lost = if differs.choice_lost {
+            " (also those in whose places you kept your own: the list of them is lost)"
+        } else {
+            ""
+        };
+        found.push(format!(
+            "{} not as the pack has {}{lost}",
+            match differs.changed {
+                1 => "1 file is".to_owned(),
+                files => format!("{files} files are"),
+            },
+            if differs.changed == 1 { "it" } else { "them" }
+        ));
+    }
+    if differs.missing > 0 {
+        let lost = if differs.choice_lost {
+            " (also those that you left out)"
+        } else {
+            ""
+        };
+        found.push(format!("{} missing{lost}", text::count(differs.missing, "file")));
+    }
+    if found.is_empty() {
+        found.push("the list of files that you kept or left out is lost".to_owned());
+    }
+    format!(
+        "{} is back with what is there of it: {}. Nothing was changed; `modswarm verify {pack}` names them.",
+        escaped(&record.name),
+        found.join(", ")
+    )
 }
 
 struct Reports(mpsc::Sender<ShareEvent>, CancellationToken);

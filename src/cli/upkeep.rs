@@ -59,12 +59,21 @@ pub(crate) async fn verify(context: &Context, args: VerifyArgs) -> Result<(), Fa
 struct Wrong {
     packs: u64,
     files: u64,
+    /// Those of the files that somebody changed.
+    edited: u64,
 }
 
 fn judge(wrong: Wrong) -> Result<(), Failure> {
     if wrong.packs == 0 {
         return Ok(());
     }
+    let help = if wrong.edited == wrong.files {
+        "nothing was touched: `modswarm share FOLDER` makes what you changed in a folder of your own a new version; `modswarm get PACK -o FOLDER --overwrite` \
+         brings the pack's files back"
+    } else {
+        "`modswarm verify PACK --repair` fetches what is missing or rotten again; a changed folder of your own is shared again with `modswarm \
+         share`"
+    };
     Err(Failure::new(
         FailureKind::Integrity,
         format!(
@@ -75,8 +84,7 @@ fn judge(wrong: Wrong) -> Result<(), Failure> {
             },
             text::count(wrong.packs, "pack")
         ),
-        "`modswarm verify PACK --repair` fetches what is missing or rotten again; a changed folder of your own is shared again with `modswarm \
-         share`",
+        help,
     ))
 }
 
@@ -102,7 +110,10 @@ async fn once(context: &Context, session: &Session, request: &VerifyRequest) -> 
                 VerifyEvent::Pack(pack) => {
                     if !pack.bad.is_empty() && pack.repaired != Some(true) {
                         wrong.packs += 1;
-                        wrong.files += pack.bad.len() as u64;
+                        let wrong_still = || pack.bad.iter().filter(|bad| !bad.mended);
+                        wrong.files += wrong_still().count() as u64;
+                        let edited = wrong_still().filter(|bad| bad.fault == FileFault::Changed);
+                        wrong.edited += edited.count() as u64;
                     }
                     if context.ui.json() {
                         context.ui.json_result(&pack);
@@ -140,6 +151,7 @@ fn shown(pack: &PackVerified) -> String {
     }
     let outcome = match pack.repaired {
         Some(true) => ", repaired",
+        Some(false) if pack.bad.iter().any(|bad| bad.mended) => ", repaired in part",
         Some(false) => ", not repaired",
         None => "",
     };
@@ -157,11 +169,12 @@ fn shown(pack: &PackVerified) -> String {
 
 fn bad_line(bad: &BadFile) -> String {
     let path = escaped(&bad.path);
+    let mended = if bad.mended { ", mended" } else { "" };
     match bad.fault {
-        FileFault::Missing => format!("  {path}: missing"),
-        FileFault::Changed => format!("  {path}: changed since it was put there"),
-        FileFault::Rotten => format!("  {path}: {} rotten on the disk", text::bytes(bad.bytes)),
-        FileFault::Unreadable => format!("  {path}: cannot be read"),
+        FileFault::Missing => format!("  {path}: missing{mended}"),
+        FileFault::Changed => format!("  {path}: changed since it was put there{mended}"),
+        FileFault::Rotten => format!("  {path}: {} rotten on the disk{mended}", text::bytes(bad.bytes)),
+        FileFault::Unreadable => format!("  {path}: cannot be read{mended}"),
     }
 }
 

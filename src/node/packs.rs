@@ -454,6 +454,12 @@ fn known_problem(record: &PackRecord) -> Option<String> {
 
 /// What is wrong with a pack's files, and how to mend it.
 fn problem(record: &PackRecord, check: &Check) -> String {
+    let pack = record.pack.unwrap_or(record.content);
+    if std::fs::symlink_metadata(&record.path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        return format!(
+            "its folder is not there; it goes on once the folder, or its disk, is back. If it lies elsewhere now: `modswarm move {pack} FOLDER`"
+        );
+    }
     let what = |files: &[PackPath], one: &str, several: &str| match files {
         [] => None,
         [file] => Some(format!("{file} {one}")),
@@ -464,7 +470,10 @@ fn problem(record: &PackRecord, check: &Check) -> String {
         what(&check.changed, "was changed", "were changed"),
     ];
     let mend = match record.origin {
-        Origin::Shared => "share the folder again to share it as it is now",
+        Origin::Shared if check.missing.is_empty() => "share the folder again to share it as it is now",
+        Origin::Shared => {
+            "share the folder again to share it as it is now, or bring back what is gone with `modswarm verify --repair`"
+        }
         Origin::Fetched if check.changed.is_empty() => "get the pack again to bring back what it had",
         Origin::Fetched => "get the pack again with --overwrite to bring back what it had",
     };

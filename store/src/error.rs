@@ -1,6 +1,9 @@
 //! One error type an operation, by what the caller can do about it. Causes are in `source()`.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use modswarm_protocol::{
     Cid,
@@ -50,6 +53,17 @@ pub enum IndexError {
     /// Anything else.
     #[error("the index failed: {0}")]
     Other(String),
+}
+
+impl IndexError {
+    /// For a plain file of the home that cannot be written.
+    pub(crate) fn of_home(path: &Path, source: &io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull,
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Self::ReadOnly,
+            _ => Self::Other(format!("{path:?} cannot be written: {source}")),
+        }
+    }
 }
 
 impl From<rusqlite::Error> for IndexError {

@@ -13,6 +13,7 @@ use rusqlite::{Connection, params_from_iter, types::Value};
 
 use crate::{
     backend::{BackendFile, Identity},
+    choice::Choice,
     download::Conflicts,
     error::IndexError,
     home::{Place, PlaceFile},
@@ -260,6 +261,7 @@ fn check_pack(conn: &Connection, row: PackRow) {
     {
         assert_eq!(rows::has_bit(row.have.as_deref(), at), have[at as usize]);
     }
+    sound(rows::kept(conn, record.id));
     sound(rows::packs_of(conn, &record.content));
     sound(rows::packs_at(conn, crate::fs::path_bytes(&record.path)));
     // Written anew it is the same record.
@@ -336,6 +338,37 @@ pub fn place(data: &[u8]) {
     let again = PlaceFile::parse(&bytes, 7).expect("own bytes");
     assert_eq!((again.path(), again.network()), (place.path(), place.network()));
     assert_eq!(again.to_bytes().expect("as before"), bytes);
+}
+
+/// Reads a `choice-<number>.json`.
+///
+/// # Panics
+/// Where a property does not hold: see the module.
+pub fn choice(data: &[u8]) {
+    let Some(choice) = Choice::parse(data) else { return };
+    let bytes = choice.to_bytes().expect("it was read");
+    assert_eq!(Choice::parse(&bytes).as_ref(), Some(&choice));
+    let kept: Vec<u32> = choice.kept().collect();
+    assert!(kept.is_sorted_by(|a, b| a < b), "one file twice");
+    let selected = choice.selected();
+    let files = selected.as_ref().map_or(u64::MAX, |set| set.len() as u64);
+    assert!(
+        kept.last()
+            .is_none_or(|last| u64::from(*last) < files.min(Limits::DEFAULT.entries))
+    );
+}
+
+/// Inputs for [`choice`]: what the store itself writes.
+pub fn choice_seeds() -> Vec<Vec<u8>> {
+    let selected = (0..40).map(|number| number % 7 != 3).collect();
+    [
+        Choice::new(3, &[1], None),
+        Choice::new(40, &[0, 1, 2, 39], Some(&selected)),
+        Choice::new(40, &[], Some(&selected)),
+    ]
+    .into_iter()
+    .map(|choice| choice.to_bytes().expect("JSON"))
+    .collect()
 }
 
 fn record() -> PackRecord {

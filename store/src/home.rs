@@ -4,8 +4,10 @@
 //! <home>/lock                        held by the one process that owns the home
 //! <home>/index.sqlite (-wal, -shm)   the index
 //! <home>/packs/<pack or content CID>/pack.json, pack.sig
-//! <home>/segments/<number>.seg       blocks of packs that were shared with a copy
+//! <home>/packs/<pack or content CID>/skeleton                its nodes
 //! <home>/packs/<pack or content CID>/place-<number>.json     where it lies on this machine, one file each place
+//! <home>/packs/<pack or content CID>/choice-<number>.json    which of its files are there, where not all are
+//! <home>/segments/<number>.seg       blocks of packs that were shared with a copy
 //! ```
 
 use std::{
@@ -14,14 +16,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use modswarm_protocol::{Cid, format::Manifest};
+use modswarm_protocol::{
+    Cid,
+    format::{MAX_MANIFEST_LEN, Manifest},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     backend::Backend,
+    choice,
     error::HomeError,
     fs,
     packs::{NetworkId, Origin, PackId, PackRecord},
+    skeletons,
 };
 
 /// The right to use a home. One process at a time has it; it ends with the value, or with the process however that ends.
@@ -87,6 +94,29 @@ pub(crate) fn write_plain(backend: &dyn Backend, path: &Path, bytes: &[u8]) -> i
     backend.sync_dir(dir)
 }
 
+/// Reads a small file; one that is longer than `max` bytes is none of the home's.
+pub(crate) fn read_plain(backend: &dyn Backend, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+    let file = backend.open(path)?;
+    let len = file.identity()?.size;
+    if len > max {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; len as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+/// Deletes a plain file that nothing depends on any more.
+pub(crate) fn remove_if_there(backend: &dyn Backend, path: &Path) {
+    match backend.remove_file(path) {
+        Err(e) if !fs::is_gone(&e) => tracing::warn!("{path:?} cannot be deleted: {e}"),
+        _ => {}
+    }
+}
+
+/// The longest plain file of a place that is read: a path takes four times its bytes at most.
+const PLACE_BYTES_MAX: u64 = 1 << 20;
+
 /// Whether the files at a place are all there.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -113,6 +143,9 @@ pub(crate) struct PlaceFile {
     /// Whether segments of the home hold its blocks.
     #[serde(default)]
     pub(crate) copied: bool,
+    /// Whether only some of its files belong there: see `choice`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) chosen: bool,
     /// The index that knew of it was lost, and it was not restored since: see `left`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) left: bool,
@@ -149,15 +182,19 @@ impl PlaceFile {
             place,
             created: record.created,
             copied: record.copied,
+            chosen: matches!(place, Place::Whole) && (record.kept > 0 || record.partial),
             left: false,
         }
     }
 }
 
+/// The highest number of a place. Nobody shares so often, and whoever writes a higher one into a home leaves numbers for those that follow.
+const NUMBER_MAX: i64 = 1 << 48;
+
 /// The number in the name of a place's file; `None` for other names.
 pub(crate) fn number_of_place(name: &str) -> Option<i64> {
     let number = name.strip_prefix("place-")?.strip_suffix(".json")?;
-    number.parse().ok()
+    number.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number))
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
@@ -172,7 +209,7 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 impl PlaceFile {
     /// Reads the file at `path`, which is called `place-<number>.json`; `None` if it makes no sense.
     pub(crate) fn read(backend: &dyn Backend, path: &Path, number: i64) -> Option<Self> {
-        Self::parse(&backend.read(path).ok()?, number)
+        Self::parse(&read_plain(backend, path, PLACE_BYTES_MAX).ok()?, number)
     }
 
     /// Reads the bytes of such a file.
@@ -217,7 +254,7 @@ impl PlaceFile {
 impl HomeLock {
     /// pack.json of `pack`, parsed and as it stands; `None` if it is not there or is not what the home put there.
     pub(crate) fn read_manifest(&self, backend: &dyn Backend, pack: &Cid) -> Option<(Manifest, Vec<u8>)> {
-        let bytes = backend.read(&self.pack_dir(pack).join("pack.json")).ok()?;
+        let bytes = read_plain(backend, &self.pack_dir(pack).join("pack.json"), MAX_MANIFEST_LEN as u64).ok()?;
         Some((Manifest::from_bytes(&bytes).ok()?, bytes))
     }
 
@@ -237,6 +274,7 @@ impl HomeLock {
             Err(e) => return Err(e),
         }
         let dir = self.pack_dir(&cid);
+        choice::forget(backend, &dir, record.id.0);
         let mut others = false;
         for (name, _) in backend.read_dir(&dir)? {
             let path = dir.join(&name);
@@ -247,9 +285,12 @@ impl HomeLock {
             let same = PlaceFile::read(backend, &path, number).is_some_and(|place| place.left && place.is_of(record));
             if !same || backend.remove_file(&path).is_err() {
                 others = true;
+            } else {
+                choice::forget(backend, &dir, number);
             }
         }
         if !others {
+            skeletons::remove(backend, self, &cid);
             for name in ["pack.json", "pack.sig"] {
                 let _ = backend.remove_file(&dir.join(name));
             }

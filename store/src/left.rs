@@ -13,11 +13,13 @@ use modswarm_protocol::{Cid, format::Name};
 
 use crate::{
     backend::Backend,
+    choice,
     error::IndexError,
-    home::{HomeLock, Place, PlaceFile, number_of_place, write_plain},
+    home::{HomeLock, PlaceFile, number_of_place, write_plain},
     index::rows,
     packs::{NetworkId, PackRecord, PackState},
     segments::{self, SegmentError},
+    skeletons,
     store::Inner,
 };
 
@@ -45,13 +47,23 @@ impl Left {
     }
 }
 
-/// All places that the home remembers, oldest first, and the plain files that make no sense.
-pub(crate) fn remembered(backend: &dyn Backend, lock: &HomeLock) -> (Vec<(PathBuf, PlaceFile)>, Vec<PathBuf>) {
+/// All places that the home remembers, oldest first, and the plain files that make no sense or cannot be read. A folder that cannot be listed is an error: what it
+/// holds is not to be taken for forgotten.
+#[allow(clippy::type_complexity, reason = "two lists for two callers")]
+pub(crate) fn remembered(
+    backend: &dyn Backend,
+    lock: &HomeLock,
+) -> io::Result<(Vec<(PathBuf, PlaceFile)>, Vec<PathBuf>)> {
+    let list = |dir: &Path| match backend.read_dir(dir) {
+        // A stray file among the folders, or no pack yet.
+        Err(e) if crate::fs::is_gone(&e) => Ok(Vec::new()),
+        listed => listed,
+    };
     let folder = lock.home().join("packs");
     let (mut places, mut unreadable) = (Vec::new(), Vec::new());
-    for (name, _) in backend.read_dir(&folder).unwrap_or_default() {
+    for (name, _) in list(&folder)? {
         let dir = folder.join(name);
-        for (name, _) in backend.read_dir(&dir).unwrap_or_default() {
+        for (name, _) in list(&dir)? {
             let text = name.to_string_lossy();
             if !text.starts_with("place-") || !text.ends_with(".json") {
                 continue;
@@ -65,13 +77,19 @@ pub(crate) fn remembered(backend: &dyn Backend, lock: &HomeLock) -> (Vec<(PathBu
         }
     }
     places.sort_by_key(|(_, place)| place.number());
-    (places, unreadable)
+    Ok((places, unreadable))
 }
 
 /// Marks all places that the home remembers, and returns the highest number of one. Durable.
 pub(crate) fn mark(backend: &dyn Backend, lock: &HomeLock) -> io::Result<i64> {
     let mut last = 0;
-    for (path, mut place) in remembered(backend, lock).0 {
+    let (places, unreadable) = remembered(backend, lock)?;
+    // What cannot be read now has its number still, and no other is to take its name.
+    for path in unreadable {
+        let number = path.file_name().and_then(|name| number_of_place(name.to_str()?));
+        last = last.max(number.unwrap_or(0));
+    }
+    for (path, mut place) in places {
         last = last.max(place.number());
         if !place.left {
             place.left = true;
@@ -88,7 +106,8 @@ pub(crate) fn all(inner: &Inner) -> Result<Vec<Left>, IndexError> {
 
 /// The packs that are left still, and plain files of those that are not.
 fn look(inner: &Inner) -> Result<(Vec<Left>, Vec<PathBuf>), IndexError> {
-    let (places, unreadable) = remembered(&*inner.backend, &inner.lock);
+    let (places, unreadable) = remembered(&*inner.backend, &inner.lock)
+        .map_err(|e| IndexError::Other(format!("what the home remembers of packs cannot be read: {e}")))?;
     let records = rows::packs(&*inner.index.reader()?)?;
     let records = || records.iter().map(|row| &row.record);
     // With a copied record of the content, its copy is known; with any at its place, the rest of it is.
@@ -123,6 +142,10 @@ pub(crate) fn mend(inner: &Inner) -> Result<Vec<Left>, SegmentError> {
     let (all, gone) = look(inner)?;
     for file in gone {
         remove(inner, &file)?;
+    }
+    if !segments::are_known(inner)? {
+        // What they hold of a pack cannot be told before they are read.
+        return Ok(all);
     }
     let mut still = Vec::new();
     for left in all {
@@ -170,7 +193,12 @@ pub(crate) fn restore_copied(
     superseded: bool,
 ) -> Result<Option<PackRecord>, SegmentError> {
     let name = Name::new(&place.name).ok();
-    let Ok(Some(content)) = inner.content_named(&place.content, name.as_ref()) else {
+    let mut content = inner.content_named(&place.content, name.as_ref());
+    if !matches!(content, Ok(Some(_))) {
+        skeletons::put_back(inner, &place.pack.unwrap_or(place.content))?;
+        content = inner.content_named(&place.content, name.as_ref());
+    }
+    let Ok(Some(content)) = content else {
         return Ok(None);
     };
     let at_place = rows::packs_at(&*inner.index.reader()?, crate::fs::path_bytes(path))?;
@@ -192,9 +220,7 @@ pub(crate) fn restore_copied(
         },
     };
     segments::heal_nodes(inner, &inner.segments.alone(), &record, &content)?;
-    let file = PlaceFile::new(record.id, &record, Place::Whole);
-    let written = inner.lock.write_place(&*inner.backend, &file);
-    written.map_err(|source| SegmentError::Io {
+    choice::remember(inner, &record).map_err(|source| SegmentError::Io {
         path: inner.lock.home().join("packs"),
         source,
     })?;

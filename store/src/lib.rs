@@ -50,6 +50,7 @@
 //! and the one writer, [`backend`] for the seam to the disk and `fs` for the operating system behind it.
 
 pub mod backend;
+mod choice;
 mod download;
 mod error;
 mod fs;
@@ -67,6 +68,7 @@ mod rebuild;
 mod room;
 mod segments;
 mod share;
+mod skeletons;
 mod store;
 
 pub use download::{Conflicts, Download, DownloadSpec, Finished, Plan, Preview};
@@ -82,7 +84,7 @@ pub use packs::{
 };
 pub use peers::KnownPeer;
 pub use read::Withdrawn;
-pub use rebuild::{Left, Rebuilt};
+pub use rebuild::{Differing, Left, Rebuilt};
 pub use room::Shortage;
 pub use share::{ShareSpec, SharedPack};
 pub use store::{Store, StoreOptions};

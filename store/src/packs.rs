@@ -20,7 +20,7 @@ pub(crate) use self::{
     gc::collect,
     relocate::{move_pack, recover},
     remove::remove_pack,
-    verify::{look_again, verify_pack},
+    verify::{look_again, verify_pack, verify_some},
 };
 pub use self::{
     gc::Collected,

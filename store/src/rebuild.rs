@@ -1,8 +1,11 @@
 //! Making the index anew from the home's plain files and the packs' own.
 //!
-//! The damaged index is put aside, never deleted. Each place that the home remembers is read and cut as its pack.json says; where that gives the content CID
-//! that it had, the record is as before, under the same pack CID. What comes out differently was changed, is only partly there, or was cut by another
-//! program: its place stays remembered, and getting the pack again into the same folder fetches its list of files and adopts what is there.
+//! The damaged index is put aside, never deleted. Each place that the home remembers is read, and compared with the skeleton that the home keeps of its pack (see
+//! [`found`]): the record is as before, with those files that are there still. Where the skeleton is lost, the place is cut as its pack.json says; where that
+//! gives the content CID that it had, the record is as before, under the same pack CID. What comes out differently then was changed, is only partly there, or
+//! was cut by another program: its place stays remembered, and getting the pack again into the same folder fetches its list of files and adopts what is there.
+
+mod found;
 
 use std::{
     collections::HashSet,
@@ -13,12 +16,13 @@ use modswarm_protocol::{Cid, format::Manifest};
 
 use crate::{
     backend::Backend,
+    choice,
     error::{IndexError, RebuildError, ShareError},
     fs,
-    home::{HomeLock, Place, PlaceFile},
+    home::{self, HomeLock, Place, PlaceFile},
     left,
     observer::{Meter, Observer},
-    packs::{NetworkId, PackRecord},
+    packs::{NetworkId, PackId, PackRecord},
     segments::{self, SegmentError},
     share,
     store::{Inner, Store, StoreOptions},
@@ -34,10 +38,25 @@ pub struct Rebuilt {
     pub put_aside: Vec<PathBuf>,
     /// Packs that are as they were.
     pub restored: Vec<PackRecord>,
+    /// Those of them whose files are not all as the pack has them.
+    pub differing: Vec<Differing>,
     /// Packs whose files are not what they were, or not all there.
     pub left: Vec<Left>,
     /// Plain files that make no sense.
     pub unreadable: Vec<PathBuf>,
+}
+
+/// A pack that was restored with the files that are there still. The others are as if they had been edited or deleted: nothing replaces or deletes them unasked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Differing {
+    /// Its record.
+    pub id: PackId,
+    /// Files that are not there.
+    pub missing: u64,
+    /// Files whose bytes are others.
+    pub changed: u64,
+    /// Whether it is not known any more which files the user kept his own in place of, or did not select.
+    pub choice_lost: bool,
 }
 
 /// A pack that could not be restored from this machine alone.
@@ -55,6 +74,8 @@ pub struct Left {
     pub shared: bool,
     /// Whether segments of the home hold its blocks. They stay until it is restored or removed.
     pub copied: bool,
+    /// Whether only some of its files belong there: others were not selected, or the user kept his own in their places.
+    pub chosen: bool,
     /// Why, in one sentence.
     pub reason: String,
 }
@@ -64,12 +85,13 @@ pub(crate) fn rebuild(
     options: StoreOptions,
     observer: &dyn Observer,
 ) -> Result<(Store, Rebuilt), RebuildError> {
+    refuse_newer(&lock)?;
     // Before there is an index that does not know of them.
-    left::mark(&*options.backend, &lock).map_err(|source| RebuildError::Io {
+    let remembered = left::mark(&*options.backend, &lock).and_then(|_| left::remembered(&*options.backend, &lock));
+    let (places, unreadable) = remembered.map_err(|source| RebuildError::Io {
         path: lock.home().join("packs"),
         source,
     })?;
-    let (places, unreadable) = left::remembered(&*options.backend, &lock);
     let mut rebuilt = Rebuilt {
         put_aside: put_aside(&*options.backend, &lock)?,
         unreadable,
@@ -78,6 +100,7 @@ pub(crate) fn rebuild(
     let store = Store::open(lock, options)?;
     adopt_segments(&store, observer)?;
     let mut done: HashSet<(Cid, PathBuf, Option<NetworkId>)> = HashSet::new();
+    let mut tried: Vec<Tried<'_>> = Vec::new();
     // The latest first: it is what stands in a folder that had several versions.
     for (file, place) in places.iter().rev() {
         let Some(path) = place.path() else {
@@ -85,31 +108,74 @@ pub(crate) fn rebuild(
             continue;
         };
         if !done.insert((place.content, path.clone(), place.network())) {
-            forget(&store, file);
+            forget(&store, file, place);
+            continue;
+        }
+        // With several, the one that stands there is the one whose files are all there.
+        let alone = places
+            .iter()
+            .filter(|(_, other)| other.path().as_ref() == Some(&path))
+            .count()
+            == 1;
+        if alone && found::restore(&store, file, place, &path, observer, &mut rebuilt)? {
+            forget(&store, file, place);
             continue;
         }
         match restore(&store, place, &path, observer)? {
             Ok(record) => {
                 rebuilt.restored.push(record);
-                forget(&store, file);
+                forget(&store, file, place);
             }
-            Err(_) if place.copied && restore_copied(&store, place, &path, &mut rebuilt)? => forget(&store, file),
-            // A former version: what survives of it is the newer one's as well. Not so the copy of one.
-            Err(_) if !place.copied && rebuilt.restored.iter().any(|record| record.path == path) => {
-                forget(&store, file);
-            }
-            Err(reason) => rebuilt.left.push(Left {
-                name: place.name.clone(),
-                pack: place.pack,
-                content: place.content,
+            Err(reason) => tried.push(Tried {
+                file,
+                place,
                 path,
-                shared: place.shared,
-                copied: place.copied,
                 reason,
+                alone,
             }),
         }
     }
+    for tried in tried {
+        let Tried { file, place, path, .. } = &tried;
+        let superseded = rebuilt.restored.iter().any(|record| record.path == *path);
+        let restored = match (place.copied, superseded) {
+            (true, _) => restore_copied(&store, place, path, &mut rebuilt)?,
+            // A former version: what survives of it is the newer one's as well. Not so the copy of one.
+            (false, true) => true,
+            (false, false) => !tried.alone && found::restore(&store, file, place, path, observer, &mut rebuilt)?,
+        };
+        if restored {
+            forget(&store, file, place);
+        } else {
+            rebuilt.left.push(tried.left());
+        }
+    }
     Ok((store, rebuilt))
+}
+
+/// A place whose pack is not what is cut there now.
+struct Tried<'a> {
+    file: &'a Path,
+    place: &'a PlaceFile,
+    path: PathBuf,
+    reason: String,
+    /// Whether no other pack was at its path.
+    alone: bool,
+}
+
+impl Tried<'_> {
+    fn left(self) -> Left {
+        Left {
+            name: self.place.name.clone(),
+            pack: self.place.pack,
+            content: self.place.content,
+            path: self.path,
+            shared: self.place.shared,
+            copied: self.place.copied,
+            chosen: self.place.chosen,
+            reason: self.reason,
+        }
+    }
 }
 
 pub(crate) fn forget_left(inner: &Inner, cid: &Cid) -> Result<Vec<Left>, RebuildError> {
@@ -125,6 +191,7 @@ pub(crate) fn forget_left(inner: &Inner, cid: &Cid) -> Result<Vec<Left>, Rebuild
                 content: place.content,
                 shared: place.shared,
                 copied: place.copied,
+                chosen: place.chosen,
                 reason: reason.clone(),
             },
             None => Left {
@@ -134,6 +201,7 @@ pub(crate) fn forget_left(inner: &Inner, cid: &Cid) -> Result<Vec<Left>, Rebuild
                 path: left.file,
                 shared: false,
                 copied: false,
+                chosen: false,
                 reason: reason.clone(),
             },
         })
@@ -166,9 +234,24 @@ fn segment_error(e: SegmentError) -> RebuildError {
 }
 
 /// Deletes the plain file of a place that has a new one.
-fn forget(store: &Store, file: &Path) {
-    if let Err(e) = store.inner().backend.remove_file(file) {
-        tracing::warn!("{file:?} cannot be deleted: {e}");
+fn forget(store: &Store, file: &Path, place: &PlaceFile) {
+    let backend = &*store.inner().backend;
+    home::remove_if_there(backend, file);
+    if let Some(dir) = file.parent() {
+        choice::forget(backend, dir, place.number());
+    }
+}
+
+/// Refuses an index that is not damaged but made by a newer program: making it anew would lose what only that knows.
+fn refuse_newer(lock: &HomeLock) -> Result<(), RebuildError> {
+    match crate::index::version(&lock.index_path()) {
+        Some(found) if found > crate::index::schema::VERSION => Err(IndexError::Newer {
+            found,
+            known: crate::index::schema::VERSION,
+        }
+        .into()),
+        // Whatever else is wrong with it is why it is made anew.
+        _ => Ok(()),
     }
 }
 

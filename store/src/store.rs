@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{Content, Limits, Name, PieceSet, Skeleton, SkeletonReader},
+    format::{Content, Limits, Name, PackPath, PieceSet, Skeleton, SkeletonReader},
 };
 
 use crate::{
@@ -396,6 +396,19 @@ impl Store {
     /// See [`VerifyError`].
     pub fn verify_pack(&self, id: PackId, observer: &dyn Observer) -> Result<Verified, VerifyError> {
         packs::verify_pack(&self.inner, id, observer)
+    }
+
+    /// As [`Store::verify_pack`], of the files at `paths` in the pack alone; of a copied pack all is read. Durable.
+    ///
+    /// # Errors
+    /// See [`VerifyError`].
+    pub fn verify_files(
+        &self,
+        id: PackId,
+        paths: &[PackPath],
+        observer: &dyn Observer,
+    ) -> Result<Verified, VerifyError> {
+        packs::verify_some(&self.inner, id, paths, observer)
     }
 
     /// Moves a pack to the folder (or, for a single file, the file) `target`, which does not exist yet or is an empty folder; with it go all records of the

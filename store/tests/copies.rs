@@ -326,6 +326,7 @@ fn with_a_rotten_list(place: &Place) -> (SharedPack, Store) {
     drop(store);
     fs::remove_dir_all(&root).unwrap();
     rot(&place.path("home"), &list);
+    lose_skeletons(&place.path("home"));
     lose_index(&place.path("home"));
     (pack, other)
 }
@@ -579,4 +580,30 @@ fn blocks_are_shared_on_btrfs() {
 #[test]
 fn blocks_are_shared_on_xfs() {
     blocks_are_shared_on("xfs");
+}
+
+#[test]
+fn a_lost_index_is_made_anew_from_what_lies_behind_damage_in_a_segment() {
+    let place = Place::new();
+    let root = sample(&place);
+    let store = place.store("home");
+    let pack = share_copy(&store, &root);
+    drop(store);
+    fs::remove_dir_all(&root).unwrap();
+    // The header of the first record: nothing says any more where the second begins.
+    let first = segments(&place.path("home")).remove(0);
+    write_at(&first, 48, &[0xff; 40]);
+    lose_index(&place.path("home"));
+    let (store, rebuilt) = rebuild(&place.path("home"));
+    assert_eq!((rebuilt.restored.len(), rebuilt.left), (1, Vec::new()));
+    let record = store.packs_of(&pack.pack).unwrap().remove(0);
+    assert_eq!(record.pieces - record.pieces_here, 1, "{record:?}");
+    // Clearing up does not take it for dead either.
+    store.collect_garbage(&()).unwrap();
+    let content = store.content(&record).unwrap().unwrap();
+    let lost = content
+        .map()
+        .iter()
+        .filter(|(_, leaf)| store.read_leaf(&leaf.cid, leaf.len).is_err());
+    assert_eq!(lost.count(), 1);
 }

@@ -120,6 +120,7 @@ fn policy(request: &GetRequest) -> modswarm_store::Conflicts {
         Conflicts::KeepMine => Kept::KeepMine,
         Conflicts::TakeTheirs => Kept::TakeTheirs,
         Conflicts::KeepBoth => Kept::KeepBoth,
+        Conflicts::Mend => Kept::Mend,
     }
 }
 

@@ -1,7 +1,8 @@
 //! `verify`: packs are read whole; with `repair`, what is wrong is fetched again.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
+use modswarm_protocol::format::PackPath;
 use modswarm_store::{Fault, Observer, Origin, PackRecord, PackState, Progress, Verified, VerifyError};
 use tokio::sync::mpsc;
 
@@ -37,34 +38,27 @@ async fn verify(node: &Arc<Inner>, request: &VerifyRequest, events: &mpsc::Sende
         if record.state == PackState::Superseded {
             continue;
         }
-        let verified = read(node, &record, events).await?;
+        let verified = read(node, &record, None, events).await?;
         let mut report = report(&record, &verified);
         if request.repair && !verified.bad.is_empty() {
-            match repair(node, &record, &verified, request, events).await {
-                Ok(()) => {
-                    let edited = edited(&verified);
-                    report.repaired = Some(edited == 0);
-                    if edited > 0 {
-                        let message = format!(
-                            "{} of {} that were changed after they were put there are kept; the rest was mended",
-                            if edited == 1 {
-                                "1 file".to_owned()
-                            } else {
-                                format!("{edited} files")
-                            },
-                            record.name
-                        );
-                        let _ = events.send(VerifyEvent::Warning { message }).await;
-                    }
+            if let Err(failure) = repair(node, &record, &verified, request, events).await {
+                let message = match &failure.help {
+                    Some(help) => format!("{}; {help}", failure.message),
+                    None => failure.message.clone(),
+                };
+                let _ = events.send(VerifyEvent::Warning { message }).await;
+            } else {
+                // Nobody but the disk says whether it holds what was written to it.
+                let paths = verified.bad.iter().map(|bad| bad.path.clone()).collect();
+                let again = read(node, &record, Some(paths), events).await?;
+                let still: HashSet<&str> = again.bad.iter().map(|bad| bad.path.as_str()).collect();
+                for bad in &mut report.bad {
+                    bad.mended = !still.contains(bad.path.as_str());
                 }
-                Err(failure) => {
-                    report.repaired = Some(false);
-                    let message = match &failure.help {
-                        Some(help) => format!("{}; {help}", failure.message),
-                        None => failure.message.clone(),
-                    };
-                    let _ = events.send(VerifyEvent::Warning { message }).await;
-                }
+            }
+            report.repaired = Some(report.bad.iter().all(|bad| bad.mended));
+            if let Some(message) = edits(&record, &report) {
+                let _ = events.send(VerifyEvent::Warning { message }).await;
             }
         }
         let _ = events.send(VerifyEvent::Pack(report)).await;
@@ -72,7 +66,13 @@ async fn verify(node: &Arc<Inner>, request: &VerifyRequest, events: &mpsc::Sende
     Ok(())
 }
 
-async fn read(node: &Inner, record: &PackRecord, events: &mpsc::Sender<VerifyEvent>) -> Result<Verified, Failure> {
+/// Reads a pack, or some of its files.
+async fn read(
+    node: &Inner,
+    record: &PackRecord,
+    paths: Option<Vec<PackPath>>,
+    events: &mpsc::Sender<VerifyEvent>,
+) -> Result<Verified, Failure> {
     let cancel = CancelFlag::default();
     let _guard = cancel.guard();
     let reports = Reports {
@@ -82,9 +82,37 @@ async fn read(node: &Inner, record: &PackRecord, events: &mpsc::Sender<VerifyEve
     };
     let (store, id) = (node.store.clone(), record.id);
     let name = record.name.clone();
-    tokio::task::spawn_blocking(move || store.verify_pack(id, &reports).map_err(|error| failure(error, &name)))
-        .await
-        .map_err(task_failure)?
+    tokio::task::spawn_blocking(move || {
+        let verified = match paths {
+            Some(paths) => store.verify_files(id, &paths, &reports),
+            None => store.verify_pack(id, &reports),
+        };
+        verified.map_err(|error| failure(error, &name))
+    })
+    .await
+    .map_err(task_failure)?
+}
+
+/// What to do about files that were edited and that a repair left as they are; none if there are none.
+fn edits(record: &PackRecord, report: &PackVerified) -> Option<String> {
+    let edited = |bad: &&BadFile| bad.fault == FileFault::Changed && !bad.mended;
+    let (files, stay) = match report.bad.iter().filter(edited).count() {
+        0 => return None,
+        1 => ("1 file".to_owned(), "stays as it is"),
+        files => (format!("{files} files"), "stay as they are"),
+    };
+    let mended = report.bad.iter().any(|bad| bad.mended);
+    let rest = if mended { "; the rest was mended" } else { "" };
+    let (pack, path) = (record.pack.unwrap_or(record.content), record.path.display());
+    let next = match record.origin {
+        Origin::Shared => format!("to share what you changed as a new version: `modswarm share '{path}'`"),
+        Origin::Fetched => "to keep yours, go on as it is, or share the folder as a pack of your own".to_owned(),
+    };
+    let above = record.path.parent().unwrap_or(&record.path).display();
+    Some(format!(
+        "{files} of {} changed after being put there {stay}{rest}; {next}; to have the pack's files back: `modswarm get {pack} -o '{above}' --overwrite`",
+        record.name
+    ))
 }
 
 fn failure(error: VerifyError, name: &str) -> Failure {
@@ -125,6 +153,7 @@ fn report(record: &PackRecord, verified: &Verified) -> PackVerified {
                     Fault::Unreadable => FileFault::Unreadable,
                 },
                 bytes: bad.bytes,
+                mended: false,
             })
             .collect(),
         restored: verified.restored,
@@ -134,11 +163,6 @@ fn report(record: &PackRecord, verified: &Verified) -> PackVerified {
 }
 
 /// Fetches what is missing or rotten. What the user changed stays as it is: only the user knows which of the two is wanted.
-/// How many files were changed by their owner.
-fn edited(verified: &Verified) -> usize {
-    verified.bad.iter().filter(|bad| bad.fault == Fault::Changed).count()
-}
-
 async fn repair(
     node: &Arc<Inner>,
     record: &PackRecord,
@@ -146,17 +170,8 @@ async fn repair(
     request: &VerifyRequest,
     events: &mpsc::Sender<VerifyEvent>,
 ) -> Result<(), Failure> {
-    let changed = edited(verified);
-    // A download knows by its records which files were put there as they are, and are not the user's; of a folder that was shared all are.
-    if changed == verified.bad.len() || changed > 0 && record.origin == Origin::Shared {
-        return Err(Failure::new(
-            FailureKind::WouldOverwrite,
-            format!(
-                "{changed} files of {} were changed after they were put there, and are kept",
-                record.name
-            ),
-            "to have the pack's files back, get it again with --overwrite; to keep yours, share the folder again",
-        ));
+    if verified.bad.iter().all(|bad| bad.fault == Fault::Changed) {
+        return Ok(());
     }
     if record.copied {
         return Err(Failure::new(
@@ -187,11 +202,7 @@ async fn repair(
             Vec::new()
         },
         overwrite: false,
-        conflicts: if changed > 0 {
-            Conflicts::KeepMine
-        } else {
-            Conflicts::TakeTheirs
-        },
+        conflicts: Conflicts::Mend,
         timeout: request.timeout,
         seed: true,
         ..GetRequest::default()

@@ -8,23 +8,20 @@ use std::{
 };
 
 use bitvec::vec::BitVec;
-use modswarm_protocol::{
-    Cid,
-    format::{Content, Manifest, Name, PieceSet, path::case_key},
-};
+use modswarm_protocol::format::{Content, Manifest, Name, PieceSet, path::case_key};
 
 use super::{
     Conflicts, DownloadSpec, Preview,
     decide::{Decided, Decisions, What, decide, leftover},
     estimate::{Estimate, estimate},
     inspect::inspect,
+    known::{Known, look_up, select},
     layout::Layout,
     local,
     moves::{RecoverError, recover_pack},
     place::{Replace, in_the_way},
     put::put_rows,
     staging::{Left, Own},
-    staging_name,
     state::{Start, State},
 };
 use crate::{
@@ -32,9 +29,10 @@ use crate::{
     error::{BeginError, Blockage, IndexError},
     fs,
     home::{Place, PlaceFile},
-    index::rows::{self, FileRow, FileState, PackRow},
+    index::rows,
     observer::{Meter, Observer, Warning},
     packs::{Origin, PackId, PackRecord, PackState},
+    skeletons,
     store::Inner,
 };
 
@@ -61,22 +59,6 @@ fn bits(bytes: &[u8]) -> BitVec {
         .iter()
         .by_vals()
         .collect()
-}
-
-/// What the home knows of a destination.
-pub(super) struct Known {
-    pub(super) destination: PathBuf,
-    pub(super) stage: PathBuf,
-    /// The record of this content at this place.
-    pub(super) record: Option<PackRow>,
-    /// Its files, by number.
-    pub(super) files: HashMap<u32, FileRow>,
-    /// What the index has in place below the destination.
-    pub(super) by_place: HashMap<Vec<u8>, FileRow>,
-    /// Rows of files that downloads put there, which an update may replace.
-    pub(super) fetched: BTreeSet<i64>,
-    /// Those of them that are part of another version.
-    pub(super) former: BTreeSet<i64>,
 }
 
 /// What was found and decided before anything is written.
@@ -130,11 +112,11 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
         profile.as_deref(),
         meter,
     )?;
-    let may_move = selected.all();
+    let may_move = selected.all() && spec.conflicts != Conflicts::Mend;
     let decisions = decide(inner, spec.conflicts, &content, &known, &numbers, there, may_move);
     let mut placed = BitVec::<usize>::repeat(false, content.files().len());
     for file in &decisions.files {
-        placed.set(file.number, !matches!(file.what, What::Keep));
+        placed.set(file.number, !matches!(file.what, What::Keep | What::Leave));
     }
     let layout = Layout::new(&content, |number| placed[number]);
     let (present, own) = present(inner, &content, &layout, &known, &decisions.files);
@@ -175,6 +157,7 @@ pub(crate) fn preview(inner: &Inner, spec: &DownloadSpec, observer: &dyn Observe
         let path = content.files()[file.number].path.clone();
         match &file.what {
             What::Adopt { .. } => preview.unchanged += 1,
+            What::Leave => preview.unchanged += 1,
             What::Keep => {}
             What::Stage { replace, held, .. } => match replace {
                 // What waits for a file that is renamed takes its name.
@@ -229,7 +212,8 @@ pub(crate) fn begin(
     let whole_content = selected.all();
     let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
     // What the index says of the record from now on must be true of the files that it names from now on: it may be all that is left of this moment.
-    let have = had(&content, &layout, &present);
+    let left = left(&content, &layout, &known, spec.conflicts);
+    let have = had(&content, &layout, &present) | &left;
 
     let make = |path: &Path| {
         let path = path.to_owned();
@@ -290,6 +274,7 @@ pub(crate) fn begin(
             }
         }
     }
+    skeletons::keep_known(inner, spec.pack.as_ref(), &content).map_err(make(inner.lock.home()))?;
     let selection: Option<Vec<u8>> = (!whole_content).then(|| {
         let set = selected.iter().by_vals().collect();
         rows::bits_to_bytes(&set)
@@ -329,6 +314,7 @@ pub(crate) fn begin(
             slots,
             present,
             local,
+            left,
         },
     ));
     inner.register_download(id, &state);
@@ -362,7 +348,7 @@ fn load(inner: &Inner, spec: &DownloadSpec) -> Result<Loaded, BeginError> {
 }
 
 /// `path` without symlinks and `..`, as far as it exists.
-fn resolve(backend: &dyn Backend, path: &Path) -> Result<PathBuf, BeginError> {
+pub(super) fn resolve(backend: &dyn Backend, path: &Path) -> Result<PathBuf, BeginError> {
     let io = |source| BeginError::Io {
         path: path.to_owned(),
         source,
@@ -396,80 +382,6 @@ fn end_renames(inner: &Inner, destination: &Path) -> Result<(), BeginError> {
     Ok(())
 }
 
-fn look_up(inner: &Inner, spec: &DownloadSpec) -> Result<Known, BeginError> {
-    let destination = resolve(&*inner.backend, &spec.destination)?;
-    let conn = inner.index.reader()?;
-    let at_place = rows::packs_at(&conn, fs::path_bytes(&destination))?;
-    if at_place.iter().any(|row| inner.open_download(row.record.id).is_some()) {
-        return Err(BeginError::InUse(destination));
-    }
-    let (mut fetched, mut former) = (BTreeSet::new(), BTreeSet::new());
-    for row in at_place.iter().filter(|row| row.record.origin == Origin::Fetched) {
-        let other = row.record.content != spec.content && row.record.state != PackState::Superseded;
-        for (_, file) in rows::files_of_pack(&conn, row.record.id)? {
-            fetched.insert(file.id);
-            if other {
-                former.insert(file.id);
-            }
-        }
-    }
-    let record = at_place
-        .into_iter()
-        .find(|row| row.record.content == spec.content && row.record.state != PackState::Superseded);
-    let files = match &record {
-        Some(row) => rows::files_of_pack(&conn, row.record.id)?.into_iter().collect(),
-        None => HashMap::new(),
-    };
-    let by_place = match rows::find_root(&conn, fs::path_bytes(&destination))? {
-        Some(root) => rows::files_of_root(&conn, root)?
-            .into_iter()
-            .map(|row| (row.path.clone(), row))
-            .collect(),
-        None => HashMap::new(),
-    };
-    let stage = match record.as_ref().and_then(|row| row.stage.clone()) {
-        Some(stage) => fs::path_from(stage),
-        None => stage_for(&*inner.backend, &spec.content, &destination),
-    };
-    Ok(Known {
-        destination,
-        stage,
-        record,
-        files,
-        by_place,
-        fetched,
-        former,
-    })
-}
-
-/// Next to the destination; in it, if it is the root of a file system of its own.
-fn stage_for(backend: &dyn Backend, content: &Cid, destination: &Path) -> PathBuf {
-    let name = staging_name(content, destination);
-    match destination.parent() {
-        Some(parent)
-            if !backend.exists(destination) || backend.device(parent).ok() == backend.device(destination).ok() =>
-        {
-            parent.join(name)
-        }
-        _ => destination.join(name),
-    }
-}
-
-/// What is asked for, and what an earlier download of the same content has put there.
-fn select(spec: &DownloadSpec, content: &Content, known: &Known) -> BitVec {
-    let files = content.files().len();
-    let Some(asked) = &spec.selection else {
-        return BitVec::repeat(true, files);
-    };
-    let placed = |number: usize| {
-        let row = known.files.get(&(number as u32));
-        row.is_some_and(|row| row.stage.is_none() && row.state == FileState::Whole)
-    };
-    (0..files)
-        .map(|number| asked.get(number).is_some_and(|bit| *bit) || placed(number))
-        .collect()
-}
-
 fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
     let mut blocked = Vec::new();
     let mut folded: HashMap<String, usize> = HashMap::new();
@@ -499,7 +411,7 @@ fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, dec
         match &file.what {
             What::Adopt { .. } | What::Move { .. } => adopted[file.number] = true,
             What::Stage { row: Some(row), .. } => left.push((file.number, row)),
-            What::Stage { row: None, .. } | What::Keep => {}
+            What::Stage { row: None, .. } | What::Keep | What::Leave => {}
         }
     }
     let mut present = BitVec::repeat(false, layout.len());
@@ -532,6 +444,21 @@ fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, dec
         &mut present,
     );
     (present, own)
+}
+
+/// The pieces that the index has, of which no file is put anywhere: those of files that stay as they are while the rest is mended.
+fn left(content: &Content, layout: &Layout, known: &Known, conflicts: Conflicts) -> PieceSet {
+    let record = known.record.as_ref().filter(|_| conflicts == Conflicts::Mend);
+    let Some(record) = record else {
+        return content.map().none();
+    };
+    let mut left = rows::bits_from_bytes(record.have.as_deref(), content.map().len() as usize);
+    for (piece, _) in content.map().iter() {
+        if layout.places(piece).len() > 0 {
+            left.set(piece.as_usize(), false);
+        }
+    }
+    left
 }
 
 /// The pieces that are in all their places.

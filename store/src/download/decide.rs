@@ -9,8 +9,8 @@ use modswarm_protocol::{
 
 use super::{
     Conflicts,
-    begin::Known,
     inspect::{There, is_still},
+    known::Known,
     place::Replace,
 };
 use crate::{
@@ -51,6 +51,8 @@ pub(super) enum What {
     },
     /// The user's file stays there.
     Keep,
+    /// It stays as it is, and what the index says of it.
+    Leave,
 }
 
 impl What {
@@ -62,7 +64,7 @@ impl What {
                 Replace::Theirs { size, .. } => *size,
                 Replace::Nothing => 0,
             },
-            Self::Adopt { .. } | Self::Keep => 0,
+            Self::Adopt { .. } | Self::Keep | Self::Leave => 0,
         }
     }
 }
@@ -94,6 +96,13 @@ pub(super) fn decide(
             row: row.cloned(),
             held,
         };
+        let mended = (policy == Conflicts::Mend)
+            .then(|| known.mended(inner, number, &file.path, &there))
+            .flatten();
+        if let Some(what) = mended {
+            decided.push(Decided { number, what });
+            continue;
+        }
         let what = match there {
             There::Same { identity, seen, row } => match known.other_case(&file.path, &identity) {
                 // One file, which this system finds under both spellings.
@@ -110,16 +119,24 @@ pub(super) fn decide(
                 },
             },
             There::Nothing => stage(Replace::Nothing, false),
-            There::Differs(identity) => match known.as_fetched(inner, &file.path, at_place, identity) {
+            There::Differs(identity) => match known
+                .as_fetched(inner, &file.path, at_place, identity)
+                .or_else(|| rotten(at_place, &file.cid, identity).filter(|_| policy == Conflicts::Mend))
+            {
                 Some(old) => stage(Replace::Known(old), false),
                 None => {
-                    conflicts.push(file.path.clone());
+                    if policy != Conflicts::Mend {
+                        conflicts.push(file.path.clone());
+                    }
                     let theirs = Replace::Theirs {
                         row: at_place.map(|row| row.id),
                         size: identity.map_or(0, |identity| identity.size),
                     };
                     match policy {
                         Conflicts::KeepMine => What::Keep,
+                        Conflicts::Mend if known.in_place(number).is_some() => What::Leave,
+                        // What the pack was to have there was being put there, and something else is there now.
+                        Conflicts::Mend => What::Keep,
                         Conflicts::KeepBoth => stage(Replace::Nothing, true),
                         Conflicts::TakeTheirs | Conflicts::Refuse => stage(theirs, false),
                     }
@@ -135,6 +152,12 @@ pub(super) fn decide(
         files: decided,
         conflicts,
     }
+}
+
+/// The row of a file that was `cid` when it was looked at last, wherever it came from, and that nobody has edited since.
+fn rotten(at_place: Option<&FileRow>, cid: &Cid, now: Option<Identity>) -> Option<FileRow> {
+    let (row, now) = (at_place?, now?);
+    (row.cid == *cid && row.identity.same_bytes(&now)).then(|| row.clone())
 }
 
 /// Turns files to be staged into ones to be renamed, where the former version has the same file under a name that is free for the taking.
@@ -223,12 +246,31 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut [De
                 *held = true;
             }
             What::Move { replace, .. } => *replace = Replace::Nothing,
-            What::Adopt { .. } | What::Keep => {}
+            What::Adopt { .. } | What::Keep | What::Leave => {}
         }
     }
 }
 
 impl Known {
+    /// What becomes of a file when the pack is mended, as far as that does not depend on what stands at its place: it stays where the user wants it so, and where
+    /// nothing is known to be wrong with it.
+    fn mended(&self, inner: &Inner, number: usize, path: &PackPath, there: &There) -> Option<What> {
+        let number = number as u32;
+        if self.kept.contains(&number) {
+            return (!matches!(there, There::Same { .. })).then_some(What::Keep);
+        }
+        let row = self.in_place(number as usize)?;
+        let place = fs::path_from(row.path.clone());
+        let now = inner
+            .backend
+            .identity_at(&self.destination.join(&place))
+            .ok()
+            .flatten()?;
+        let right = row.seen != 0 && row.identity.same_bytes(&now);
+        let renamed = row.path != path.as_str().as_bytes();
+        (right || renamed).then_some(What::Leave)
+    }
+
     /// The same file, known under a name that differs from `path` only in case, where this system takes the two for one.
     fn other_case(&self, path: &PackPath, now: &Identity) -> Option<(PackPath, FileRow)> {
         if !fs::CASE_FOLDS {
@@ -240,6 +282,11 @@ impl Known {
             let twin = from != *path && case_of(from.as_str()) == case_of(path.as_str());
             (same && twin).then(|| (from, row.clone()))
         })
+    }
+
+    /// The row of a file of the content that is not staged.
+    fn in_place(&self, number: usize) -> Option<&FileRow> {
+        self.files.get(&(number as u32)).filter(|row| row.stage.is_none())
     }
 
     /// The row of the file at `path` if it is still as a download put it there, by its identity `now` or, if only that differs, by its bytes.

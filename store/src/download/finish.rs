@@ -19,12 +19,13 @@ use super::{
     state::{Slot, State},
 };
 use crate::{
+    choice,
     error::{FinishError, IndexError},
     fs,
-    home::{Place, PlaceFile},
     index::rows::{self, FileRow, PackRow},
     packs::{Origin, PackState},
     share::{Supersede, apply_superseded, surviving},
+    skeletons,
 };
 
 /// How often the end of a download is gone over, since files at the destination change meanwhile.
@@ -272,15 +273,16 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     }
     let root = record.as_ref().map(|row| row.root);
     if let Some(row) = record {
-        let place = PlaceFile::new(id, &row.record, Place::Whole);
-        state
-            .inner
-            .lock
-            .write_place(&*state.inner.backend, &place)
-            .map_err(|source| FinishError::Io {
-                path: state.inner.lock.home().to_owned(),
-                source,
-            })?;
+        choice::remember(&state.inner, &row.record).map_err(|source| FinishError::Io {
+            path: state.inner.lock.home().to_owned(),
+            source,
+        })?;
+    }
+    for row in others
+        .iter()
+        .filter(|row| superseded.iter().any(|(id, _)| *id == row.record.id))
+    {
+        skeletons::retire(&*state.inner.backend, &state.inner.lock, &row.record);
     }
     state.inner.forget_withdrawn(&state.content.cid());
     Ok(root)

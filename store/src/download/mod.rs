@@ -19,6 +19,7 @@ mod estimate;
 mod finish;
 mod former;
 mod inspect;
+mod known;
 mod layout;
 mod local;
 mod moves;
@@ -68,6 +69,9 @@ pub enum Conflicts {
     TakeTheirs,
     /// They are renamed to a free name beside the pack's files.
     KeepBoth,
+    /// The pack stands there already and is mended: files that were edited, renamed or kept stay as they are and what they are to the pack. Put there is what was
+    /// found missing, or damaged without anybody having edited it (see [`crate::Store::verify_pack`]), in a folder that was shared as well.
+    Mend,
 }
 
 impl Conflicts {
@@ -77,6 +81,7 @@ impl Conflicts {
             Self::TakeTheirs => 1,
             Self::KeepMine => 2,
             Self::KeepBoth => 3,
+            Self::Mend => 4,
         }
     }
 
@@ -85,6 +90,7 @@ impl Conflicts {
             1 => Self::TakeTheirs,
             2 => Self::KeepMine,
             3 => Self::KeepBoth,
+            4 => Self::Mend,
             _ => Self::Refuse,
         }
     }

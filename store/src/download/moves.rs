@@ -401,7 +401,7 @@ fn put_in(placing: &Placing<'_>, step: &Step) -> Result<End, PlaceError> {
         match placing.policy {
             Conflicts::KeepBoth => aside = placing.set_aside(&step.target, "mine")?,
             Conflicts::TakeTheirs => placing.remove(&step.target)?,
-            Conflicts::Refuse | Conflicts::KeepMine => {}
+            Conflicts::Refuse | Conflicts::KeepMine | Conflicts::Mend => {}
         }
         if matches!(placing.policy, Conflicts::KeepBoth | Conflicts::TakeTheirs) {
             placed = strict.place(&step.target, step.row, &step.replace);

@@ -24,6 +24,8 @@ pub(crate) struct Moving {
     pub(crate) have: PieceSet,
     /// Pieces that are not, and that lie elsewhere in this home.
     pub(crate) local: PieceSet,
+    /// Pieces that only files have that stay as they are while others are mended.
+    pub(super) left: PieceSet,
     /// Pieces that only files have that the user does not want any more.
     pub(super) unwanted: PieceSet,
     pub(super) writing: HashSet<u32>,
@@ -124,9 +126,10 @@ impl Moving {
                 }
             }
             let at = piece.as_usize();
-            self.have.set(at, any && all);
+            let have = if any { all } else { self.left[at] };
+            self.have.set(at, have);
             self.unwanted.set(at, !any);
-            if any && all {
+            if have {
                 self.local.set(at, false);
                 self.piece_bytes_here += len;
             }

@@ -10,8 +10,8 @@ use rusqlite::Transaction;
 
 use super::{
     DownloadSpec,
-    begin::Known,
     decide::{Decided, What},
+    known::Known,
     place::{Replace, Target},
     state::{Move, Slot},
 };
@@ -75,7 +75,7 @@ pub(super) fn put_rows(
                     replace: Replace::Nothing,
                     ..
                 } => (false, at_place.filter(|row| !moved.contains(row))),
-                What::Stage { .. } | What::Move { .. } | What::Keep => (false, None),
+                What::Stage { .. } | What::Move { .. } | What::Keep | What::Leave => (false, None),
             };
             FilePut {
                 number: number as u32,
@@ -177,6 +177,7 @@ fn put_files(
                 Slot::Placed(row)
             }
             What::Move { from, row, replace } => Slot::Moving(Move { row, from, replace }),
+            What::Leave => continue,
             What::Keep => {
                 rows::set_kept(tx, id, &[put.number])?;
                 continue;

@@ -52,7 +52,7 @@ pub(super) fn settle(state: &Arc<State>, stuck: Vec<(u32, PlaceError)>) -> Resul
             Ok(())
         }
         // What is to be replaced and differs all the same is being changed right now.
-        Conflicts::Refuse | Conflicts::TakeTheirs => {
+        Conflicts::Refuse | Conflicts::TakeTheirs | Conflicts::Mend => {
             let mut files: Vec<_> = differ
                 .iter()
                 .map(|number| state.content.files()[*number as usize].path.clone())

@@ -109,6 +109,8 @@ pub(crate) struct Start {
     /// By number of place.
     pub(crate) present: BitVec,
     pub(crate) local: PieceSet,
+    /// As in [`Moving`].
+    pub(crate) left: PieceSet,
 }
 
 impl State {
@@ -127,6 +129,7 @@ impl State {
             slots,
             present,
             local,
+            left,
         } = start;
         let none = content.map().none();
         let files = slots.len();
@@ -145,6 +148,7 @@ impl State {
             moving: Mutex::new(Moving {
                 have: none.clone(),
                 local,
+                left,
                 unwanted: none,
                 writing: HashSet::new(),
                 present,

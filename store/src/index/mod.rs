@@ -7,6 +7,7 @@ pub(crate) mod schema;
 pub(crate) mod writer;
 
 use std::{
+    io::Read as _,
     ops::Deref,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -69,6 +70,16 @@ fn open_writing(path: &Path) -> Result<Connection, IndexError> {
     )?;
     schema::migrate(&mut conn)?;
     Ok(conn)
+}
+
+/// The version of the index at `path`, as the header of SQLite's file format has it; `None` if it is no such file. Nothing is written, as SQLite itself may.
+pub(crate) fn version(path: &Path) -> Option<i64> {
+    let mut header = [0; 64];
+    std::fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
+    let version: [u8; 4] = *header.last_chunk()?;
+    header
+        .starts_with(b"SQLite format 3\0")
+        .then(|| i64::from(i32::from_be_bytes(version)))
 }
 
 fn open_reading(path: &Path) -> Result<Connection, IndexError> {

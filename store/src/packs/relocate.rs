@@ -16,10 +16,10 @@ use rusqlite::{Transaction, params};
 use super::{PackId, PackState, verify::verify_pack};
 use crate::{
     backend::{Backend, BackendDir, BackendFile, Identity},
+    choice,
     download::staging_name,
     error::{IndexError, MoveError},
     fs,
-    home::{Place, PlaceFile},
     index::rows::{self, FileRow, PackRow},
     observer::{Meter, Observer, Stage},
     store::Inner,
@@ -220,13 +220,10 @@ fn rebind(
             inner.files.forget(file.id);
         }
         if let Some(row) = rows::pack(&conn, id)? {
-            inner
-                .lock
-                .write_place(&*inner.backend, &PlaceFile::new(id, &row.record, Place::Whole))
-                .map_err(|source| MoveError::Io {
-                    path: inner.lock.home().to_owned(),
-                    source,
-                })?;
+            choice::remember(inner, &row.record).map_err(|source| MoveError::Io {
+                path: inner.lock.home().to_owned(),
+                source,
+            })?;
         }
     }
     tracing::debug!(?from, ?to, "moved");

@@ -71,7 +71,22 @@ struct Looked {
 }
 
 pub(crate) fn verify_pack(inner: &Inner, id: PackId, observer: &dyn Observer) -> Result<Verified, VerifyError> {
+    if inner.open_download(id).is_none() {
+        // A file that was only renamed is not missing.
+        check_pack(inner, id)?;
+    }
     verify_files(inner, id, |_, _| true, observer)
+}
+
+/// As [`verify_pack`], of some files only.
+pub(crate) fn verify_some(
+    inner: &Inner,
+    id: PackId,
+    paths: &[PackPath],
+    observer: &dyn Observer,
+) -> Result<Verified, VerifyError> {
+    let wanted: HashSet<&PackPath> = paths.iter().collect();
+    verify_files(inner, id, |(file, _), _| wanted.contains(&file.path), observer)
 }
 
 /// Looks at every file of a pack, and reads those that are not as the index knows them, each once as it is: what was edited is withdrawn before anybody
@@ -136,10 +151,16 @@ fn verify_files(
         let Some(file) = content.files().get(*number as usize) else {
             return Ok(None);
         };
-        let path = match (&pack.stage, row.stage) {
-            (Some(stage), Some(_)) => fs::path_from(stage.clone()).join(row.id.to_string()),
-            _ => root.join(fs::path_from(row.path.clone())),
-        };
+        let mut path = root.join(fs::path_from(row.path.clone()));
+        if let (Some(stage), Some(_)) = (&pack.stage, row.stage) {
+            let staged = fs::path_from(stage.clone()).join(row.id.to_string());
+            // It may have got its name, in exchange for what stood there, before a crash and before that was written down.
+            let is_at =
+                |path: &Path| matches!(inner.backend.identity_at(path), Ok(Some(now)) if now.same_file(&row.identity));
+            if is_at(&staged) || !is_at(&path) {
+                path = staged;
+            }
+        }
         if !wanted((file, row), &path) {
             return Ok(None);
         }
@@ -319,9 +340,9 @@ fn apply(inner: &Inner, pack: &PackRow, content: &Arc<Content>, looked: Vec<Look
         lost_all.extend(lost);
         Ok(())
     };
-    for mut file in looked {
+    for file in looked {
         verified.bytes += file.bytes;
-        verified.bad.extend(file.bad.take());
+        verified.bad.extend(file.bad.clone());
         let rows = file.right.len() + file.wrong.len() + usize::from(file.fresh.is_some());
         if rows == 0 && file.wrong_pieces.is_empty() {
             continue;

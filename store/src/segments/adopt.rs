@@ -117,8 +117,14 @@ fn read_segment(inner: &Inner, name: &str, size: u64, meter: &Meter<'_>) -> Resu
     };
     let mut nodes: Vec<(Cid, Bytes)> = Vec::new();
     let mut buf = Vec::new();
-    for record in Records::new(&*file, size) {
-        let record = record.map_err(failed)?;
+    let mut records = Records::new(&*file, size);
+    loop {
+        let record = match records.next() {
+            Some(record) => record.map_err(failed)?,
+            // Behind a header that has rotted there may be more.
+            None if records.skip_damage().map_err(failed)? => continue,
+            None => break,
+        };
         if meter.cancelled() {
             return Err(SegmentError::Cancelled);
         }

@@ -144,8 +144,17 @@ pub(crate) fn recover(inner: &Inner) -> Result<(), IndexError> {
     })
 }
 
+/// Whether the index knows every segment of the home's folder: a new one knows none of those that a lost one knew before it was rebuilt.
+pub(crate) fn are_known(inner: &Inner) -> Result<bool, IndexError> {
+    let known = table::all(&*inner.index.reader()?)?;
+    let known: std::collections::HashSet<String> = known.into_iter().map(|segment| segment.name).collect();
+    let names = inner.backend.read_dir(&folder(inner)).unwrap_or_default();
+    let mut names = names.into_iter().filter_map(|(name, _)| name.into_string().ok());
+    Ok(names.all(|name| number_of(&name).is_none() || known.contains(&name)))
+}
+
 /// The CIDs of all nodes that a pack of this content has, and of its pack.json and pack.sig, as far as they are here.
-fn node_cids(
+pub(crate) fn node_cids(
     inner: &Inner,
     pack: Option<&Cid>,
     content: &modswarm_protocol::format::Content,

@@ -12,7 +12,10 @@ use std::io;
 
 use modswarm_protocol::{Cid, format::MAX_BLOCK_LEN};
 
-use crate::{backend::BackendFile, packs::NetworkId};
+use crate::{
+    backend::{BackendFile, Identity},
+    packs::NetworkId,
+};
 
 /// What a segment begins with.
 const MAGIC: &[u8; 16] = b"modswarm segment";
@@ -22,6 +25,8 @@ pub(crate) const FILE_HEADER: u64 = MAGIC.len() as u64 + 32;
 const CID_MAX: usize = 64;
 /// Bytes of the longest record before its payload.
 const HEADER_MAX: usize = 2 + CID_MAX + 8;
+/// Bytes that are looked through at a time for a record behind a damaged one.
+const WINDOW: usize = 1 << 20;
 /// File systems share whole blocks of this many bytes.
 pub(crate) const ALIGN: u64 = 4096;
 /// Bytes of a file that may be cloned into a segment.
@@ -140,6 +145,33 @@ impl<'a> Records<'a> {
         let at = FILE_HEADER;
         Self { file, at, end }
     }
+
+    /// Goes on behind a record whose header has rotted, at the next bytes that look like one; says whether there are any. What looks like a record in the middle of
+    /// a payload does no harm: its bytes do not hash to its CID, or are what it says.
+    pub(crate) fn skip_damage(&mut self) -> io::Result<bool> {
+        let mut window = vec![0; WINDOW];
+        let mut from = self.at + 1;
+        while from < self.end {
+            let len = (self.end - from).min(WINDOW as u64) as usize;
+            match self.file.read_exact_at(&mut window[..len], from) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+                Err(e) => return Err(e),
+            }
+            let bytes = &window[..len];
+            for at in 0..len {
+                let header = &bytes[at..len.min(at + HEADER_MAX)];
+                if parse_header(header, from + at as u64, self.end).is_some() {
+                    self.at = from + at as u64;
+                    return Ok(true);
+                }
+            }
+            // A header may lie across the end of the window.
+            let step = len.saturating_sub(HEADER_MAX).max(1);
+            from += step as u64;
+        }
+        Ok(false)
+    }
 }
 
 impl Iterator for Records<'_> {
@@ -148,9 +180,16 @@ impl Iterator for Records<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         let mut bytes = [0; HEADER_MAX];
         let len = self.end.saturating_sub(self.at).min(HEADER_MAX as u64) as usize;
+        if len == 0 {
+            return None;
+        }
         match self.file.read_exact_at(&mut bytes[..len], self.at) {
             Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return None,
+            // Only the file's length says whether it ends there; a read that fails says nothing of what lies beyond.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                let longer = |now: Identity| now.size >= self.at + len as u64;
+                return self.file.identity().is_ok_and(longer).then_some(Err(e));
+            }
             Err(e) => return Some(Err(e)),
         }
         let record = parse_header(&bytes[..len], self.at, self.end)?;

@@ -13,7 +13,7 @@ use super::{
     append::Appender,
     copy::holds,
     folder, node_cids,
-    record::{Kind, Record, Records},
+    record::{FILE_HEADER, Kind, Record, Records},
 };
 use crate::{
     backend::BackendFile,
@@ -159,8 +159,10 @@ fn sweep_one(
         Err(e) => return Err(failed(e)),
     };
     let mut parts = Vec::new();
+    let mut end = FILE_HEADER;
     for record in Records::new(&*file, segment.len) {
         let record = record.map_err(failed)?;
+        end = record.end();
         if record.kind == Kind::Clone {
             match parts_of_clone(inner, &record, live)? {
                 Some(leaves) => parts.extend(leaves),
@@ -174,6 +176,10 @@ fn sweep_one(
                 len: record.len as u32,
             });
         }
+    }
+    if end < segment.len && !live.leaves.is_empty() {
+        tracing::warn!("{path:?} is damaged in the middle and is left as it is: what lies beyond may be needed");
+        return Ok(());
     }
     let needed: u64 = parts.iter().map(|part| u64::from(part.len)).sum();
     let dead = segment.len.saturating_sub(needed);
@@ -211,15 +217,25 @@ fn parts_of_clone(inner: &Inner, record: &Record, live: &Live) -> Result<Option<
 }
 
 /// The files that were cloned into segments: their nodes say where their leaves are, whatever packs are left.
-pub(crate) fn cloned_files(inner: &Inner) -> Result<Vec<(NetworkId, Cid)>, IndexError> {
+pub(crate) fn cloned_files(inner: &Inner) -> Result<Vec<(NetworkId, Cid)>, SegmentError> {
     let mut files = Vec::new();
     for segment in table::all(&*inner.index.reader()?)? {
-        let Ok(file) = inner.backend.open(&folder(inner).join(&segment.name)) else {
-            continue;
+        let path = folder(inner).join(&segment.name);
+        let mut read = || -> std::io::Result<()> {
+            let file = inner.backend.open(&path)?;
+            for record in Records::new(&*file, segment.len) {
+                let record = record?;
+                if record.kind == Kind::Clone {
+                    files.push((segment.network, record.cid));
+                }
+            }
+            Ok(())
         };
-        let records = Records::new(&*file, segment.len).map_while(Result::ok);
-        let clones = records.filter(|record| record.kind == Kind::Clone);
-        files.extend(clones.map(|record| (segment.network, record.cid)));
+        match read() {
+            Err(e) if fs::is_gone(&e) => {}
+            // The nodes of files that it may hold are not to be taken for dead.
+            read => read.map_err(|source| SegmentError::Io { path, source })?,
+        }
     }
     Ok(files)
 }
@@ -237,6 +253,7 @@ fn write_anew(
     let mut appender = Appender::new(inner, alone, segment.network, avoid)?;
     let mut buf = Vec::new();
     let mut seen = HashSet::new();
+    let mut unreadable = false;
     for part in parts {
         if stop() {
             return Err(SegmentError::Cancelled);
@@ -250,7 +267,8 @@ fn write_anew(
         if seen.contains(&part.cid) {
             continue;
         }
-        let mut right = file.read_exact_at(&mut buf, part.at).is_ok() && part.cid.verifies(&buf);
+        let read = file.read_exact_at(&mut buf, part.at);
+        let mut right = read.is_ok() && part.cid.verifies(&buf);
         if !right && let Some(bytes) = elsewhere(inner, part)? {
             buf.copy_from_slice(&bytes);
             right = true;
@@ -259,9 +277,15 @@ fn write_anew(
         if right {
             appender.append(part.kind, &part.cid, &buf)?;
             seen.insert(part.cid);
+        } else {
+            unreadable |= read.is_err();
         }
     }
     appender.commit()?;
+    if unreadable {
+        tracing::warn!("{:?} cannot be read everywhere now, and stays", segment.name);
+        return Ok(());
+    }
     doom(inner, segment)
 }
 

@@ -18,14 +18,14 @@ use rusqlite::Transaction;
 use super::{FileChange, SharedPack, scan::Scan};
 use crate::{
     backend::Identity,
+    choice,
     download::Conflicts,
     error::{IndexError, ShareError},
     fs,
-    home::{Place, PlaceFile},
     index::rows::{self, FileState, LeafRow, NewFile, PackRow},
     observer::{Meter, Stage},
     packs::{NetworkId, Origin, PackId, PackRecord, PackState},
-    segments,
+    segments, skeletons,
     store::Inner,
 };
 
@@ -87,12 +87,14 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         meter.stage(Stage::Indexing, 0, scan.files.len() as u64);
     }
     let _together = inner.upkeep.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let skeleton = built.nodes.iter().chain(&pack_blocks);
+    let of_home = |source| IndexError::of_home(&inner.lock.pack_dir(&shared.pack), &source);
+    skeletons::keep(&*inner.backend, &inner.lock, &shared.pack, skeleton).map_err(of_home)?;
     put_nodes(inner, built.nodes)?;
     let ids = put_files(inner, &scan, files, &profile, meter)?;
 
     let plain = inner.lock.pack_dir(&shared.pack).join("pack.json");
-    crate::home::write_plain(&*inner.backend, &plain, &manifest_bytes)
-        .map_err(|source| ShareError::Io { path: plain, source })?;
+    crate::home::write_plain(&*inner.backend, &plain, &manifest_bytes).map_err(of_home)?;
 
     let by_path: HashMap<&PackPath, usize> = scan.files.iter().enumerate().map(|(at, f)| (&f.path, at)).collect();
     let numbered: Vec<i64> = built
@@ -107,7 +109,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         })
         .collect();
     let map = built.content.map().clone();
-    let supersede = superseded(inner, &scan, &shared, &map)?;
+    let (former, supersede) = superseded(inner, &scan, &shared, &map)?;
     let record = PackRecord {
         id: PackId(0),
         pack: Some(shared.pack),
@@ -130,7 +132,7 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
         used: crate::packs::now_secs(),
         copied,
     };
-    let place = record.clone();
+    let mut place = record.clone();
     let root = fs::path_bytes(&scan.root).to_owned();
     let id = inner.index.writer.run(move |tx| -> Result<PackId, IndexError> {
         let root = rows::root_id(tx, &root)?;
@@ -139,13 +141,11 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
     })?;
     shared.id = id;
     inner.forget_withdrawn(&shared.content);
-    inner
-        .lock
-        .write_place(&*inner.backend, &PlaceFile::new(id, &place, Place::Whole))
-        .map_err(|source| ShareError::Io {
-            path: inner.lock.pack_dir(&shared.pack),
-            source,
-        })?;
+    place.id = id;
+    choice::remember(inner, &place).map_err(|source| IndexError::of_home(&place.path, &source))?;
+    for record in &former {
+        skeletons::retire(&*inner.backend, &inner.lock, record);
+    }
     Ok(shared)
 }
 
@@ -334,7 +334,7 @@ fn superseded(
     scan: &Scan,
     shared: &SharedPack,
     map: &modswarm_protocol::format::PieceMap,
-) -> Result<Vec<Supersede>, ShareError> {
+) -> Result<(Vec<PackRecord>, Vec<Supersede>), ShareError> {
     let conn = inner.index.reader()?;
     let rows = rows::packs_at(&conn, fs::path_bytes(&scan.shared))?;
     drop(conn);
@@ -343,10 +343,11 @@ fn superseded(
         .filter(|row| row.record.state != PackState::Downloading && row.record.pack != Some(shared.pack))
         .collect();
     if old.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), Vec::new()));
     }
     let survivors: HashSet<Cid> = map.iter().map(|(_, leaf)| leaf.cid).collect();
-    Ok(old.iter().filter_map(|row| surviving(inner, row, &survivors)).collect())
+    let supersede = old.iter().filter_map(|row| surviving(inner, row, &survivors)).collect();
+    Ok((old.into_iter().map(|row| row.record).collect(), supersede))
 }
 
 /// Which pieces of the pack `row` are among `survivors`. `None` if its file list cannot be read.
@@ -403,6 +404,7 @@ fn put_pack(
             rows::set_have(tx, row.record.id, None, record.pieces, record.piece_bytes)?;
             rows::set_pack_state(tx, row.record.id, PackState::Whole)?;
             rows::set_copied(tx, row.record.id, record.copied)?;
+            rows::forget_kept(tx, row.record.id)?;
             tx.execute(
                 "UPDATE packs SET network = ?2, selection = NULL, files = ?3, bytes = ?4 WHERE id = ?1",
                 rusqlite::params![

@@ -10,6 +10,7 @@ mod parallel;
 mod scan;
 
 use std::{
+    collections::HashMap,
     path::PathBuf,
     sync::OnceLock,
     time::{SystemTime, UNIX_EPOCH},
@@ -17,7 +18,7 @@ use std::{
 
 use modswarm_protocol::{
     Cid, HashKind,
-    format::{BuiltContent, ChunkerProfile, ContentBuilder, Leaf, Manifest, Name, build_pack},
+    format::{BuiltContent, ChunkerProfile, ContentBuilder, Leaf, Manifest, Name, PackPath, build_pack},
 };
 use rayon::prelude::*;
 
@@ -232,6 +233,22 @@ pub(crate) fn restore(
         created: Some(known.created),
     };
     commit::commit(inner, job, &meter).map(Some)
+}
+
+/// What files at `path` are relative to, and where the files are below that which a share would find: names may be spelled otherwise than in the pack.
+pub(crate) fn places_at(
+    inner: &Inner,
+    path: &std::path::Path,
+    meter: &Meter<'_>,
+) -> (PathBuf, HashMap<PackPath, PathBuf>) {
+    match scan(path, &inner.pool, meter) {
+        Ok(scan) => {
+            let files = scan.files.into_iter().map(|found| (found.path, found.place));
+            (scan.root, files.collect())
+        }
+        // A pack's own name for a file is where it is nearly always.
+        Err(_) => (path.to_owned(), HashMap::new()),
+    }
 }
 
 /// What the home knew of the path before.

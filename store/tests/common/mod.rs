@@ -133,6 +133,13 @@ pub fn take_away(path: &Path, to: &Path) {
     fs::remove_file(gone).unwrap();
 }
 
+/// Takes from a home the plain files that say which files and blocks its packs have.
+pub fn lose_skeletons(home: &Path) {
+    for pack in fs::read_dir(home.join("packs")).unwrap() {
+        let _ = fs::remove_file(pack.unwrap().path().join("skeleton"));
+    }
+}
+
 /// Sets a file's time stamps back, and waits until the change itself is not racy any more.
 pub fn settle() {
     // The only wait by time: git's racy rule is about the clock of the file system.

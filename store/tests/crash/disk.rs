@@ -1,6 +1,7 @@
 //! A disk in memory that loses what was not synced.
 //!
 //! Every operation that changes or syncs something has a number. At a chosen one the disk *crashes* (it and everything after it fails) or *fails* once.
+//! Every look at something (opening, listing, asking for an identity, reading) has a number of its own, and fails as well.
 //! After a crash [`CrashDisk::survivor`] gives the disk as a machine might find it: bytes that were not synced are kept, dropped or torn, names that
 //! were not synced are as they were or as they became, each operation for itself, as the seed says. Paths outside are the system's, to be read only.
 
@@ -23,6 +24,19 @@ pub(crate) enum Trouble {
     CrashAt(u64),
     /// Only the operation of this number fails, in this way.
     FailAt(u64, io::ErrorKind),
+    /// Only the look of this number fails.
+    FailLook(u64, Glitch),
+}
+
+/// How a look fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Glitch {
+    /// The disk gives an error.
+    Error,
+    /// A read gives half of what was asked for, as if the file ended there. Other looks give an error.
+    Short,
+    /// This look and all that follow give errors.
+    ErrorsFromNow,
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +155,7 @@ struct State {
     next: u64,
     clock: i64,
     ops: u64,
+    looks: u64,
     trouble: Trouble,
     crashed: bool,
     log: Vec<String>,
@@ -182,6 +197,7 @@ impl CrashDisk {
             next: ROOT + 1,
             clock: 1_700_000_000_000_000_001,
             ops: 0,
+            looks: 0,
             trouble: Trouble::None,
             crashed: false,
             log: Vec::new(),
@@ -214,7 +230,7 @@ impl CrashDisk {
             .filter(|(_, n)| matches!(n, Node::Dir(_)))
             .map(|(i, n)| (*i, n.clone()))
             .collect();
-        state.ops = 0;
+        (state.ops, state.looks) = (0, 0);
     }
 
     /// Another disk with the same on it.
@@ -229,6 +245,11 @@ impl CrashDisk {
     /// Operations so far.
     pub(crate) fn ops(&self) -> u64 {
         self.lock().ops
+    }
+
+    /// Looks so far.
+    pub(crate) fn looks(&self) -> u64 {
+        self.lock().looks
     }
 
     /// Whether blocks were shared.
@@ -335,6 +356,18 @@ impl CrashDisk {
         all
     }
 
+    /// Replaces what is in the file at `path`, as its owner does.
+    pub(crate) fn edit(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.lock();
+        state.clock += 1_000_000_000;
+        let (number, clock) = (state.find(path).unwrap(), state.clock);
+        if let Some(Node::File(file)) = state.nodes.get_mut(&number) {
+            file.data = bytes.to_vec();
+            file.synced = file.data.clone();
+            (file.mtime, file.ctime) = (clock, clock);
+        }
+    }
+
     /// Flips a bit of the file at `path`.
     pub(crate) fn flip(&self, path: &Path, bit: u64) {
         let mut state = self.lock();
@@ -366,6 +399,40 @@ impl CrashDisk {
         }
     }
 
+    /// Counts a look; how it fails, if it does.
+    fn look(&self, what: impl FnOnce() -> String) -> Option<Glitch> {
+        let mut state = self.lock();
+        state.looks += 1;
+        let fails = match state.trouble {
+            Trouble::FailLook(at, Glitch::ErrorsFromNow) if state.looks >= at => Some(Glitch::ErrorsFromNow),
+            Trouble::FailLook(at, glitch) if state.looks == at => Some(glitch),
+            _ => None,
+        };
+        if fails.is_some() && state.log.first().is_none_or(|first| !first.starts_with("FAILED")) {
+            let text = format!("FAILED look {} {}", state.looks, what());
+            state.log.insert(0, text);
+        }
+        fails
+    }
+
+    /// As [`CrashDisk::look`], for looks that are wholly done or not at all.
+    fn look_whole(&self, what: impl FnOnce() -> String) -> io::Result<()> {
+        self.look(what).map_or(Ok(()), |_| Err(eio()))
+    }
+
+    /// Fills `buf` as `read` does, unless the look fails.
+    fn read(&self, buf: &mut [u8], offset: u64, read: impl FnOnce(&mut [u8]) -> io::Result<()>) -> io::Result<()> {
+        let len = buf.len();
+        match self.look(|| format!("read {offset} {len}")) {
+            None => read(buf),
+            Some(Glitch::Short) => {
+                read(&mut buf[..len / 2])?;
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
+            Some(Glitch::Error | Glitch::ErrorsFromNow) => Err(eio()),
+        }
+    }
+
     fn is_mine(&self, path: &Path) -> bool {
         self.lock().prefixes.iter().any(|prefix| path.starts_with(prefix))
     }
@@ -382,6 +449,11 @@ fn file_times(file: &FileNode) -> Box<FileNode> {
         ctime: file.ctime,
         ..FileNode::default()
     })
+}
+
+/// What Linux says of a bad sector.
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
 }
 
 fn not_found() -> io::Error {
@@ -517,6 +589,36 @@ struct MemFile {
     node: u64,
 }
 
+/// A file of the system's, to be read only.
+#[derive(Debug)]
+struct Outside {
+    disk: CrashDisk,
+    file: Box<dyn BackendFile>,
+}
+
+impl BackendFile for Outside {
+    fn identity(&self) -> io::Result<Identity> {
+        self.disk.look_whole(|| "identity outside".to_owned())?;
+        self.file.identity()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.disk.read(buf, offset, |buf| self.file.read_exact_at(buf, offset))
+    }
+
+    fn write_all_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        panic!("a file of the user's must not be touched");
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        panic!("a file of the user's must not be touched");
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        panic!("a file of the user's must not be touched");
+    }
+}
+
 #[derive(Debug)]
 struct MemDir {
     disk: CrashDisk,
@@ -549,8 +651,10 @@ impl CrashDisk {
 
 impl Backend for CrashDisk {
     fn open(&self, path: &Path) -> io::Result<Box<dyn BackendFile>> {
+        self.look_whole(|| format!("open {path:?}"))?;
         if !self.is_mine(path) {
-            return SystemBackend.open(path);
+            let (disk, file) = (self.clone(), SystemBackend.open(path)?);
+            return Ok(Box::new(Outside { disk, file }));
         }
         let node = self.lock().find(path)?;
         self.open_node(node)
@@ -577,6 +681,7 @@ impl Backend for CrashDisk {
     }
 
     fn open_dir(&self, path: &Path) -> io::Result<Box<dyn BackendDir>> {
+        self.look_whole(|| format!("open {path:?}"))?;
         if !self.is_mine(path) {
             return SystemBackend.open_dir(path);
         }
@@ -590,6 +695,7 @@ impl Backend for CrashDisk {
     }
 
     fn entry(&self, path: &Path) -> io::Result<Entry> {
+        self.look_whole(|| format!("entry {path:?}"))?;
         if !self.is_mine(path) {
             return SystemBackend.entry(path);
         }
@@ -598,6 +704,7 @@ impl Backend for CrashDisk {
     }
 
     fn read_dir(&self, path: &Path) -> io::Result<Vec<(OsString, Entry)>> {
+        self.look_whole(|| format!("list {path:?}"))?;
         if !self.is_mine(path) {
             return SystemBackend.read_dir(path);
         }
@@ -723,6 +830,7 @@ impl MemFile {
 
 impl BackendFile for MemFile {
     fn identity(&self) -> io::Result<Identity> {
+        self.disk.look_whole(|| format!("identity {}", self.node))?;
         match self.disk.lock().entry(self.node) {
             Entry::File(identity) => Ok(identity),
             _ => Err(not_found()),
@@ -730,12 +838,14 @@ impl BackendFile for MemFile {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let mut state = self.disk.lock();
-        self.with(&mut state, |file, _| {
-            let bytes = file.data.get(offset as usize..offset as usize + buf.len());
-            buf.copy_from_slice(bytes.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
-            Ok(())
-        })?
+        self.disk.read(buf, offset, |buf| {
+            let mut state = self.disk.lock();
+            self.with(&mut state, |file, _| {
+                let bytes = file.data.get(offset as usize..offset as usize + buf.len());
+                buf.copy_from_slice(bytes.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?);
+                Ok(())
+            })?
+        })
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
@@ -807,6 +917,7 @@ impl MemDir {
 
 impl BackendDir for MemDir {
     fn folder(&self, name: &str) -> io::Result<Box<dyn BackendDir>> {
+        self.disk.look_whole(|| format!("folder {name}"))?;
         let node = self.child(name)?.ok_or_else(not_found)?;
         self.disk.lock().names(node)?;
         Ok(self.disk.dir(node))
@@ -824,11 +935,13 @@ impl BackendDir for MemDir {
     }
 
     fn entry(&self, name: &str) -> io::Result<Option<Entry>> {
+        self.disk.look_whole(|| format!("entry {name}"))?;
         let node = self.child(name)?;
         Ok(node.map(|node| self.disk.lock().entry(node)))
     }
 
     fn open_file(&self, name: &str) -> io::Result<Box<dyn BackendFile>> {
+        self.disk.look_whole(|| format!("open {name}"))?;
         self.disk.open_node(self.child(name)?.ok_or_else(not_found)?)
     }
 

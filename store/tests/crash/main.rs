@@ -1,7 +1,7 @@
 //! Power cuts and failing disks at every operation, on a disk that loses what was not synced.
 //!
 //! Each scenario runs once to count its operations; then again and again, with the machine off from the first operation on, from the second, and so
-//! on; and with each operation failing by itself. Afterwards a slow model says what may be found: what was acknowledged is there, files under final
+//! on; and with each operation, and each look at the disk, failing by itself. Afterwards a slow model says what may be found: what was acknowledged is there, files under final
 //! names are wholly old or wholly new, what the store says it has can be read, and the job can be run again to its end.
 //!
 //! `MODSWARM_CRASH_SEEDS` says how many outcomes of each crash are tried.
@@ -11,6 +11,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod mending;
+mod rebuilding;
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +22,7 @@ use std::{
 };
 
 use common::{NETWORK, copy_skeleton, noise, spec, write};
-use disk::{CrashDisk, Trouble};
+use disk::{CrashDisk, Glitch, Trouble};
 use modswarm_protocol::Cid;
 use modswarm_store::{Conflicts, DownloadSpec, HomeLock, PackState, ShareSpec, SharedPack, Store, StoreOptions};
 use tempfile::TempDir;
@@ -309,7 +311,7 @@ fn every_crash(
     let store = open(&world.home(), Some(&disk));
     step(&store, world, &mut acked).unwrap_or_else(|e| panic!("{name}: {e}"));
     drop(store);
-    let ops = disk.ops();
+    let (ops, looks) = (disk.ops(), disk.looks());
     println!("{name}: {ops} operations, {} outcomes each", seeds());
     for at in 1..=ops {
         for seed in 0..seeds() {
@@ -345,6 +347,42 @@ fn every_crash(
             // The number of operations varies a little: a late one must not come while the model looks.
             disk.trouble(Trouble::None);
             let what = format!("{what} ({})", disk.last());
+            check(&store, &disk, world, &acked, allowed, &what);
+            end(&store, &disk, &what);
+        }
+    }
+    every_failing_look(name, world, kept, step, allowed, end, looks);
+}
+
+/// A scenario with every look at the disk failing.
+fn every_failing_look(
+    name: &str,
+    world: &World,
+    kept: &(CrashDisk, Vec<u8>),
+    step: Step<'_>,
+    allowed: &[&Tree],
+    end: &dyn Fn(&Store, &CrashDisk, &str),
+    looks: u64,
+) {
+    println!("{name}: {looks} looks");
+    for at in 1..=looks {
+        for glitch in [Glitch::Error, Glitch::Short, Glitch::ErrorsFromNow] {
+            let disk = world.again(kept);
+            disk.trouble(Trouble::FailLook(at, glitch));
+            let mut acked = Acked::default();
+            let opened = try_open(&world.home(), Some(&disk));
+            if let Ok(store) = &opened {
+                let _ = step(store, world, &mut acked);
+            }
+            disk.trouble(Trouble::None);
+            let store = opened.unwrap_or_else(|_| open(&world.home(), Some(&disk)));
+            let what = format!("{name}, {glitch:?} at look {at} of {looks} ({})", disk.last());
+            // A file that was short for an instant has its pieces withdrawn until somebody reads it again.
+            for record in store.packs().unwrap() {
+                store
+                    .verify_pack(record.id, &())
+                    .unwrap_or_else(|e| panic!("{what}: {e}"));
+            }
             check(&store, &disk, world, &acked, allowed, &what);
             end(&store, &disk, &what);
         }
@@ -645,6 +683,29 @@ fn clearing_up_survives_a_power_cut_at_every_operation() {
             check_end(store, disk, &world.one, &world.tree_one, what);
         },
     );
+}
+
+#[test]
+fn rot_that_nobody_has_read_yet_is_found_by_verify_and_mended() {
+    let world = World::new();
+    let kept = installed(&world);
+    let disk = world.again(&kept);
+    let store = open(&world.home(), Some(&disk));
+    let id = store.packs().unwrap()[0].id;
+    // Nothing that the disk tells of the file shows it.
+    disk.flip(&Path::new(OUT).join("changes.pak"), 1_000_000);
+    let bad = store.verify_pack(id, &()).unwrap().bad;
+    assert_eq!((bad.len(), bad[0].fault), (1, modswarm_store::Fault::Rotten));
+    let mut mend = destination(&world.one);
+    mend.conflicts = Conflicts::Mend;
+    let download = store.begin_download(&mend, &()).unwrap();
+    let absent: Vec<usize> = (download.wanted() & !download.have()).iter_ones().collect();
+    assert_eq!(absent.len(), 1);
+    let index = download.content().map().index(absent[0] as u32).unwrap();
+    let bytes = old_leaf(&world, &download.content().map().leaf(index).cid).unwrap();
+    download.write_piece(index, &bytes).unwrap();
+    download.finish().unwrap();
+    check_end(&store, &disk, &world.one, &world.tree_one, "after a repair");
 }
 
 #[test]

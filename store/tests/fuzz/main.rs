@@ -52,7 +52,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Mutations of each target that `cargo test` tries: about a second's worth on a slow core.
-const CASES: [(&str, u64); 10] = [
+const CASES: [(&str, u64); 11] = [
     ("block", 300_000),
     ("skeleton", 200_000),
     ("manifest", 300_000),
@@ -61,6 +61,7 @@ const CASES: [(&str, u64); 10] = [
     ("engine", 6_000),
     ("records", 8_000),
     ("place", 200_000),
+    ("choice", 200_000),
     ("segment", 200_000),
     ("home", 60),
 ];
@@ -113,6 +114,7 @@ targets! {
     no_peer_brings_the_engine_to_a_halt: "engine",
     any_row_of_the_index_is_read_or_called_damaged: "records",
     any_plain_file_of_a_place_reads_back_as_it_is_written: "place",
+    any_list_of_chosen_files_reads_back_as_it_is_written: "choice",
     any_segment_is_read_as_far_as_it_makes_sense: "segment",
     no_index_makes_the_store_panic_or_leave_its_folders: "home",
 }

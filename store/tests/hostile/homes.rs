@@ -218,7 +218,11 @@ fn a_home_of_a_newer_program_is_refused_and_left_as_it_is() {
     assert_helps(&words(&refused), &["newer modswarm", "1000", "update this program"]);
     assert_eq!(tree(&place.path("home")), before);
     // And its lock is given back.
-    assert!(HomeLock::try_acquire(&place.path("home")).unwrap().is_some());
+    let lock = HomeLock::try_acquire(&place.path("home")).unwrap().unwrap();
+    // Nor is it made anew, which would lose what only the newer program knows.
+    let refused = Store::rebuild(lock, StoreOptions::default(), &()).unwrap_err();
+    assert_helps(&words(&refused), &["newer modswarm", "update this program"]);
+    assert_eq!(tree(&place.path("home")), before);
 }
 
 #[test]

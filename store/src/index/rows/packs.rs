@@ -215,6 +215,13 @@ pub(crate) fn set_kept(conn: &Connection, pack: PackId, numbers: &[u32]) -> Resu
     Ok(())
 }
 
+/// The files of a pack that are not there because the user kept his own, ascending.
+pub(crate) fn kept(conn: &Connection, pack: PackId) -> Result<Vec<u32>> {
+    let mut statement = conn.prepare_cached("SELECT number FROM kept WHERE pack = ?1 ORDER BY number")?;
+    let rows = statement.query_map([pack.0], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Forgets which files the user kept: he is asked again.
 pub(crate) fn forget_kept(conn: &Connection, pack: PackId) -> Result<()> {
     conn.execute("DELETE FROM kept WHERE pack = ?1", [pack.0])?;
