@@ -17,8 +17,10 @@ use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run
 
 /// A piece that so many have is common: who asks for it counts more than how many more have it.
 const COMMON: u16 = 6;
-/// Bytes that one peer may get beyond half as much again as another.
-const AHEAD_OF_OTHERS: u64 = 4 * 1024 * 1024;
+/// Bytes that one peer may get beyond what another gets in the same time…
+const AHEAD_OF_OTHERS: u64 = 2 * 1024 * 1024;
+/// …and one part in so many: whoever gets far ahead is done early, and what its downlink could have taken is missing in the end.
+const AHEAD_PART: u64 = 16;
 
 impl Engine {
     pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
@@ -170,6 +172,7 @@ impl Engine {
             return Ok(());
         }
         conn.asked_at = self.now;
+        conn.uploads.join(self.uplink.turn());
         conn.uploads.push_runs(handle, &runs)?;
         self.to_serve.insert(id);
         self.set_busy();
@@ -220,14 +223,14 @@ impl Engine {
         let is_last = |conn: &Conn| conn.is_dead_end(now) || (trades && conn.is_selfish());
         let due = || self.to_serve.iter().filter(|id| open || exempt.contains(*id));
         let ready = due().filter_map(|id| conns.get(id));
-        let least = ready.filter(|conn| !is_last(conn)).map(|conn| conn.uploads.bytes).min();
-        let fair = least.map_or(u64::MAX, |least| least + least / 2 + AHEAD_OF_OTHERS);
+        let least = ready.filter(|conn| !is_last(conn)).map(|conn| conn.uploads.turn()).min();
+        let fair = least.map_or(u64::MAX, |least| least + least / AHEAD_PART + AHEAD_OF_OTHERS);
         let rank = |id: &ConnId| {
             let rank = conns.get(id).map(|conn| {
                 let rarity = conn
                     .uploads
                     .rank(|handle, piece| rarity(transfers, &conn.served, handle, piece));
-                (is_last(conn), conn.uploads.bytes > fair, rarity, conn.held())
+                (is_last(conn), conn.uploads.turn() > fair, rarity, conn.held())
             });
             (rank, *id <= turn, *id)
         };
@@ -294,6 +297,7 @@ impl Engine {
                 }
             }
         };
+        self.uplink.set_turn(conn.uploads.turn());
         let counted = conn.uploads.on_started(self.now, job.len);
         // What a peer that takes nothing in has ahead counts again once it does.
         if !conn.uploads.is_stuck() {
