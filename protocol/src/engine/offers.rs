@@ -21,6 +21,8 @@ const AHEAD: Duration = Duration::from_millis(1200);
 const AHEAD_PIECES: usize = 1024;
 /// A leecher that has not asked for what it was offered after this long is not waited for.
 const STALE: Duration = Duration::from_secs(5);
+/// A leecher that has nothing to ask for, with nothing left to offer it, may choose after this long: what others were offered may take them a while.
+const NOTHING_LEFT: Duration = Duration::from_millis(1500);
 /// Pieces that a leecher is sent before any of them is seen with others.
 const TRIAL: usize = 3;
 /// A leecher that keeps so many pieces to itself is offered no more while there are others…
@@ -156,7 +158,7 @@ impl Engine {
             return;
         }
         let now = self.now;
-        // Who has least goes first, so that what is left falls to all alike; who keeps what it gets comes last.
+        // Who has least to pass on goes first, so that what is left falls to all uplinks alike; who keeps what it gets comes last.
         let offering = |engine: &Self, conn_id: &ConnId, handle: &Handle| {
             let served = engine.conns.get(conn_id).and_then(|conn| conn.served.get(handle));
             served.map(|served| served.offering).unwrap_or_default()
@@ -166,7 +168,10 @@ impl Engine {
             self.end_spreading(id);
             return;
         }
-        leechers.sort_by_key(|(conn_id, handle)| offering(self, conn_id, handle).bytes);
+        leechers.sort_by_key(|(conn_id, handle)| {
+            let offering = offering(self, conn_id, handle);
+            (offering.pieces + offering.unseen, offering.bytes)
+        });
         let spreads =
             |engine: &Self, conn_id: &ConnId, handle: &Handle| !offering(engine, conn_id, handle).is_dead_end(now);
         if leechers.iter().any(|(conn_id, handle)| spreads(self, conn_id, handle)) {
@@ -384,6 +389,23 @@ impl Engine {
                 .iter()
                 .filter(|(_, served)| idle && served.offering.bytes > 0);
             stale.extend(offered.map(|(handle, served)| (served.transfer, *conn_id, *handle)));
+        }
+        let mut idle = Vec::new();
+        for (conn_id, conn) in &self.conns {
+            if now.since(conn.asked_at) < NOTHING_LEFT || !conn.uploads.is_empty() {
+                continue;
+            }
+            let nothing_left = |id: &TransferId| {
+                let spread = self.transfers.get(id).and_then(|of| of.spread.as_ref());
+                spread.is_some_and(Spread::is_all_offered)
+            };
+            let waiting = conn.served.iter().filter(|(_, served)| {
+                served.offering.steered && served.offering.bytes == 0 && nothing_left(&served.transfer)
+            });
+            idle.extend(waiting.map(|(handle, served)| (served.transfer, *conn_id, *handle)));
+        }
+        for (transfer, conn_id, handle) in idle {
+            self.let_choose(transfer, conn_id, handle);
         }
         for (transfer, conn_id, handle) in stale {
             self.update_offering(transfer, conn_id, |offering| offering.ignored += 1);

@@ -21,8 +21,10 @@ use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run
 const COMMON: u16 = 6;
 /// Connections that are looked at without taking memory for it.
 const READY: usize = 32;
-/// Bytes that one peer may get beyond half as much again as another.
-const AHEAD_OF_OTHERS: u64 = 4 * 1024 * 1024;
+/// Bytes that one peer may get beyond what another gets in the same time…
+const AHEAD_OF_OTHERS: u64 = 2 * 1024 * 1024;
+/// …and one part in so many: whoever gets far ahead is done early, and what its downlink could have taken is missing in the end.
+const AHEAD_PART: u64 = 16;
 
 impl Engine {
     pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
@@ -174,6 +176,7 @@ impl Engine {
             return Ok(());
         }
         conn.asked_at = self.now;
+        conn.uploads.join(self.uplink.turn());
         conn.uploads.push_runs(handle, &runs)?;
         self.to_serve.insert(id);
         self.set_busy();
@@ -224,9 +227,9 @@ impl Engine {
         let ready = due.filter_map(|id| conns.get(id).map(|conn| (*id, conn, is_last(conn))));
         let ready: SmallVec<[(ConnId, &Conn, bool); READY]> = ready.collect();
         let in_time = ready.iter().filter(|(.., last)| !last);
-        let least = in_time.map(|(_, conn, _)| conn.uploads.bytes).min();
-        let fair = least.map_or(u64::MAX, |least| least + least / 2 + AHEAD_OF_OTHERS);
-        let place = |conn: &Conn, last: bool| (last, conn.uploads.bytes > fair);
+        let least = in_time.map(|(_, conn, _)| conn.uploads.turn()).min();
+        let fair = least.map_or(u64::MAX, |least| least + least / AHEAD_PART + AHEAD_OF_OTHERS);
+        let place = |conn: &Conn, last: bool| (last, conn.uploads.turn() > fair);
         let first = ready.iter().map(|(_, conn, last)| place(conn, *last)).min()?;
         // What they ask for is looked at only of those who may come next.
         let first = ready.iter().filter(|(_, conn, last)| place(conn, *last) == first);
@@ -303,6 +306,7 @@ impl Engine {
                 }
             }
         };
+        self.uplink.set_turn(conn.uploads.turn());
         let counted = conn.uploads.on_started(self.now, job.len);
         // What a peer that takes nothing in has ahead counts again once it does.
         if !conn.uploads.is_stuck() {

@@ -53,6 +53,11 @@ impl Spread {
         self.left == 0 && self.offered.is_empty()
     }
 
+    /// Whether there is nothing left to offer.
+    pub(crate) fn is_all_offered(&self) -> bool {
+        self.left == 0
+    }
+
     /// Offers `conn` the next pieces: the longest stretch from where the last offer ended, up to `max` and not past what was out before.
     pub(crate) fn offer(&mut self, conn: ConnId, mut max: impl FnMut(u32) -> bool) -> Vec<u32> {
         let mut offered = Vec::new();

@@ -16,12 +16,22 @@ const AHEAD_MICROS: u64 = 150_000;
 pub(crate) struct Uplink {
     ahead: u64,
     meter: Meter,
+    /// How far the peer that was served last had come.
+    turn: u64,
 }
 
 impl Uplink {
     /// Whether one more block may be handed out.
     pub(crate) fn is_open(&self, now: Timestamp) -> bool {
         self.ahead < MIN || self.ahead < self.meter.rate(now).saturating_mul(AHEAD_MICROS) / 1_000_000
+    }
+
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn
+    }
+
+    pub(crate) fn set_turn(&mut self, turn: u64) {
+        self.turn = turn;
     }
 
     /// `bytes` were handed out.

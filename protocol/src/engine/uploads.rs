@@ -21,6 +21,8 @@ const AHEAD_JOBS: usize = 256;
 const STUCK: Duration = Duration::from_millis(500);
 /// Pieces that are looked at for the next to serve.
 const LOOKS: usize = 32;
+/// Bytes by which a peer that others have got ahead of may catch up: a newcomer does not hold up those who were here before for long.
+const CATCH_UP: u64 = 16 * 1024 * 1024;
 /// What a block of unknown length counts until it was written.
 const ASSUMED_LEN: u32 = 64 * 1024;
 
@@ -73,6 +75,8 @@ pub(crate) struct Uploads {
     stuck: bool,
     pub(crate) meter: Meter,
     pub(crate) bytes: u64,
+    /// Bytes that count as if it had got them, since it was not here to take its turn.
+    missed: u64,
 }
 
 /// What a choke drops.
@@ -232,6 +236,16 @@ impl Uploads {
         }
         let ahead = (self.meter.rate(now).saturating_mul(AHEAD_MICROS) / 1_000_000).clamp(AHEAD_MIN, AHEAD_MAX);
         self.jobs == 0 || (self.ahead < ahead && self.jobs < AHEAD_JOBS)
+    }
+
+    /// How far it has come, in bytes; whoever has come least far is served next.
+    pub(crate) fn turn(&self) -> u64 {
+        self.bytes + self.missed
+    }
+
+    /// It asks while the peer that was served last had come as far as `turn`.
+    pub(crate) fn join(&mut self, turn: u64) {
+        self.missed += turn.saturating_sub(CATCH_UP).saturating_sub(self.turn());
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -406,6 +420,19 @@ mod tests {
         assert_eq!(uploads.find_stuck(now + STUCK * 2), 0, "said once");
         uploads.on_ended(now + STUCK * 3, Some(1000), 1000);
         assert!(!uploads.is_stuck() && uploads.ahead() == 0);
+    }
+
+    #[test]
+    fn a_newcomer_catches_up_by_no_more_than_a_bound() {
+        let mut uploads = Uploads::default();
+        uploads.join(CATCH_UP / 2);
+        assert_eq!(uploads.turn(), 0);
+        uploads.join(CATCH_UP * 5);
+        assert_eq!(uploads.turn(), CATCH_UP * 4);
+        uploads.on_started(Timestamp::ZERO, Some(1000));
+        uploads.on_ended(Timestamp::ZERO, Some(1000), 1000);
+        uploads.join(CATCH_UP * 5);
+        assert_eq!(uploads.turn(), CATCH_UP * 4 + 1000, "what it got meanwhile counts once");
     }
 
     #[test]

@@ -219,7 +219,10 @@ impl Window {
         if self.growing && !idle && known > 0 && sample < known.saturating_mul(GROWTH) / 100 {
             self.growing = false;
         }
-        let fitting = in_time(rate, self.rtt + SLACK).clamp(MIN, MAX);
+        // Where that is only a block or two, another is asked for: whoever has nothing on request for a moment is passed over.
+        let fitting = in_time(rate, self.rtt + SLACK)
+            .max(in_time(rate, self.rtt + DRAIN).min(INITIAL))
+            .clamp(MIN, MAX);
         self.window = if self.growing {
             self.window.max(fitting).min(self.ceiling())
         } else {
