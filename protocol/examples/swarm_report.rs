@@ -4,14 +4,18 @@
 //! cargo run --release -p modswarm-protocol --features sim --example swarm_report
 //! ```
 //!
-//! `swarm_report N` also runs one swarm of N equal peers of degree 30, and `swarm_report --print` writes no files.
+//! `swarm_report N` runs one swarm of N equal peers of degree 30 instead, and writes its row of the table of large swarms. These write
+//! no files: `--print`, `--seed N` for another seed than the one of the documents, and `--only WORD` for the swarms with such names.
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use std::{iter, thread};
 
+use modswarm_protocol::Timestamp;
 use modswarm_protocol::engine::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
-use modswarm_protocol::sim::{Behaviour, PeerSpec, World, fake_content, least_time};
+use modswarm_protocol::sim::{Behaviour, Job, Line, PeerSpec, World, fake_content, least_time};
 use modswarm_protocol::wire::NetworkId;
 
 const MBIT: u64 = 1_000_000 / 8;
@@ -20,12 +24,18 @@ const PIECE: u32 = 128 * 1024 * 1024 / PIECES;
 /// More peers than this are not all connected to each other.
 const MESH: usize = 64;
 const DEGREE: usize = 30;
+/// With so many peers and more, packets are larger and messages do not pass the codec.
+const COARSE: usize = 1000;
+const COARSE_PACKET: u32 = 64 * 1024;
+const SEED: u64 = 1;
 const LIMIT: Duration = Duration::from_secs(3600);
 
 struct Scene {
     name: String,
     seeds: Vec<PeerSpec>,
     leechers: Vec<PeerSpec>,
+    /// From when until when every other leecher is parted from the rest, in seconds.
+    parted: Option<(u64, u64)>,
 }
 
 struct Row {
@@ -41,12 +51,7 @@ struct Row {
 }
 
 fn peer(up: u64, down: u64, delay: u64) -> PeerSpec {
-    PeerSpec {
-        up: up * MBIT,
-        down: down * MBIT,
-        delay: Duration::from_millis(delay),
-        behaviour: Behaviour::Honest,
-    }
+    PeerSpec::honest(up * MBIT, down * MBIT, Duration::from_millis(delay))
 }
 
 fn equal(count: usize) -> Scene {
@@ -54,6 +59,7 @@ fn equal(count: usize) -> Scene {
         name: format!("{count} equal peers"),
         seeds: vec![peer(20, 100, 15)],
         leechers: vec![peer(20, 100, 15); count],
+        parted: None,
     }
 }
 
@@ -69,6 +75,19 @@ fn among_a_hundred(name: &str, percent: usize, behaviour: Behaviour) -> Scene {
     scene
 }
 
+/// A hundred peers and a seed on such lines.
+fn on(name: &str, line: Line) -> Scene {
+    let mut scene = equal(100);
+    scene.name = name.to_owned();
+    let all = scene.seeds.iter_mut().chain(&mut scene.leechers);
+    all.for_each(|peer| peer.line = line);
+    scene
+}
+
+fn second(at: u64) -> Timestamp {
+    Timestamp::from_micros(at * 1_000_000)
+}
+
 fn scenes() -> Vec<Scene> {
     let mixed = (0..100).map(|i| peer([5, 10, 20, 50, 100][i % 5], 100, 5 + i as u64 * 7 % 60));
     vec![
@@ -78,21 +97,77 @@ fn scenes() -> Vec<Scene> {
             name: "100 peers of 5 to 100 Mbit/s up, 10 to 128 ms".to_owned(),
             seeds: vec![peer(20, 100, 15)],
             leechers: mixed.collect(),
+            parted: None,
         },
         Scene {
             name: "a seed of 100, eight of 10 up".to_owned(),
             seeds: vec![peer(100, 100, 15)],
             leechers: vec![peer(10, 100, 15); 8],
+            parted: None,
         },
         equal(70),
         among_a_hundred("100 peers, 30 of them liars", 30, Behaviour::Liar { every: 1 }),
         among_a_hundred("100 peers, 40 of them free-riders", 40, Behaviour::FreeRider),
+        among_a_hundred(
+            "100 peers, 30 of them dribble 5 kB/s",
+            30,
+            Behaviour::Drip { rate: 5000 },
+        ),
+        among_a_hundred(
+            "100 peers, 30 of them with false maps, who refuse",
+            30,
+            Behaviour::FalseMap { answers: true },
+        ),
+        among_a_hundred(
+            "100 peers, 30 of them with false maps, who are silent",
+            30,
+            Behaviour::FalseMap { answers: false },
+        ),
+        among_a_hundred("100 peers, 10 of them flooders", 10, Behaviour::Flooder),
+        among_a_hundred(
+            "100 peers, 20 of them crash after 20 s and are back 20 s later",
+            20,
+            Behaviour::Crasher {
+                at: second(20),
+                back_after: Some(Duration::from_secs(20)),
+            },
+        ),
+        on(
+            "100 peers, jitter of up to 40 ms",
+            Line {
+                jitter: Duration::from_millis(20),
+                ..Line::default()
+            },
+        ),
+        on(
+            "100 peers, 1 % of packets lost",
+            Line {
+                loss_ppm: 5000,
+                ..Line::default()
+            },
+        ),
+        on(
+            "100 peers, queues of 128 KiB",
+            Line {
+                queue: Some(128 * 1024),
+                ..Line::default()
+            },
+        ),
+        Scene {
+            name: "100 peers, half of them parted from the rest from 20 s to 50 s".to_owned(),
+            parted: Some((20, 50)),
+            ..equal(100)
+        },
     ]
 }
 
-fn run(scene: &Scene) -> Row {
+fn run(scene: &Scene, seed: u64) -> Row {
     let began = Instant::now();
-    let mut world = World::new(1);
+    let mut world = World::new(seed);
+    world.set_workers(Box::new(on_all_cores));
+    if scene.leechers.len() >= COARSE {
+        world.coarsen(COARSE_PACKET);
+    }
     let (content, map) = fake_content(1, PIECES, PIECE);
     let first = scene.seeds.len();
     for (i, spec) in scene.seeds.iter().chain(&scene.leechers).enumerate() {
@@ -119,6 +194,9 @@ fn run(scene: &Scene) -> Row {
     } else {
         world.connect_randomly(DEGREE);
     }
+    if let Some((from, until)) = scene.parted {
+        world.part(second(from), second(until), (first..all).step_by(2));
+    }
     let honest: Vec<usize> = (first..all)
         .filter(|i| scene.leechers[i - first].behaviour == Behaviour::Honest)
         .collect();
@@ -141,8 +219,10 @@ fn run(scene: &Scene) -> Row {
         }
         finished = seen.iter().filter(|done| **done == PIECES as usize).count();
     }
-    // The others may never have everything.
-    world.run_until(Duration::from_secs(120), |_| false);
+    if honest.len() < scene.leechers.len() {
+        // The others may never have everything.
+        world.run_until(Duration::from_secs(120), |_| false);
+    }
     let outcome = world.outcome();
     let took = |peers: &[usize]| {
         let mut took: Vec<f64> = peers
@@ -165,6 +245,21 @@ fn run(scene: &Scene) -> Row {
         fairness: fairness(&honest.iter().map(|i| served(&world, *i) as f64).collect::<Vec<_>>()),
         ran: began.elapsed(),
     }
+}
+
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn on_all_cores(jobs: Vec<Job<'_>>) {
+    let jobs = Mutex::new(jobs);
+    let next = || jobs.lock().expect("no job panics").pop();
+    thread::scope(|scope| {
+        for _ in 1..cores() {
+            scope.spawn(|| iter::from_fn(next).for_each(Job::run));
+        }
+        iter::from_fn(next).for_each(Job::run);
+    });
 }
 
 fn served(world: &World, peer: usize) -> u64 {
@@ -215,8 +310,9 @@ fn table(rows: &[Row]) -> String {
 
 /// How many honest leechers have everything, over time.
 fn plot(rows: &[Row]) -> String {
-    const COLOURS: [&str; 8] = [
-        "#1b6ca8", "#c0392b", "#27ae60", "#8e44ad", "#d68910", "#16a085", "#7f8c8d", "#2c3e50",
+    const COLOURS: [&str; 16] = [
+        "#1b6ca8", "#c0392b", "#27ae60", "#8e44ad", "#d68910", "#16a085", "#7f8c8d", "#2c3e50", "#5dade2", "#f1948a",
+        "#82e0aa", "#bb8fce", "#f8c471", "#73c6b6", "#cacfd2", "#6e2c00",
     ];
     let (left, top, width, height) = (60.0, 20.0, 620.0, 260.0);
     let (from, to) = (0.9, 1.6);
@@ -272,38 +368,97 @@ fn plot(rows: &[Row]) -> String {
     svg
 }
 
+/// The most memory that this process has held, in GiB; none where the system does not say.
+fn peak_memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = peak.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / f64::from(1 << 20))
+}
+
+const LARGE: &str = "## Large swarms";
+const LARGE_TABLE: &str = "| peers | eta | last / median | seed sent | twice | Jain | ran for | cores | peak memory |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n";
+
+/// The row of a large swarm.
+fn large_row(count: usize, row: &Row) -> String {
+    let (median, last) = (row.took[row.took.len() / 2], row.took[row.took.len() - 1]);
+    let memory = peak_memory().map_or_else(String::new, |gib| format!("{gib:.2} GiB"));
+    format!(
+        "| {count} | {:.3} | {:.3} | {:.3} | {:.2} % | {:.3} | {:.0} s | {} | {memory} |",
+        row.least / last,
+        last / median,
+        row.seed_sent,
+        row.wasted * 100.0,
+        row.fairness,
+        row.ran.as_secs_f64(),
+        cores(),
+    )
+}
+
+/// The section of large swarms with one row more, or another one for as many peers.
+fn with_large_row(section: &str, count: usize, row: &str) -> String {
+    let number = |row: &str| {
+        row.split('|')
+            .nth(1)
+            .and_then(|count| count.trim().parse::<usize>().ok())
+    };
+    let known = section
+        .lines()
+        .filter(|line| number(line).is_some_and(|of| of != count));
+    let mut rows: Vec<&str> = known.chain([row]).collect();
+    rows.sort_by_key(|row| number(row));
+    format!(
+        "{LARGE}\n\nWritten by `swarm_report N` as above, one row for each N: equal peers of degree 30; packets of {} KiB, and messages are not encoded and decoded.\n\n{LARGE_TABLE}{}\n",
+        COARSE_PACKET / 1024,
+        rows.join("\n")
+    )
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(count) = args.iter().find_map(|arg| arg.parse().ok()) {
-        let row = run(&equal(count));
-        println!(
-            "{}\nran for {:.1} s",
-            table(std::slice::from_ref(&row)),
-            row.ran.as_secs_f64()
-        );
+    let after = |name: &str| {
+        let place = args.iter().position(|arg| arg == name);
+        place.and_then(|place| args.get(place + 1)).map(String::as_str)
+    };
+    let seed = after("--seed").map_or(Ok(SEED), str::parse)?;
+    let only = after("--only").unwrap_or("");
+    let prints = seed != SEED || !only.is_empty() || args.iter().any(|arg| arg == "--print");
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+    let path = format!("{docs}/SWARMS.md");
+    let known = std::fs::read_to_string(&path).unwrap_or_default();
+    let (small, large) = known.split_at(known.find(LARGE).unwrap_or(known.len()));
+    if let Some(count) = args.first().and_then(|arg| arg.parse().ok()) {
+        let row = run(&equal(count), seed);
+        println!("{}", table(std::slice::from_ref(&row)));
+        let row = large_row(count, &row);
+        println!("{LARGE_TABLE}{row}");
+        if !prints {
+            let small = small.trim_end();
+            std::fs::write(path, format!("{small}\n\n{}", with_large_row(large, count, &row)))?;
+        }
         return Ok(());
     }
     let mut rows = Vec::new();
-    for scene in scenes() {
-        let row = run(&scene);
+    for scene in scenes().iter().filter(|scene| scene.name.contains(only)) {
+        let row = run(scene, seed);
         eprintln!("{} ({:.1} s)", row.name, row.ran.as_secs_f64());
         rows.push(row);
     }
     let table = table(&rows);
     println!("{table}");
-    if args.iter().any(|arg| arg == "--print") {
+    if prints {
         return Ok(());
     }
-    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
     std::fs::write(format!("{docs}/swarms.svg"), plot(&rows))?;
     let text = format!(
         "# Swarms in the simulator\n\n\
          Written by `cargo run --release -p modswarm-protocol --features sim --example swarm_report`: 128 MiB in 1,000 pieces from one seed of 20 Mbit/s up (if nothing else is said) to\n\
          peers of 20 up and 100 down, 60 ms round trip; up to 64 all connected to each other, more of degree 30. The same engine as in the program, in virtual time, with the same outcome each time.\n\n\
-         *least*: the least possible time (Kumar and Ross 2006) with all uplinks at work, those of liars and free-riders too; *eta*: that by the time until the last honest peer has everything;\n\
+         *least*: the least possible time (Kumar and Ross 2006) with all uplinks at work, those of peers that do wrong too; *eta*: that by the time until the last honest peer has everything;\n\
          *seed sent*: contents sent by the seed by the time that the honest peers had everything between them; *twice*: payload that came in vain; *Jain*: the fairness index of what honest\n\
-         peers gave; *others*: liars and free-riders. The simulator does not model congestion control.\n\n{table}\n![How many have everything, over time](swarms.svg)\n"
+         peers gave; *others*: those that are not honest, or crash. Senders react to congestion where packets are lost or queues are bounded; everywhere else connections take turns.\n\n{table}\n![How many have everything, over time](swarms.svg)\n{}{large}",
+        if large.is_empty() { "" } else { "\n" }
     );
-    std::fs::write(format!("{docs}/SWARMS.md"), text)?;
+    std::fs::write(path, text)?;
     Ok(())
 }

@@ -75,7 +75,11 @@ fn a_sole_seed_sends_everything_once_before_anything_twice() {
         let mut swarm = Swarm::new(seed, 1000, 2 * PIECE, &[equal], &[equal; 16]);
         let peers = swarm.peers();
         let spread = swarm.world.run_until(Duration::from_secs(600), |world| {
-            let mut held: Vec<u32> = peers.clone().flat_map(|peer| world.pieces_done(peer)).collect();
+            let mut held: Vec<u32> = peers
+                .clone()
+                .flat_map(|peer| world.pieces_done(peer))
+                .copied()
+                .collect();
             held.sort_unstable();
             held.dedup();
             held.len() == 1000

@@ -20,6 +20,8 @@ use crate::wire::{Handle, RequestId, What};
 
 /// How long a snubbed peer is left alone the first time; twice as long each further time.
 const SNUB_PENALTY: Duration = Duration::from_secs(5);
+/// A block that is not on request any more is awaited for this long from its first byte.
+const LATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Doublings of [`SNUB_PENALTY`].
 const SNUB_DOUBLINGS: u32 = 5;
 
@@ -49,6 +51,17 @@ pub(crate) struct Kept {
     pub(crate) what: What,
     /// Whether it is on request still, and counted in the window.
     pub(crate) requested: bool,
+    /// Since when it is coming in.
+    pub(crate) since: Timestamp,
+    /// Whether nobody else is asked for it meanwhile although it is not on request any more.
+    pub(crate) awaited: bool,
+}
+
+impl Kept {
+    /// Whether a late block has been awaited for long enough: who dribbles would keep everybody else from bringing it. Said once.
+    fn tires(&mut self, now: Timestamp) -> bool {
+        self.awaited && now.since(self.since) >= LATE_PATIENCE && std::mem::take(&mut self.awaited)
+    }
 }
 
 /// One connection.
@@ -153,6 +166,12 @@ impl Conn {
         self.snubbed_until = Some(now + SNUB_PENALTY * (1 << self.snubs.min(SNUB_DOUBLINGS)));
         self.snubs += 1;
         self.window.on_snubbed(now);
+    }
+
+    /// Time has passed. The late block that is not awaited any more, if it is so with one.
+    pub(crate) fn find_tired(&mut self, now: Timestamp) -> Option<Expected> {
+        let kept = self.arriving.as_mut()?.kept.as_mut()?;
+        kept.tires(now).then_some(kept.expected)
     }
 
     /// The peer has brought a block whole: what was is forgiven.

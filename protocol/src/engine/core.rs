@@ -10,6 +10,7 @@ use super::action::{Action, DisconnectReason, Event, Violation};
 use super::choke::Choker;
 use super::config::EngineConfig;
 use super::conn::Conn;
+use super::conn_set::ConnSet;
 use super::ids::{ConnId, PeerKey, TransferId};
 use super::ledbat::UploadController;
 use super::limit::TokenBucket;
@@ -66,11 +67,11 @@ pub struct Engine {
     pub(super) choker: Choker,
     pub(super) uplink: Uplink,
     /// Connections over which requests may be due.
-    pub(super) to_fill: BTreeSet<ConnId>,
+    pub(super) to_fill: ConnSet,
     /// Transfers for which every connection may have something to request again.
     pub(super) to_refill: BTreeSet<TransferId>,
     /// Connections over which there may be something to serve.
-    pub(super) to_serve: BTreeSet<ConnId>,
+    pub(super) to_serve: ConnSet,
     pub(super) serve_turn: ConnId,
     /// Transfers with pieces gained or lost that peers were not told of.
     pub(super) to_tell: BTreeSet<TransferId>,
@@ -115,9 +116,9 @@ impl Engine {
             virtual_time: 0,
             choker: Choker::new(config.upload_slots),
             uplink: Uplink::default(),
-            to_fill: BTreeSet::new(),
+            to_fill: ConnSet::default(),
             to_refill: BTreeSet::new(),
-            to_serve: BTreeSet::new(),
+            to_serve: ConnSet::default(),
             serve_turn: ConnId(0),
             to_tell: BTreeSet::new(),
             to_introduce: BTreeSet::new(),
@@ -333,25 +334,29 @@ impl Engine {
             let conns = self.conns.iter().filter(|(_, conn)| conn.has_session(transfer, false));
             self.to_fill.extend(conns.map(|(id, _)| *id));
         }
-        let due = std::mem::take(&mut self.to_fill);
+        let mut due = self.to_fill.take();
         if !due.is_empty() {
             // Who goes first is left to chance, so that no one is always first at what few have.
-            let mut due: Vec<ConnId> = due.into_iter().collect();
             let from = self.rng.below(due.len());
             due.rotate_left(from);
             if self.down.rate().is_some() {
                 // There may be room for one only.
                 due.sort_by_cached_key(|id| self.least_tag(*id));
             }
-            for id in due {
-                self.fill(id);
+            for id in &due {
+                self.fill(*id);
             }
         }
-        self.tell_news(false);
+        self.to_fill.reuse(due);
+        if !self.to_tell.is_empty() {
+            self.tell_news(false);
+        }
         for transfer in std::mem::take(&mut self.to_offer) {
             self.offer(transfer);
         }
-        self.serve();
+        if !self.to_serve.is_empty() {
+            self.serve();
+        }
         if self.reputation.poll_changed(self.now) {
             self.event(Event::RecordsChanged);
         }
@@ -396,6 +401,7 @@ impl Engine {
         }
         conn.window.on_tick(now);
         self.uplink.on_given_up(conn.uploads.find_stuck(now));
+        let tired = conn.find_tired(now);
         let stalled = conn.window.is_stalled(now);
         let overdue = if stalled {
             conn.requests.matching(|_, request| request.piece.is_some())
@@ -415,6 +421,9 @@ impl Engine {
             self.busy = true;
         }
         self.take_back(id, &overdue);
+        if let Some((block, piece)) = tired.and_then(|block| Some((block, block.piece?))) {
+            self.unassign(block.transfer, piece.get(), id);
+        }
         self.to_fill.insert(id);
     }
 

@@ -22,6 +22,9 @@ const MOVE_RISK: u64 = 2;
 const GAIN: Duration = Duration::from_millis(100);
 /// A transfer too small for a budget may double one piece for this gain.
 const LARGE_GAIN: Duration = Duration::from_secs(2);
+/// Of a peer that was given up on before, a piece is asked elsewhere for this gain whatever has come twice already: who dribbles holds up nobody's end. None
+/// is doubled twice at a time.
+const RESCUE_GAIN: Duration = Duration::from_secs(5);
 /// How long before its turn a piece is cancelled in time, beyond a round trip: servers read a little ahead.
 const CANCEL_MARGIN: Duration = Duration::from_millis(400);
 
@@ -94,6 +97,8 @@ pub(crate) fn choose(
     // A move costs nothing if the peer is told in time; where that was not so, what came twice is spent.
     let charge = if choice.moved { 0 } else { len };
     let spent = spent + transfer.bytes_moved / MOVE_RISK;
+    let given_up = conns.get(&choice.from).is_some_and(|from| from.snubbed_until.is_some());
+    let rescue = given_up && gain >= RESCUE_GAIN;
     let small = budget < len && spent == 0 && gain >= LARGE_GAIN;
-    (spent + charge <= budget || small).then_some(choice)
+    (spent + charge <= budget || small || rescue).then_some(choice)
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::action::Action;
 use super::config::PickOrder;
 use super::core::Engine;
@@ -9,7 +11,7 @@ use super::endgame;
 use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
 use super::requests::Request;
-use super::session::{Role, SessionState, Source};
+use super::session::{Role, Session, SessionState, Source};
 use crate::format::Cid;
 use crate::wire::limits::{MAX_CIDS, MAX_QUEUED_PIECES, MAX_RUNS};
 use crate::wire::{Handle, Message, What, runs_of};
@@ -24,6 +26,8 @@ const RUN_BYTES: u64 = 512 * 1024;
 const TURN_BYTES: u64 = 128 * 1024;
 /// While several sessions share a connection, none has more on request than it delivers in this time (or than [`TURN_BYTES`]).
 const SESSION_DRAIN: Duration = Duration::from_secs(1);
+/// Contents on one connection that are looked at without taking memory for it.
+const FEW: usize = 4;
 /// A transfer's first pieces are chosen by lot: whatever they are, they can be traded soonest.
 const RANDOM_FIRST: u32 = 4;
 
@@ -50,7 +54,13 @@ impl Engine {
         let open = conn.sessions.iter().filter(|(_, session)| {
             session.state == SessionState::Open && session.role != Role::Pack && session.busy_until <= self.now
         });
-        let mut handles: Vec<Handle> = open.map(|(handle, _)| *handle).collect();
+        let mut handles: SmallVec<[Handle; FEW]> = open.map(|(handle, _)| *handle).collect();
+        if handles.is_empty() {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.window.on_idle();
+            }
+            return;
+        }
         let after = handles.partition_point(|handle| *handle <= conn.turn);
         handles.rotate_left(after);
         let transfer_of = |handle: &Handle| Some(conn.sessions.get(handle)?.transfer);
@@ -60,10 +70,11 @@ impl Engine {
         } else {
             TURN_BYTES.max(room / handles.len().max(1) as u64)
         };
-        let mut picked: Vec<(Handle, Vec<u32>)> = handles.iter().map(|handle| (*handle, Vec::new())).collect();
+        let mut picked: SmallVec<[(Handle, Vec<u32>); FEW]> =
+            handles.iter().map(|handle| (*handle, Vec::new())).collect();
         let mut first = None;
         let held_back = self.held_back(id, &handles);
-        let mut live: Vec<usize> = (0..handles.len()).filter(|i| !held_back[*i]).collect();
+        let mut live: SmallVec<[usize; FEW]> = (0..handles.len()).filter(|i| !held_back[*i]).collect();
         while room > 0 {
             // Whoever has got least for its weight; who began last, last.
             let tags = live.iter().enumerate().map(|(at, i)| {
@@ -102,9 +113,9 @@ impl Engine {
 
     /// Which of the sessions have as much on request as they deliver in [`SESSION_DRAIN`]. One whose transfer is limited at the other end would
     /// fill the window that all of them share.
-    fn held_back(&self, id: ConnId, handles: &[Handle]) -> Vec<bool> {
+    fn held_back(&self, id: ConnId, handles: &[Handle]) -> SmallVec<[bool; FEW]> {
         let Some(conn) = self.conns.get(&id).filter(|_| handles.len() > 1) else {
-            return vec![false; handles.len()];
+            return smallvec![false; handles.len()];
         };
         let full = |handle: &Handle| {
             let rate = conn
@@ -320,8 +331,12 @@ impl Engine {
             .sessions
             .iter()
             .filter(|(_, session)| session.role != Role::Related);
-        let mut by_transfer: Vec<(TransferId, Handle)> = Vec::new();
-        for (handle, session) in usable {
+        let waits = |session: &Session| {
+            let of = self.transfers.get(&session.transfer);
+            of.is_some_and(|of| of.nodes.waiting() > 0 && of.is_fetching())
+        };
+        let mut by_transfer: SmallVec<[(TransferId, Handle); FEW]> = SmallVec::new();
+        for (handle, session) in usable.filter(|(_, session)| waits(session)) {
             // One handle of a transfer is enough, the surest first.
             match by_transfer
                 .iter_mut()
@@ -333,10 +348,8 @@ impl Engine {
             }
         }
         for (transfer_id, handle) in by_transfer {
-            let waiting = self
-                .transfers
-                .get(&transfer_id)
-                .map_or(0, |t| if t.is_fetching() { t.nodes.waiting() } else { 0 });
+            // Asking through one may have taken from what waits for another.
+            let waiting = self.transfers.get(&transfer_id).map_or(0, |of| of.nodes.waiting());
             if waiting == 0 {
                 continue;
             }

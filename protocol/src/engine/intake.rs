@@ -96,6 +96,8 @@ impl Engine {
                     handle,
                     what,
                     requested,
+                    since: self.now,
+                    awaited: !requested,
                 }),
             });
         }

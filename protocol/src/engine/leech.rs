@@ -361,7 +361,7 @@ impl Engine {
             if let Some(arriving) = &mut conn.arriving {
                 arriving.kept = None;
             }
-            if !kept.requested
+            if kept.awaited
                 && let Some(piece) = kept.expected.piece
             {
                 self.unassign(kept.expected.transfer, piece.get(), id);

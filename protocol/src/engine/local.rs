@@ -17,6 +17,8 @@ use crate::wire::{CloseReason, Handle, Message, runs_of};
 const NEWS_DELAY: std::time::Duration = std::time::Duration::from_millis(80);
 /// …or for this many pieces.
 const NEWS_BATCH: usize = 512;
+/// A piece that fewer are known to have is told of at once: how fast it spreads is how soon the swarm ends.
+const RARE: u16 = 10;
 /// How long after a payload a transfer counts as downloading.
 const LIVELY: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -265,6 +267,7 @@ impl Engine {
         if !pieces.gain(now, piece) {
             return false;
         }
+        pieces.news_urgent |= pieces.picker.availability(piece) < RARE;
         self.to_tell.insert(id);
         self.set_busy();
         self.cancel_everywhere(id, piece);
@@ -328,7 +331,8 @@ impl Engine {
             };
             let lost = std::mem::take(&mut pieces.losses);
             let old = ripe && self.now.since(pieces.news_since) >= NEWS_DELAY;
-            let gained = if old || pieces.news.len() >= NEWS_BATCH || !lost.is_empty() {
+            let urgent = std::mem::take(&mut pieces.news_urgent);
+            let gained = if old || urgent || pieces.news.len() >= NEWS_BATCH || !lost.is_empty() {
                 std::mem::take(&mut pieces.news)
             } else {
                 Vec::new()

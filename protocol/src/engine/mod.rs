@@ -19,6 +19,7 @@ mod action;
 mod choke;
 mod config;
 mod conn;
+mod conn_set;
 mod core;
 mod endgame;
 mod exchange;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use smallvec::SmallVec;
+
 use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
 use super::conn::{Conn, Served};
 use super::core::Engine;
 use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
-use super::transfer::Transfer;
+use super::transfer::{Pieces, Transfer};
 use super::uploads::{CidWant, Wanted};
 use crate::format::Cid;
 use crate::time::Timestamp;
@@ -17,6 +19,8 @@ use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run
 
 /// A piece that so many have is common: who asks for it counts more than how many more have it.
 const COMMON: u16 = 6;
+/// Connections that are looked at without taking memory for it.
+const READY: usize = 32;
 /// Bytes that one peer may get beyond what another gets in the same time…
 const AHEAD_OF_OTHERS: u64 = 2 * 1024 * 1024;
 /// …and one part in so many: whoever gets far ahead is done early, and what its downlink could have taken is missing in the end.
@@ -186,10 +190,8 @@ impl Engine {
     /// Asks the caller for blocks to serve: one from each peer in turn, while the limit and the peers' pipes allow.
     pub(super) fn serve(&mut self) {
         let mut missing: Vec<(ConnId, Handle, Run)> = Vec::new();
-        while let Some(id) = self.next_to_serve() {
-            if !self.uplink.is_open(self.now) {
-                break;
-            }
+        while self.uplink.is_open(self.now) {
+            let Some(id) = self.next_to_serve() else { break };
             self.serve_turn = id;
             if !self.serve_one(id, &mut missing) {
                 self.to_serve.remove(&id);
@@ -221,20 +223,27 @@ impl Engine {
         self.to_serve
             .retain(|id| conns.get(id).is_some_and(|conn| conn.uploads.is_ready(now)));
         let is_last = |conn: &Conn| conn.is_dead_end(now) || (trades && conn.is_selfish());
-        let due = || self.to_serve.iter().filter(|id| open || exempt.contains(*id));
-        let ready = due().filter_map(|id| conns.get(id));
-        let least = ready.filter(|conn| !is_last(conn)).map(|conn| conn.uploads.turn()).min();
+        let due = self.to_serve.iter().filter(|id| open || exempt.contains(*id));
+        let ready = due.filter_map(|id| conns.get(id).map(|conn| (*id, conn, is_last(conn))));
+        let ready: SmallVec<[(ConnId, &Conn, bool); READY]> = ready.collect();
+        let in_time = ready.iter().filter(|(.., last)| !last);
+        let least = in_time.map(|(_, conn, _)| conn.uploads.turn()).min();
         let fair = least.map_or(u64::MAX, |least| least + least / AHEAD_PART + AHEAD_OF_OTHERS);
-        let rank = |id: &ConnId| {
-            let rank = conns.get(id).map(|conn| {
-                let rarity = conn
-                    .uploads
-                    .rank(|handle, piece| rarity(transfers, &conn.served, handle, piece));
-                (is_last(conn), conn.uploads.turn() > fair, rarity, conn.held())
+        let place = |conn: &Conn, last: bool| (last, conn.uploads.turn() > fair);
+        let first = ready.iter().map(|(_, conn, last)| place(conn, *last)).min()?;
+        // What they ask for is looked at only of those who may come next.
+        let first = ready.iter().filter(|(_, conn, last)| place(conn, *last) == first);
+        let rank = |id: ConnId, conn: &Conn| {
+            let mut known: Option<(Handle, Option<&Pieces>)> = None;
+            let rarity = conn.uploads.rank(|handle, piece| {
+                let of = known.filter(|(of, _)| *of == handle).map(|(_, of)| of);
+                let of = of.unwrap_or_else(|| pieces_of(transfers, &conn.served, handle));
+                known = Some((handle, of));
+                rarity(of, piece)
             });
-            (rank, *id <= turn, *id)
+            (rarity, conn.held(), id <= turn, id)
         };
-        due().min_by_key(|id| rank(id)).copied()
+        first.min_by_key(|(id, conn, _)| rank(*id, conn)).map(|(id, ..)| *id)
     }
 
     /// Serves one block to a peer; false if there is none to serve it now.
@@ -248,7 +257,7 @@ impl Engine {
             return false;
         }
         let (transfers, served) = (&self.transfers, &conn.served);
-        let rarity = |handle: Handle, piece: u32| rarity(transfers, served, handle, piece);
+        let rarity = |handle: Handle, piece: u32| rarity(pieces_of(transfers, served, handle), piece);
         let job = match conn.uploads.next(&closed, rarity) {
             None => return false,
             Some(Wanted::Cid(want)) => {
@@ -451,16 +460,18 @@ impl Engine {
     }
 }
 
-/// How many peers are known to have a piece that is asked for: what few have goes out first.
-fn rarity(
-    transfers: &BTreeMap<TransferId, Transfer>,
+/// The pieces that a peer can ask for by `handle`.
+fn pieces_of<'a>(
+    transfers: &'a BTreeMap<TransferId, Transfer>,
     served: &BTreeMap<Handle, Served>,
     handle: Handle,
-    piece: u32,
-) -> u16 {
+) -> Option<&'a Pieces> {
     let of = served.get(&handle).and_then(|served| transfers.get(&served.transfer));
-    let pieces = of
-        .and_then(|of| of.pieces.as_ref())
-        .filter(|pieces| piece < pieces.len());
+    of.and_then(|of| of.pieces.as_ref())
+}
+
+/// How many peers are known to have a piece that is asked for: what few have goes out first.
+fn rarity(pieces: Option<&Pieces>, piece: u32) -> u16 {
+    let pieces = pieces.filter(|pieces| piece < pieces.len());
     pieces.map_or(0, |pieces| pieces.picker.availability(piece).min(COMMON))
 }

@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::ids::ConnId;
 use crate::format::PieceSet;
 use crate::time::Timestamp;
@@ -29,8 +31,8 @@ pub(crate) struct Spread {
     offered: BTreeMap<u32, ConnId>,
     /// Pieces that were sent, when and in that order…
     sent: VecDeque<(Timestamp, u32)>,
-    /// …and those of them that nobody has said to have but who got them.
-    unseen: BTreeMap<u32, ConnId>,
+    /// …and those of them that nobody has said to have but who got them, and who these are.
+    unseen: BTreeMap<u32, SmallVec<[ConnId; 1]>>,
 }
 
 impl Spread {
@@ -78,10 +80,11 @@ impl Spread {
 
     /// `by` says to have the piece. To whom it was offered, if it was; and who got it from us and has passed it on by that.
     pub(crate) fn on_seen(&mut self, by: ConnId, piece: u32) -> (Option<ConnId>, Option<ConnId>) {
-        let passed_on_by = self.unseen.get(&piece).copied().filter(|to| *to != by);
-        if passed_on_by.is_some() {
-            self.unseen.remove(&piece);
-        }
+        let sent_to = self.unseen.get(&piece);
+        let elsewhere = sent_to.is_some_and(|sent_to| !sent_to.contains(&by));
+        let sent_to = elsewhere.then(|| self.unseen.remove(&piece)).flatten();
+        // Of several who got it from us, nobody can say who has passed it on.
+        let passed_on_by = sent_to.filter(|sent_to| sent_to.len() == 1).map(|sent_to| sent_to[0]);
         (self.out(piece), passed_on_by)
     }
 
@@ -89,7 +92,11 @@ impl Spread {
     pub(crate) fn on_sent(&mut self, now: Timestamp, conn: ConnId, piece: u32) -> Option<ConnId> {
         if !self.out[piece as usize] || self.offered.contains_key(&piece) {
             self.sent.push_back((now, piece));
-            self.unseen.insert(piece, conn);
+            self.unseen.insert(piece, smallvec![conn]);
+        } else if let Some(sent_to) = self.unseen.get_mut(&piece)
+            && !sent_to.contains(&conn)
+        {
+            sent_to.push(conn);
         }
         self.out(piece)
     }
@@ -103,10 +110,14 @@ impl Spread {
                 break;
             }
             self.sent.pop_front();
-            if let Some(conn) = self.unseen.remove(&piece).filter(|conn| !pass_on(*conn)) {
+            if let Some(sent_to) = self
+                .unseen
+                .remove(&piece)
+                .filter(|to| !to.iter().any(|conn| pass_on(*conn)))
+            {
                 self.out.set(piece as usize, false);
                 self.left += 1;
-                silent.push(conn);
+                silent.extend(sent_to);
             }
         }
         silent
@@ -207,6 +218,26 @@ mod tests {
             Vec::<ConnId>::new()
         );
     }
+
+    #[test]
+    fn who_got_a_piece_from_us_says_nothing_of_another_who_got_it_too() {
+        let mut spread = Spread::new(2, 0);
+        spread.on_sent(Timestamp::ZERO, A, 0);
+        spread.on_sent(Timestamp::ZERO, B, 0);
+        assert_eq!(spread.on_seen(A, 0), (None, None));
+        assert_eq!(spread.on_seen(B, 0), (None, None));
+        let mut silent = spread.clone();
+        assert_eq!(silent.expire(Timestamp::ZERO + UNSEEN, |_| false), [A, B]);
+        assert_eq!(offer(&mut silent, A, 1), [0]);
+        assert_eq!(
+            spread.on_seen(ConnId(3), 0),
+            (None, None),
+            "one of the two has passed it on"
+        );
+        assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN, |_| false), Vec::<ConnId>::new());
+        assert_eq!(offer(&mut spread, A, 9), [1]);
+    }
+
     #[test]
     fn who_passes_pieces_on_is_given_time() {
         let mut spread = Spread::new(2, 0);

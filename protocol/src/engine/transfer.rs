@@ -47,6 +47,8 @@ pub(crate) struct Pieces {
     /// Got since peers were told last.
     pub(crate) news: Vec<u32>,
     pub(crate) news_since: Timestamp,
+    /// Whether one of them is rare.
+    pub(crate) news_urgent: bool,
     /// Lost since peers were told last.
     pub(crate) losses: Vec<u32>,
 }
@@ -71,6 +73,7 @@ impl Pieces {
             here_bytes: 0,
             news: Vec::new(),
             news_since: Timestamp::ZERO,
+            news_urgent: false,
             losses: Vec::new(),
         };
         new.set_wanted(wanted);

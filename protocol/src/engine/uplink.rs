@@ -23,7 +23,7 @@ pub(crate) struct Uplink {
 impl Uplink {
     /// Whether one more block may be handed out.
     pub(crate) fn is_open(&self, now: Timestamp) -> bool {
-        self.ahead < MIN.max((self.meter.rate(now).saturating_mul(AHEAD_MICROS)) / 1_000_000)
+        self.ahead < MIN || self.ahead < self.meter.rate(now).saturating_mul(AHEAD_MICROS) / 1_000_000
     }
 
     pub(crate) fn turn(&self) -> u64 {

@@ -253,7 +253,7 @@ impl Uploads {
     }
 
     /// The rank of what [`Uploads::next`] would take; least for nodes.
-    pub(crate) fn rank(&self, rank: impl Fn(Handle, u32) -> u16) -> u16 {
+    pub(crate) fn rank(&self, rank: impl FnMut(Handle, u32) -> u16) -> u16 {
         if !self.nodes.is_empty() {
             return 0;
         }
@@ -282,7 +282,7 @@ impl Uploads {
         }
     }
 
-    fn best(&self, closed: &[Handle], rank: impl Fn(Handle, u32) -> u16) -> Option<(u16, usize, Handle, u32)> {
+    fn best(&self, closed: &[Handle], mut rank: impl FnMut(Handle, u32) -> u16) -> Option<(u16, usize, Handle, u32)> {
         let mut best: Option<(u16, usize, Handle, u32)> = None;
         let mut looks = 0;
         'queue: for (at, entry) in self.queue.iter().enumerate() {
@@ -296,7 +296,8 @@ impl Uploads {
                     best = Some((rank, at, *handle, piece));
                 }
                 looks += 1;
-                if looks == LOOKS {
+                // None comes before what nobody has.
+                if rank == 0 || looks == LOOKS {
                     break 'queue;
                 }
             }

@@ -1,90 +1,95 @@
-//! The clock, the links, and what the node would do.
+//! The clock, and who lives by it.
+//!
+//! Nodes hear of each other only after the least delay between any two. So time passes in windows that are no longer than that: within one, each node goes on
+//! by itself, and at its end all get what the others have sent. What a window comes to does not depend on which node goes first, or on how many threads there
+//! are: nodes lie in a fixed number of parts, and whoever brings threads (see [`World::set_workers`]) runs the parts on them.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
+use super::agenda::Happening;
+use super::common::{Common, Mailbag, Outbox, Partition, SILENCE};
+use super::node::{self, Node};
 use super::outcome::{Outcome, PeerOutcome};
-use super::peer::{Behaviour, End, Packet, Peer, PeerSpec, Sending};
-use crate::engine::{
-    Action, ConnId, ContentSpec, DisconnectReason, Engine, EngineConfig, Event, PeerKey, ServeFailure, ServeJob,
-    TransferId, Unwanted, Verdict,
-};
-use crate::format::{Cid, Codec, HashKind, Leaf, PieceMap, SharedPieceMap};
+use super::spec::PeerSpec;
+use crate::engine::{ConnId, ContentSpec, Engine, EngineConfig, TransferId};
+use crate::format::Cid;
 use crate::time::Timestamp;
-use crate::wire::{BulkHeader, Encoding, Message, split_frame};
 
 /// A peer of a [`World`], by order of adding.
 pub type PeerIndex = usize;
 
-/// Bytes that a connection holds on the way at most, as a socket's buffers would.
-const PIPE: u32 = 512 * 1024;
-/// How long a block is hashed and handed to the store.
-const VERIFY: Duration = Duration::from_millis(1);
-/// Bytes of a node of a skeleton.
-const NODE_LEN: u32 = 2000;
+/// Parts of a world, which may be run at the same time.
+const PARTS: usize = 16;
+/// Bytes of a packet, if nothing else is said.
+const PACKET: u32 = 16 * 1024;
+const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
 
-enum Happening {
-    Control {
-        to: usize,
-        conn: ConnId,
-        bytes: Vec<u8>,
-    },
-    UplinkFree {
-        of: usize,
-    },
-    Landed {
-        to: usize,
-        conn: ConnId,
-        packet: Packet,
-    },
-    TakenIn {
-        to: usize,
-        conn: ConnId,
-        packet: Packet,
-    },
-    Room {
-        of: usize,
-        conn: ConnId,
-        bytes: u32,
-    },
-    Verified {
-        by: usize,
-        block: crate::engine::Expected,
-        corrupt: bool,
-    },
-    Closed {
-        to: usize,
-        conn: ConnId,
-    },
-    Timer {
-        of: usize,
-    },
-    Leaves {
-        peer: usize,
-    },
-    Dials {
-        of: usize,
-        to: usize,
-    },
+/// Every so manieth node, and what others have sent to them.
+struct Part {
+    nodes: Vec<Node>,
+    /// By part that it comes from.
+    inbox: Vec<Mailbag>,
+    outbox: Outbox,
+    /// When the next thing happens to one of the nodes, mail aside.
+    next_at: Timestamp,
+    noted: bool,
 }
+
+impl Part {
+    fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            inbox: (0..PARTS).map(|_| Mailbag::default()).collect(),
+            outbox: Outbox::new(PARTS),
+            next_at: NEVER,
+            noted: false,
+        }
+    }
+
+    fn run(&mut self, common: &Common, until: Timestamp) {
+        for bag in &mut self.inbox {
+            for mail in bag.mails.drain(..) {
+                self.nodes[mail.to / PARTS].agenda.push(mail.moment, mail.happening);
+            }
+            bag.first_at = NEVER;
+        }
+        self.next_at = NEVER;
+        for node in &mut self.nodes {
+            node.run(until, common, &mut self.outbox);
+            self.next_at = self.next_at.min(node.agenda.next_at());
+            self.noted |= std::mem::take(&mut node.record.noted);
+        }
+    }
+}
+
+/// What one part of a world does in one window of time.
+pub struct Job<'a> {
+    part: &'a mut Part,
+    common: &'a Common,
+    until: Timestamp,
+}
+
+impl Job<'_> {
+    /// Does it.
+    pub fn run(self) {
+        self.part.run(self.common, self.until);
+    }
+}
+
+/// Runs jobs, all of them, in any order and on any threads.
+pub type Workers = Box<dyn Fn(Vec<Job<'_>>)>;
 
 /// Many peers, links between them, and a virtual clock.
 pub struct World {
     now: Timestamp,
     seed: u64,
-    order: u64,
-    queue: BinaryHeap<Reverse<(Timestamp, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
-    peers: Vec<Peer>,
+    common: Common,
+    parts: Vec<Part>,
+    peers: usize,
     conns_made: u64,
-    contents: BTreeMap<Cid, u32>,
-    bans: Vec<(usize, usize, Event)>,
-    violations: Vec<(usize, String)>,
-    packet: u32,
-    noted: bool,
-    exchanging: bool,
+    workers: Workers,
 }
 
 impl World {
@@ -93,23 +98,52 @@ impl World {
         Self {
             now: Timestamp::ZERO,
             seed,
-            order: 0,
-            queue: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
-            peers: Vec::new(),
+            common: Common {
+                specs: Vec::new(),
+                contents: BTreeMap::new(),
+                partitions: Vec::new(),
+                packet: PACKET,
+                coded: true,
+                exchanging: false,
+            },
+            parts: (0..PARTS).map(|_| Part::new()).collect(),
+            peers: 0,
             conns_made: 0,
-            contents: BTreeMap::new(),
-            bans: Vec::new(),
-            violations: Vec::new(),
-            packet: 16 * 1024,
-            noted: false,
-            exchanging: false,
+            workers: Box::new(|jobs| jobs.into_iter().for_each(Job::run)),
         }
     }
 
     /// From now on all can be reached where they are, tell each other of others, and connect to whom they hear of.
     pub fn exchange_peers(&mut self) {
-        self.exchanging = true;
+        self.common.exchanging = true;
+    }
+
+    /// Lets `workers` run the parts of the world from now on. The outcome is the same.
+    pub fn set_workers(&mut self, workers: Workers) {
+        self.workers = workers;
+    }
+
+    /// Makes large worlds cheaper: packets of so many bytes instead of 16 KiB, and messages that are measured but handed over as they are, instead of passing the
+    /// codec. With larger packets, more goes out in one turn.
+    pub fn coarsen(&mut self, packet: u32) {
+        self.common.packet = packet.max(1);
+        self.common.coded = false;
+    }
+
+    /// Parts `one_side` from all others for some time. To be called before that begins.
+    ///
+    /// What is sent across meanwhile comes when it is over. If it lasts for longer than connections bear silence, they end, and both sides go on dialling.
+    pub fn part(&mut self, from: Timestamp, until: Timestamp, one_side: impl IntoIterator<Item = PeerIndex>) {
+        let mut side = vec![false; self.peers];
+        one_side.into_iter().for_each(|peer| side[peer] = true);
+        let partition = self.common.partitions.len();
+        self.common.partitions.push(Partition { from, until, side });
+        if until.since(from) > SILENCE {
+            for peer in 0..self.peers {
+                let cut = Happening::Cut { partition };
+                self.with(peer, |node, world| node.later(world, from + SILENCE, cut));
+            }
+        }
     }
 
     /// The time.
@@ -117,507 +151,203 @@ impl World {
         self.now
     }
 
+    /// How many peers there are, those that have left too.
+    pub fn peers(&self) -> usize {
+        self.peers
+    }
+
     /// Adds a peer whose clock starts now.
     pub fn add_peer(&mut self, spec: PeerSpec, config: EngineConfig) -> PeerIndex {
-        let index = self.peers.len();
-        let engine = Engine::new(
-            config,
-            self.seed ^ (index as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d),
-        );
-        self.peers.push(Peer::new(spec, engine, self.now));
-        if let Behaviour::Leaver { at } = spec.behaviour {
-            self.at(at, Happening::Leaves { peer: index });
-        }
+        let index = self.peers;
+        self.peers += 1;
+        self.common.specs.push(spec);
+        let node = Node::new(index, spec, config, self.seed, self.now);
+        self.parts[index % PARTS].nodes.push(node);
+        self.with(index, Node::begin);
         index
     }
 
     /// Gives a peer a content to seed or fetch.
     pub fn add_content(&mut self, peer: PeerIndex, spec: ContentSpec) -> TransferId {
         if let Some(pieces) = &spec.pieces {
-            self.contents
-                .extend(pieces.map.iter().map(|(_, leaf)| (leaf.cid, leaf.len)));
+            // Told of the same map by every peer, it looks at it once.
+            let known = |i| pieces.map.index(i).map(|i| pieces.map.leaf(i).cid);
+            let ends = [known(0), known(pieces.map.len().saturating_sub(1))];
+            if !ends.iter().flatten().all(|cid| self.common.contents.contains_key(cid)) {
+                let leaves = pieces.map.iter().map(|(_, leaf)| (leaf.cid, leaf.len));
+                self.common.contents.extend(leaves);
+            }
         }
-        let now = self.now;
-        let id = self.peers[peer].engine.add_content(now, spec);
-        self.drain(peer);
-        id
+        self.with(peer, |node, world| node.add_content(world, spec))
     }
 
     /// Gives a peer nodes of skeletons to serve.
     pub fn add_nodes(&mut self, peer: PeerIndex, nodes: impl IntoIterator<Item = Cid>) {
-        self.peers[peer].nodes.extend(nodes);
+        self.with(peer, |node, _| node.nodes.extend(nodes));
     }
 
     /// Tells a peer's engine something, and does what it says.
     pub fn tell<T>(&mut self, peer: PeerIndex, tell: impl FnOnce(&mut Engine, Timestamp) -> T) -> T {
-        let now = self.now;
-        let told = tell(&mut self.peers[peer].engine, now);
-        self.drain(peer);
-        told
+        self.with(peer, |node, world| {
+            let told = tell(&mut node.engine, world.now);
+            node.drain(world);
+            told
+        })
     }
 
     /// A peer's engine.
     pub fn engine(&self, peer: PeerIndex) -> &Engine {
-        &self.peers[peer].engine
+        &self.node(peer).engine
     }
 
     /// The pieces that a peer has fetched, in order.
-    pub fn pieces_done(&self, peer: PeerIndex) -> Vec<u32> {
-        self.peers[peer].done_order.clone()
+    pub fn pieces_done(&self, peer: PeerIndex) -> &[u32] {
+        &self.node(peer).record.done_order
     }
 
     /// Connects two peers.
     pub fn connect(&mut self, a: PeerIndex, b: PeerIndex) -> ConnId {
         self.conns_made += 1;
         let conn = ConnId(self.conns_made);
-        let rtt = self.delay(a, b) * 2;
         for (one, other) in [(a, b), (b, a)] {
-            self.peers[one].ends.insert(
-                conn,
-                End {
-                    other,
-                    ..End::default()
-                },
-            );
-            self.peers[one]
-                .engine
-                .handle_connected(self.now, conn, peer_key(other), rtt);
-            if self.exchanging {
-                let id = peer_id(other);
-                let addrs = vec![id.into()];
-                self.peers[one].engine.handle_reachable(self.now, conn, &id, addrs);
-            }
+            self.with(one, |node, world| node.add_end(world, other, conn, 0));
         }
-        self.drain(a);
-        self.drain(b);
         conn
-    }
-
-    /// Connects every two peers.
-    pub fn connect_all(&mut self) {
-        for a in 0..self.peers.len() {
-            for b in a + 1..self.peers.len() {
-                self.connect(a, b);
-            }
-        }
-    }
-
-    /// Connects each peer with `degree` others or a few more, chosen by lot, so that all hang together.
-    pub fn connect_randomly(&mut self, degree: usize) {
-        let count = self.peers.len();
-        let mut lots = crate::engine::Rng::new(self.seed ^ 0x746f_706f);
-        // A ring through all in random order holds them together; the rest is chosen by lot.
-        let mut ring: Vec<PeerIndex> = (0..count).collect();
-        for i in (1..count).rev() {
-            ring.swap(i, lots.below(i + 1));
-        }
-        let mut linked: Vec<BTreeSet<PeerIndex>> = vec![BTreeSet::new(); count];
-        let mut pairs = Vec::new();
-        let mut link = |a: usize, b: usize, linked: &mut Vec<BTreeSet<PeerIndex>>| {
-            if a != b && linked[a].insert(b) {
-                linked[b].insert(a);
-                pairs.push((a, b));
-            }
-        };
-        for i in 0..count {
-            link(ring[i], ring[(i + 1) % count], &mut linked);
-        }
-        for a in 0..count {
-            for _ in 0..degree * 20 {
-                if linked[a].len() >= degree {
-                    break;
-                }
-                let b = lots.below(count);
-                if linked[b].len() < degree {
-                    link(a, b, &mut linked);
-                }
-            }
-        }
-        for (a, b) in pairs {
-            self.connect(a, b);
-        }
     }
 
     /// A peer goes away: its connections end, and it does nothing more.
     pub fn leave(&mut self, peer: PeerIndex) {
-        self.peers[peer].gone = true;
-        for conn in self.peers[peer].ends.keys().copied().collect::<Vec<_>>() {
-            self.close(peer, conn);
-        }
+        self.with(peer, Node::leave);
     }
 
-    /// Runs until `done` or until `limit` has passed; whether `done`.
+    /// Runs until `done` or until `limit` has passed; whether `done`, which is looked at each time that as much time as two peers are apart has passed.
     pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let end = self.now + limit;
-        self.noted = true;
+        let window = self.common.least_delay();
+        let mut noted = true;
         loop {
             // What `done` looks at changes only with an event of some engine.
-            if std::mem::take(&mut self.noted) && done(self) {
+            if noted && done(self) {
                 return true;
             }
-            let Some(Reverse((at, order))) = self.queue.pop() else {
+            let next = self.next_at();
+            if next == NEVER {
                 return done(self);
-            };
-            let Some(happening) = self.happenings.remove(&order) else {
-                continue;
-            };
-            if at > end {
-                self.queue.push(Reverse((at, order)));
-                self.happenings.insert(order, happening);
+            }
+            if next > end {
                 self.now = end;
                 return done(self);
             }
-            self.now = at;
-            self.happen(happening);
+            let until = (next + window).min(end + Duration::from_micros(1));
+            noted = self.run_window(until);
+            self.now = until.min(end);
+        }
+    }
+
+    fn run_window(&mut self, until: Timestamp) -> bool {
+        let common = &self.common;
+        let jobs = self.parts.iter_mut().map(|part| Job { part, common, until });
+        (self.workers)(jobs.collect());
+        (0..PARTS).for_each(|part| self.hand_over(part));
+        let noted = self.parts.iter_mut().map(|part| std::mem::take(&mut part.noted));
+        noted.fold(false, |any, noted| any | noted)
+    }
+
+    /// When the next thing happens.
+    fn next_at(&self) -> Timestamp {
+        let of_part = |part: &Part| {
+            let mail = part.inbox.iter().map(|bag| bag.first_at);
+            mail.fold(part.next_at, Ord::min)
+        };
+        self.parts.iter().map(of_part).min().unwrap_or(NEVER)
+    }
+
+    /// What a part has sent goes to whom it is for.
+    fn hand_over(&mut self, from: usize) {
+        for to in 0..PARTS {
+            let bag = &mut self.parts[from].outbox.bags[to];
+            if bag.mails.is_empty() {
+                continue;
+            }
+            let mut bag = std::mem::take(bag);
+            let kept = &mut self.parts[to].inbox[from];
+            if kept.mails.is_empty() {
+                // An emptied bag is filled again.
+                std::mem::swap(kept, &mut bag);
+                self.parts[from].outbox.bags[to] = bag;
+            } else {
+                kept.first_at = kept.first_at.min(bag.first_at);
+                kept.mails.append(&mut bag.mails);
+            }
         }
     }
 
     /// Runs until all of `peers` have everything or `limit` has passed.
-    pub fn run_until_complete(&mut self, limit: Duration, peers: std::ops::Range<PeerIndex>) -> bool {
+    pub fn run_until_complete(&mut self, limit: Duration, peers: Range<PeerIndex>) -> bool {
         self.run_until(limit, |world| {
-            world.peers[peers.clone()]
-                .iter()
-                .all(|peer| peer.completed_at.is_some() || peer.gone)
+            peers.clone().all(|peer| {
+                let node = world.node(peer);
+                node.record.completed_at.is_some() || node.is_gone()
+            })
         })
     }
 
     /// What it has come to so far.
     pub fn outcome(&self) -> Outcome {
-        let peer = |peer: &Peer| PeerOutcome {
-            took: peer.completed_at.map(|at| at.since(peer.started_at)),
-            transfers: peer
+        let of_peer = |node: &Node| PeerOutcome {
+            took: node.record.completed_at.map(|at| at.since(node.record.started_at)),
+            transfers: node
                 .engine
                 .transfers()
                 .iter()
-                .filter_map(|id| peer.engine.transfer_stats(*id))
+                .filter_map(|id| node.engine.transfer_stats(*id))
                 .collect(),
-            control_bytes: peer.control_bytes,
-            control_messages: peer.control_messages,
+            control_bytes: node.record.control_bytes,
+            control_messages: node.record.control_messages,
         };
+        let nodes = || (0..self.peers).map(|peer| self.node(peer));
+        let bans = nodes().flat_map(|node| {
+            node.record
+                .bans
+                .iter()
+                .map(|ban| (ban.0, (node.index, ban.1, ban.2.clone())))
+        });
+        let violations = nodes().flat_map(|node| {
+            let violations = node.record.violations.iter();
+            violations.map(|violation| (violation.0, (node.index, violation.1.clone())))
+        });
         Outcome {
-            peers: self.peers.iter().map(peer).collect(),
-            bans: self.bans.clone(),
-            violations: self.violations.clone(),
+            peers: nodes().map(of_peer).collect(),
+            bans: in_order(bans.collect()),
+            violations: in_order(violations.collect()),
         }
     }
 
-    fn at(&mut self, at: Timestamp, happening: Happening) {
-        self.order += 1;
-        self.queue.push(Reverse((at.max(self.now), self.order)));
-        self.happenings.insert(self.order, happening);
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
-    fn delay(&self, a: usize, b: usize) -> Duration {
-        self.peers[a].spec.delay + self.peers[b].spec.delay
+    fn node(&self, peer: PeerIndex) -> &Node {
+        &self.parts[peer % PARTS].nodes[peer / PARTS]
     }
 
-    fn happen(&mut self, happening: Happening) {
-        let now = self.now;
-        match happening {
-            Happening::Control { to, conn, bytes } => {
-                if self.peers[to].gone || !self.peers[to].ends.contains_key(&conn) {
-                    return;
-                }
-                let frame = split_frame(&bytes)
-                    .expect("our own frames keep the bounds")
-                    .expect("frames come whole");
-                let message = Message::decode(frame.message)
-                    .expect("our own messages decode")
-                    .expect("known type");
-                self.peers[to].engine.handle_message(now, conn, message);
-                self.drain(to);
-            }
-            Happening::UplinkFree { of } => {
-                self.peers[of].sending = false;
-                self.send_next(of);
-            }
-            Happening::Landed { to, conn, packet } => {
-                let peer = &mut self.peers[to];
-                let took = Duration::from_micros(u64::from(packet.bytes) * 1_000_000 / peer.spec.down);
-                let at = peer.down_free_at.max(now) + took;
-                peer.down_free_at = at;
-                self.at(at, Happening::TakenIn { to, conn, packet });
-            }
-            Happening::TakenIn { to, conn, packet } => self.take_in(to, conn, packet),
-            Happening::Room { of, conn, bytes } => {
-                if let Some(end) = self.peers[of].ends.get_mut(&conn) {
-                    let was_full = end.on_the_way >= PIPE;
-                    end.on_the_way -= bytes;
-                    if was_full && end.on_the_way < PIPE && !end.queue.is_empty() {
-                        self.peers[of].turns.push_back(conn);
-                    }
-                    self.send_next(of);
-                }
-            }
-            Happening::Verified { by, block, corrupt } => {
-                if self.peers[by].gone {
-                    return;
-                }
-                let verdict = if corrupt { Verdict::Corrupt } else { Verdict::Good };
-                self.peers[by].engine.handle_verdict(now, &block, verdict);
-                self.drain(by);
-            }
-            Happening::Closed { to, conn } => {
-                if self.peers[to].ends.remove(&conn).is_some() && !self.peers[to].gone {
-                    self.peers[to].engine.handle_disconnected(now, conn);
-                    self.drain(to);
-                }
-            }
-            Happening::Timer { of } => {
-                if self.peers[of].timer_at == Some(now) && !self.peers[of].gone {
-                    self.peers[of].timer_at = None;
-                    self.peers[of].engine.handle_timeout(now);
-                    self.drain(of);
-                }
-            }
-            Happening::Leaves { peer } => self.leave(peer),
-            Happening::Dials { of, to } => {
-                let known = self.peers[of].ends.values().any(|end| end.other == to);
-                if !known && !self.peers[of].gone && !self.peers[to].gone {
-                    self.connect(of, to);
-                }
-            }
-        }
-    }
-
-    fn take_in(&mut self, to: usize, conn: ConnId, packet: Packet) {
-        let now = self.now;
-        let Some(end) = self.peers[to].ends.get_mut(&conn) else {
-            return;
+    /// Does something with a node, now.
+    fn with<T>(&mut self, peer: PeerIndex, act: impl FnOnce(&mut Node, &mut node::World<'_>) -> T) -> T {
+        let part = &mut self.parts[peer % PARTS];
+        let node = &mut part.nodes[peer / PARTS];
+        let mut world = node::World {
+            common: &self.common,
+            out: &mut part.outbox,
+            now: self.now,
         };
-        let other = end.other;
-        if self.peers[to].gone {
-            return;
-        }
-        let delay = self.delay(to, other);
-        self.at(
-            now + delay,
-            Happening::Room {
-                of: other,
-                conn,
-                bytes: packet.bytes,
-            },
-        );
-        let peer = &mut self.peers[to];
-        if let Some(header) = &packet.header {
-            let mut bytes = Vec::new();
-            header.encode(&mut bytes);
-            assert_eq!(BulkHeader::decode(&bytes), Ok(Some((*header, bytes.len()))));
-            let judged = peer.engine.handle_block_header(now, conn, header);
-            if let Some(end) = peer.ends.get_mut(&conn) {
-                end.arriving = match judged {
-                    Ok(expected) => Some((expected, expected.len, packet.corrupt)),
-                    Err(Unwanted::Late | Unwanted::Violation(_)) => None,
-                };
-            }
-        }
-        peer.engine.handle_block_progress(now, conn, packet.bytes);
-        if let Some(end) = peer.ends.get_mut(&conn)
-            && let Some((block, rest, corrupt)) = &mut end.arriving
-        {
-            *rest -= packet.bytes;
-            if *rest == 0 {
-                let (block, corrupt) = (*block, *corrupt);
-                end.arriving = None;
-                self.at(now + VERIFY, Happening::Verified { by: to, block, corrupt });
-            }
-        }
-        self.drain(to);
-    }
-
-    /// Does what a peer's engine says.
-    fn drain(&mut self, of: usize) {
-        let now = self.now;
-        let free_rider = self.peers[of].spec.behaviour == Behaviour::FreeRider;
-        while let Some(action) = self.peers[of].engine.poll_action() {
-            if self.peers[of].gone {
-                continue;
-            }
-            match action {
-                // It says that it has nothing to give, and gives nothing.
-                Action::Send(_, Message::Unchoke | Message::Have { .. }) if free_rider => {}
-                Action::Send(conn, message) => {
-                    let Some(end) = self.peers[of].ends.get(&conn) else {
-                        continue;
-                    };
-                    let to = end.other;
-                    let mut bytes = Vec::new();
-                    message.encode(&mut bytes);
-                    self.peers[of].control_bytes += bytes.len() as u64;
-                    self.peers[of].control_messages += 1;
-                    let delay = self.delay(of, to);
-                    self.at(now + delay, Happening::Control { to, conn, bytes });
-                }
-                Action::Serve(job) => self.serve(of, job),
-                Action::Disconnect(conn, reason) => {
-                    if let DisconnectReason::Violation(violation) = reason {
-                        self.violations.push((of, violation.to_string()));
-                    }
-                    self.close(of, conn);
-                }
-                Action::Event(event) => self.note(of, event),
-            }
-        }
-        let due = self.peers[of].engine.poll_timeout();
-        let peer = &mut self.peers[of];
-        if let Some(due) = due.map(|due| due.max(now + Duration::from_micros(1)))
-            && peer.timer_at.is_none_or(|at| due < at)
-        {
-            peer.timer_at = Some(due);
-            self.at(due, Happening::Timer { of });
-        }
-    }
-
-    fn note(&mut self, of: usize, event: Event) {
-        self.noted = true;
-        let now = self.now;
-        match &event {
-            Event::PieceDone { transfer, piece, .. } => {
-                let new = self.peers[of].done.insert((*transfer, piece.get()));
-                assert!(new, "piece {piece:?} of peer {of} was done twice");
-                self.peers[of].done_order.push(piece.get());
-            }
-            Event::PeersHeard { peers, .. } if self.exchanging => {
-                let heard = peers.iter().filter_map(|peer| index_of(&peer.id));
-                for to in heard
-                    .filter(|to| *to != of && *to < self.peers.len())
-                    .collect::<Vec<_>>()
-                {
-                    let round_trip = self.delay(of, to) * 2;
-                    self.at(now + round_trip, Happening::Dials { of, to });
-                }
-            }
-            Event::Complete(_) => self.peers[of].completed_at = Some(now),
-            Event::Banned { conn, .. } => {
-                let banned = self.peers[of].ends.get(conn).map_or(usize::MAX, |end| end.other);
-                self.bans.push((of, banned, event));
-            }
-            _ => {}
-        }
-    }
-
-    fn serve(&mut self, of: usize, job: ServeJob) {
-        let now = self.now;
-        let peer = &mut self.peers[of];
-        let Some(end) = peer.ends.get_mut(&job.conn) else {
-            return;
-        };
-        let known = self.contents.get(&job.cid).copied().filter(|_| job.piece.is_some());
-        let len = known.or_else(|| {
-            peer.nodes
-                .contains(&job.cid)
-                .then(|| self.contents.get(&job.cid).copied().unwrap_or(NODE_LEN))
-        });
-        let Some(len) = len else {
-            peer.engine.handle_served(now, &job, Err(ServeFailure::NotHere));
-            return;
-        };
-        peer.served_blocks += 1;
-        let corrupt = match peer.spec.behaviour {
-            Behaviour::Staller { after } if peer.served_blocks > after => return,
-            Behaviour::FreeRider => return,
-            Behaviour::Liar { every } => peer.served_blocks.is_multiple_of(every),
-            _ => false,
-        };
-        end.queue.push_back(Sending {
-            job,
-            len,
-            sent: 0,
-            corrupt,
-        });
-        if end.queue.len() == 1 && end.on_the_way < PIPE {
-            peer.turns.push_back(job.conn);
-        }
-        self.send_next(of);
-    }
-
-    /// Puts the next packet on a peer's uplink, if that is free.
-    fn send_next(&mut self, of: usize) {
-        let now = self.now;
-        let size = self.packet;
-        let peer = &mut self.peers[of];
-        if peer.sending || peer.gone {
-            return;
-        }
-        let (conn, end, sending) = loop {
-            let Some(conn) = peer.turns.pop_front() else { return };
-            let Some(end) = peer.ends.get_mut(&conn) else { continue };
-            let Some(sending) = end.queue.pop_front() else { continue };
-            break (conn, end, sending);
-        };
-        let mut sending = sending;
-        let bytes = size.min(sending.len - sending.sent);
-        let header = (sending.sent == 0).then_some(BulkHeader {
-            handle: sending.job.handle,
-            what: sending.job.what,
-            encoding: Encoding::Plain,
-            len: sending.len,
-        });
-        sending.sent += bytes;
-        end.on_the_way += bytes;
-        let to = end.other;
-        let packet = Packet {
-            header,
-            bytes,
-            corrupt: sending.corrupt,
-        };
-        let whole = sending.sent == sending.len;
-        let job = sending.job;
-        if !whole {
-            end.queue.push_front(sending);
-        }
-        if !end.queue.is_empty() && end.on_the_way < PIPE {
-            peer.turns.push_back(conn);
-        }
-        peer.sending = true;
-        let took = Duration::from_micros(u64::from(bytes) * 1_000_000 / peer_rate(peer));
-        let delay = self.delay(of, to);
-        self.at(now + took, Happening::UplinkFree { of });
-        self.at(now + took + delay, Happening::Landed { to, conn, packet });
-        if whole {
-            // The node's write returns once the block is with the socket.
-            self.peers[of]
-                .engine
-                .handle_served(now, &job, Ok(job.len.unwrap_or(NODE_LEN)));
-            self.drain(of);
-        }
-    }
-
-    fn close(&mut self, peer: usize, conn: ConnId) {
-        let Some(end) = self.peers[peer].ends.remove(&conn) else {
-            return;
-        };
-        let delay = self.delay(peer, end.other);
-        let now = self.now;
-        self.at(now + delay, Happening::Closed { to: end.other, conn });
+        let acted = act(node, &mut world);
+        part.next_at = part.next_at.min(node.agenda.next_at());
+        self.hand_over(peer % PARTS);
+        acted
     }
 }
 
-fn peer_rate(peer: &Peer) -> u64 {
-    peer.up_rate().max(1)
-}
-
-/// The key of a simulated peer.
-fn peer_key(peer: usize) -> PeerKey {
-    PeerKey::of(&peer_id(peer))
-}
-
-fn peer_id(peer: usize) -> [u8; size_of::<usize>()] {
-    peer.to_le_bytes()
-}
-
-fn index_of(peer_id: &[u8]) -> Option<usize> {
-    peer_id.try_into().ok().map(usize::from_le_bytes)
-}
-
-/// A content of `pieces` leaves of `len` bytes, none of which exists: its CID and its piece map.
-pub fn fake_content(name: u64, pieces: u32, len: u32) -> (Cid, SharedPieceMap) {
-    let cid = |codec, i: u64| Cid::of(codec, HashKind::Blake3, &[name.to_le_bytes(), i.to_le_bytes()].concat());
-    let leaves = (0..pieces)
-        .map(|i| Leaf {
-            cid: cid(Codec::Raw, u64::from(i)),
-            len,
-        })
-        .collect();
-    (cid(Codec::DagPb, u64::MAX), Arc::new(PieceMap::new(leaves)))
+fn in_order<T>(mut of: Vec<(Timestamp, T)>) -> Vec<T> {
+    of.sort_by_key(|(at, _)| *at);
+    of.into_iter().map(|(_, of)| of).collect()
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use modswarm_protocol::Cid;
 use modswarm_protocol::engine::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
 use modswarm_protocol::format::{PieceSet, SharedPieceMap};
-use modswarm_protocol::sim::{Behaviour, PeerSpec, World, fake_content};
+use modswarm_protocol::sim::{PeerSpec, World, fake_content};
 use modswarm_protocol::wire::NetworkId;
 
 pub const MBIT: u64 = 1_000_000 / 8;
@@ -25,12 +25,7 @@ pub fn with_seeds<T>(count: u64, test: impl Fn(u64) -> T) -> Vec<T> {
 }
 
 pub fn peer(up: u64, down: u64) -> PeerSpec {
-    PeerSpec {
-        up,
-        down,
-        delay: Duration::from_millis(15),
-        behaviour: Behaviour::Honest,
-    }
+    PeerSpec::honest(up, down, Duration::from_millis(15))
 }
 
 pub fn spec(content: Cid, map: &SharedPieceMap, have: PieceSet) -> ContentSpec {
@@ -75,6 +70,6 @@ impl Swarm {
     }
 
     pub fn peers(&self) -> std::ops::Range<usize> {
-        self.seeds..self.world.outcome().peers.len()
+        self.seeds..self.world.peers()
     }
 }
