@@ -96,14 +96,20 @@ fn compare() {
     }
 
     let mut results: Vec<Vec<Run>> = kinds.iter().map(|_| Vec::new()).collect();
+    // Where tens of thousands of files were removed a moment ago, ext4 looks long for places for new ones.
+    let mut kept = Vec::new();
     for run in 0..runs {
         for (kind, results) in kinds.iter().zip(&mut results) {
             let seed = seeds.iter_mut().find(|seed| seed.0 == *kind).map(|seed| &mut seed.1);
             results.push(match (*kind, seed) {
                 ("disk", _) => write_durably(dir.path(), bytes),
                 (_, None) => bare(kind, bytes),
-                ("small files tcp", Some(seed)) => transfer(kind, seed, dir.path(), &small, run == 0),
-                (_, Some(seed)) => transfer(kind, seed, dir.path(), &large, run == 0),
+                ("small files tcp", Some(seed)) => {
+                    let (run, folder) = transfer(kind, seed, dir.path(), &small, run == 0);
+                    kept.push(folder);
+                    run
+                }
+                (_, Some(seed)) => transfer(kind, seed, dir.path(), &large, run == 0).0,
             });
             eprintln!("{kind}: {:.2} s", results.last().unwrap().seconds);
         }
@@ -152,7 +158,8 @@ fn compare() {
     }
 }
 
-fn transfer(kind: &str, seed: &mut End, dir: &Path, pack: &Path, check: bool) -> Run {
+/// One get into a new folder, and that folder.
+fn transfer(kind: &str, seed: &mut End, dir: &Path, pack: &Path, check: bool) -> (Run, tempfile::TempDir) {
     let here = tempfile::tempdir_in(dir).unwrap();
     let (home, output) = (here.path().join("home"), here.path().join("in"));
     let link = seed.first["link"].as_str().unwrap().to_owned();
@@ -165,7 +172,7 @@ fn transfer(kind: &str, seed: &mut End, dir: &Path, pack: &Path, check: bool) ->
         let name = pack.file_name().unwrap();
         assert_same_files(pack, &output.join(name));
     }
-    run
+    (run, here)
 }
 
 fn bare(kind: &str, bytes: u64) -> Run {

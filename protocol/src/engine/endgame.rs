@@ -15,7 +15,7 @@ use crate::wire::{Handle, What};
 /// Pending pieces that are looked at for one choice.
 const MAX_LOOKS: usize = 4096;
 /// Of the bytes wanted, one part in this many may come twice.
-const BUDGET: u64 = 110;
+const BUDGET: u64 = 160;
 /// Of the bytes moved, one part in this many is taken to come twice.
 const MOVE_RISK: u64 = 2;
 /// A second copy must come at least this much sooner than the first.
