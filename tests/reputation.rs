@@ -9,12 +9,14 @@ mod support;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use liar::{Greeting, Liar};
+use modswarm_protocol::format::ChunkerProfile;
 use serde_json::Value;
 use support::{Machine, Process, assert_same_tree, noise, share, write};
 
-/// Shorter than any chunk is cut, so that each file is one piece of this length.
-const FILE_LEN: u32 = 10_000;
-const FILES: u64 = 200;
+/// Shorter than any chunk is cut (a quarter of the average), so that each file is one piece of this length.
+const FILE_LEN: u32 = 8_000;
+const FILES: u64 = 250;
+const _: () = assert!((FILE_LEN as usize) < ChunkerProfile::DEFAULT.max_len() / 16);
 
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
