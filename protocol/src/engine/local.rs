@@ -17,8 +17,10 @@ use crate::wire::{CloseReason, Handle, Message, runs_of};
 const NEWS_DELAY: std::time::Duration = std::time::Duration::from_millis(80);
 /// …or for this many pieces.
 const NEWS_BATCH: usize = 512;
-/// A piece that fewer are known to have is told of at once: how fast it spreads is how soon the swarm ends.
+/// A piece that fewer are known to have is told of sooner: how fast it spreads is how soon the swarm ends…
 const RARE: u16 = 10;
+/// …but not within this of the last news, for in a small swarm all are rare, and nobody is to hear of each by a message of its own.
+const RARE_DELAY: std::time::Duration = std::time::Duration::from_millis(5);
 /// How long after a payload a transfer counts as downloading.
 const LIVELY: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -331,8 +333,10 @@ impl Engine {
             };
             let lost = std::mem::take(&mut pieces.losses);
             let old = ripe && self.now.since(pieces.news_since) >= NEWS_DELAY;
-            let urgent = std::mem::take(&mut pieces.news_urgent);
+            let urgent = pieces.news_urgent && self.now.since(pieces.news_told) >= RARE_DELAY;
             let gained = if old || urgent || pieces.news.len() >= NEWS_BATCH || !lost.is_empty() {
+                pieces.news_urgent = false;
+                pieces.news_told = self.now;
                 std::mem::take(&mut pieces.news)
             } else {
                 Vec::new()

@@ -49,6 +49,8 @@ pub(crate) struct Pieces {
     pub(crate) news_since: Timestamp,
     /// Whether one of them is rare.
     pub(crate) news_urgent: bool,
+    /// When peers were told last.
+    pub(crate) news_told: Timestamp,
     /// Lost since peers were told last.
     pub(crate) losses: Vec<u32>,
 }
@@ -74,6 +76,7 @@ impl Pieces {
             news: Vec::new(),
             news_since: Timestamp::ZERO,
             news_urgent: false,
+            news_told: Timestamp::ZERO,
             losses: Vec::new(),
         };
         new.set_wanted(wanted);
