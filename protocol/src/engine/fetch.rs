@@ -68,7 +68,7 @@ impl Engine {
         let turn_bytes = if self.priorities_differ(handles.iter().filter_map(transfer_of)) {
             TURN_BYTES
         } else {
-            TURN_BYTES.max(room / handles.len().max(1) as u64)
+            TURN_BYTES.max(room / handles.len() as u64)
         };
         let mut picked: SmallVec<[(Handle, Vec<u32>); FEW]> =
             handles.iter().map(|handle| (*handle, Vec::new())).collect();

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::action::Violation;
+use super::conn::Served;
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::session::Source;
@@ -381,28 +382,21 @@ impl Engine {
             self.to_offer.insert(id);
             self.update_offering(id, conn_id, |offering| offering.on_silent(now));
         }
-        let mut stale = Vec::new();
-        for (conn_id, conn) in &self.conns {
-            let idle = now.since(conn.asked_at) >= STALE && conn.uploads.is_empty();
-            let offered = conn
-                .served
-                .iter()
-                .filter(|(_, served)| idle && served.offering.bytes > 0);
-            stale.extend(offered.map(|(handle, served)| (served.transfer, *conn_id, *handle)));
-        }
-        let mut idle = Vec::new();
-        for (conn_id, conn) in &self.conns {
-            if now.since(conn.asked_at) < NOTHING_LEFT || !conn.uploads.is_empty() {
-                continue;
+        let nothing_left = |id: &TransferId| {
+            let spread = self.transfers.get(id).and_then(|of| of.spread.as_ref());
+            spread.is_some_and(Spread::is_all_offered)
+        };
+        let (mut stale, mut idle) = (Vec::new(), Vec::new());
+        for (conn_id, conn) in self.conns.iter().filter(|(_, conn)| conn.uploads.is_empty()) {
+            let waits = now.since(conn.asked_at);
+            for (handle, served) in &conn.served {
+                let Served { transfer, offering, .. } = served;
+                if offering.bytes > 0 && waits >= STALE {
+                    stale.push((*transfer, *conn_id, *handle));
+                } else if offering.bytes == 0 && offering.steered && waits >= NOTHING_LEFT && nothing_left(transfer) {
+                    idle.push((*transfer, *conn_id, *handle));
+                }
             }
-            let nothing_left = |id: &TransferId| {
-                let spread = self.transfers.get(id).and_then(|of| of.spread.as_ref());
-                spread.is_some_and(Spread::is_all_offered)
-            };
-            let waiting = conn.served.iter().filter(|(_, served)| {
-                served.offering.steered && served.offering.bytes == 0 && nothing_left(&served.transfer)
-            });
-            idle.extend(waiting.map(|(handle, served)| (served.transfer, *conn_id, *handle)));
         }
         for (transfer, conn_id, handle) in idle {
             self.let_choose(transfer, conn_id, handle);
