@@ -455,7 +455,7 @@ fn known_problem(record: &PackRecord) -> Option<String> {
 /// What is wrong with a pack's files, and how to mend it.
 fn problem(record: &PackRecord, check: &Check) -> String {
     let pack = record.pack.unwrap_or(record.content);
-    if std::fs::symlink_metadata(&record.path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+    if check.away {
         return format!(
             "its folder is not there; it goes on once the folder, or its disk, is back. If it lies elsewhere now: `modswarm move {pack} FOLDER`"
         );

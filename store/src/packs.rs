@@ -107,6 +107,8 @@ pub struct Check {
     pub missing: Vec<PackPath>,
     /// Files that were changed since; their leaves are looked at again when they are read.
     pub changed: Vec<PackPath>,
+    /// Whether its folder (or its one file) is not there at all.
+    pub away: bool,
 }
 
 /// What [`crate::Store::remove_pack`] did.

@@ -111,6 +111,7 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
     let check = Check {
         missing: missing.iter().filter_map(|(number, _)| path(*number)).collect(),
         changed: changed.iter().filter_map(|number| path(*number)).collect(),
+        away: !missing.is_empty() && !inner.backend.exists(&pack.record.path),
     };
     if !changes.is_empty() {
         apply(inner, &pack, &content, changes)?;
