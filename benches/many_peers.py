@@ -23,7 +23,7 @@ import threading
 import time
 
 PROGRAM = os.path.abspath(os.environ.get("MODSWARM", "target/release/modswarm"))
-PEERS, RATE, MIB = (list(map(int, sys.argv[1:])) + [40, 50, 16][len(sys.argv) - 1 :])[:3]
+PEERS, RATE, MIB = (int(sys.argv[i + 1]) if len(sys.argv) > i + 1 else known for i, known in enumerate([40, 50, 16]))
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -92,7 +92,6 @@ def run(work, peers, mib):
     seed = start(work, "share", "--no-qr", "--upload-limit", f"{RATE}MB/s", f"{work}/pack 0")
     links = [event(seed, "link")["link"]]
     threading.Thread(target=seed.stdout.read, daemon=True).start()
-    clients = []
     for i in range(1, peers):
         client = start(work, "share", "--no-qr", f"{work}/pack {i}")
         links.append(event(client, "link")["link"])
@@ -111,7 +110,7 @@ def run(work, peers, mib):
             get.complete.wait(600)
         return used, bytes_sent, took, peak(seed.pid)
     finally:
-        for process in [get.process for get in gets] + clients + [seed]:
+        for process in [get.process for get in gets] + [seed]:
             process.kill()
             process.wait()
         shutil.rmtree(work)
