@@ -308,10 +308,12 @@ pub(crate) fn clear(backend: &dyn Backend, path: &Path, dir: &dyn BackendDir) ->
             continue;
         };
         let Entry::File(listed) = entry else { continue };
-        if let Ok(Some(Entry::File(ours))) = dir.entry(name)
-            && ours.same_file(&listed)
-        {
-            dir.remove_file(name)?;
+        match dir.entry(name) {
+            Ok(Some(Entry::File(ours))) if ours.same_file(&listed) => dir.remove_file(name)?,
+            Ok(_) => {}
+            Err(e) if fs::is_gone(&e) => {}
+            // Taken for the user's, it would stay for ever.
+            Err(e) => return Err(e),
         }
     }
     match backend.remove_dir(path) {
