@@ -2,14 +2,17 @@
 //!
 //! What may be in the air is bounded in bytes; who brings a block waits for room before its payload is read from the socket.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use modswarm_protocol::{Cid, engine::Verdict};
 use modswarm_store::{NetworkId, ReadLeafError, Store, WriteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::facts::{Input, Wanted};
+use super::{
+    facts::{Input, Wanted},
+    threads::Threads,
+};
 
 /// Payload bytes that may wait to be verified and written. What is on request beyond waits in the connection, which has room for all of that.
 const ROOM_BYTES: usize = 8 * 1024 * 1024;
@@ -34,17 +37,15 @@ pub(super) struct BlockPool {
 }
 
 struct Inner {
-    threads: rayon::ThreadPool,
+    threads: Threads,
     store: Store,
     network: NetworkId,
     room: Arc<Semaphore>,
 }
 
 impl BlockPool {
-    pub(super) fn new(store: Store, network: NetworkId) -> Result<Self, rayon::ThreadPoolBuildError> {
-        let threads = rayon::ThreadPoolBuilder::new()
-            .thread_name(|i| format!("blocks-{i}"))
-            .build()?;
+    pub(super) fn new(store: Store, network: NetworkId) -> io::Result<Self> {
+        let threads = Threads::start("blocks")?;
         let room = Arc::new(Semaphore::new(ROOM_BYTES / ROOM_UNIT));
         Ok(Self {
             inner: Arc::new(Inner {

@@ -19,6 +19,7 @@ mod peers;
 mod session;
 mod swap;
 mod swarm;
+mod threads;
 mod watch;
 mod wishes;
 
