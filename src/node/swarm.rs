@@ -1,5 +1,6 @@
 //! The libp2p swarm: transports and behaviours, with their limits.
 
+mod gather;
 mod tcp;
 
 use std::{num::NonZeroUsize, time::Duration};

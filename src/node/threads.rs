@@ -32,9 +32,7 @@ struct Queue {
 impl Threads {
     /// One thread for each core, called `name` and a number.
     pub(super) fn start(name: &str) -> io::Result<Self> {
-        let threads = Self {
-            shared: Arc::default(),
-        };
+        let threads = Self { shared: Arc::default() };
         let cores = thread::available_parallelism().map_or(1, usize::from);
         for number in 0..cores {
             let shared = Arc::clone(&threads.shared);

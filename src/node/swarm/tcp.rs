@@ -27,8 +27,10 @@ use libp2p::{
     multiaddr::Protocol,
     noise, tcp, tls, yamux,
 };
+use tokio::{net::TcpStream, time::Instant};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
+use super::gather::Gather;
 use crate::node::network::{AddressClass, classify};
 
 /// What can keep the transport from being made.
@@ -43,9 +45,10 @@ pub(super) enum SetUpError {
 /// TCP, encrypted by TLS or noise, multiplexed by yamux.
 pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, SetUpError> {
     let (tls, noise) = (tls::Config::new(key)?, noise::Config::new(key)?);
+    let since = Instant::now();
     let tcp = Shared::new(OwnPorts {
         inner: tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
-            .map(|socket, point| keep_short(socket, point.get_remote_address())),
+            .map(move |socket, point| suited_to(point.get_remote_address(), socket, since)),
         local: PeerId::from(key.public()),
     });
     let either = Secure(SelectUpgrade::new(tls.clone(), noise.clone()));
@@ -73,12 +76,18 @@ pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>
 #[cfg(target_os = "linux")]
 const UNSENT: libc::c_int = 64 * 1024;
 
-/// Keeps what waits in the system's send buffer short, where the system can. On this machine and in the LAN a tenth of the rate counts more.
-fn keep_short(socket: tcp::tokio::TcpStream, remote: &Multiaddr) -> Compat<tokio::net::TcpStream> {
-    let socket = tokio::net::TcpStream::from(socket);
+/// The socket as it is used over the way to `remote`. On this machine and in the LAN a tenth of the rate counts more than what is kept short and gathered.
+fn suited_to(remote: &Multiaddr, socket: tcp::tokio::TcpStream, since: Instant) -> Gather<Compat<TcpStream>> {
+    let socket = TcpStream::from(socket);
     if classify(remote) == AddressClass::NearTcp {
-        return socket.compat();
+        return Gather::at_once(socket.compat());
     }
+    keep_short(&socket);
+    Gather::in_beats(socket.compat(), since)
+}
+
+/// Keeps what waits in the system's send buffer short, where the system can.
+fn keep_short(socket: &TcpStream) {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd as _;
@@ -96,7 +105,8 @@ fn keep_short(socket: tcp::tokio::TcpStream, remote: &Multiaddr) -> Compat<tokio
             tracing::debug!(error = %io::Error::last_os_error(), "cannot keep the send buffer short");
         }
     }
-    socket.compat()
+    #[cfg(not(target_os = "linux"))]
+    let _ = socket;
 }
 
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
