@@ -4,6 +4,8 @@
 
 #[path = "support/liar.rs"]
 mod liar;
+#[path = "support/rawpeer.rs"]
+mod rawpeer;
 mod support;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -66,7 +68,7 @@ fn a_liar_is_banned_over_restarts_until_it_is_forgiven() {
     }
     // Slow enough that the liar is asked for most of it.
     let seed = share(&a, &pack, &["--upload-limit", "128KiB/s"]);
-    let liar = Liar::start(&seed.content, FILE_LEN);
+    let liar = Liar::start(&seed.content, FILES as u32, FILE_LEN);
 
     let getting = |more: &[&str]| -> Process {
         let get = ["get", &seed.link, "--json", "-o", "in", "--peer", &liar.addr];

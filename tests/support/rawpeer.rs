@@ -2,20 +2,20 @@
 //! a test gives it.
 //!
 //! As a leecher it dials a node ([`RawPeer::connect`]), opens streams of its own, and writes messages or bytes on them. As a seed
-//! ([`RawPeer::seed`]) it waits to be dialled and serves a small real pack ([`RawPack`]) as [`Deeds`] says: honestly, with wrong bytes, or not at
-//! all. What comes back is read by [`Wire`].
+//! ([`RawPeer::seed`]) it waits to be dialled and serves a small pack ([`RawPack`]), real or forged, as [`Deeds`] says: honestly, with wrong bytes,
+//! or not at all. What comes back is read by [`Wire`].
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each binary uses its own part")]
 
 use std::{collections::HashMap, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
 use libp2p::{
-    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder,
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder, identify,
     multiaddr::Protocol,
-    noise,
-    swarm::{DialError, SwarmEvent, dial_opts::DialOpts},
+    noise, ping,
+    swarm::{DialError, NetworkBehaviour, SwarmEvent, behaviour::toggle::Toggle, dial_opts::DialOpts},
     tls, yamux,
 };
 use modswarm_protocol::{
@@ -57,11 +57,20 @@ pub struct RawPeer {
 }
 
 impl RawPeer {
-    /// Listens on a port of the system's choice.
+    /// Listens on a port of the system's choice, and speaks the swap protocol alone.
     pub async fn new() -> Self {
-        let mut swarm = swarm();
-        let mut accepted = swarm.behaviour().new_control().accept(PROTOCOL).expect("accepted once");
-        let control = swarm.behaviour().new_control();
+        Self::start(swarm(false)).await
+    }
+
+    /// As [`RawPeer::new`], and speaks identify and ping as nodes do: they learn where it can be dialled, and measure round trips.
+    pub async fn with_identify_and_ping() -> Self {
+        Self::start(swarm(true)).await
+    }
+
+    async fn start(mut swarm: Swarm<Behaviour>) -> Self {
+        let streams = &swarm.behaviour().streams;
+        let mut accepted = streams.new_control().accept(PROTOCOL).expect("accepted once");
+        let control = streams.new_control();
         swarm
             .listen_on("/ip4/127.0.0.1/tcp/0".parse().expect("an address"))
             .expect("TCP on loopback");
@@ -161,19 +170,24 @@ impl RawPeer {
         }
     }
 
-    /// Serves `pack` to whoever opens a session, until this is dropped.
-    pub async fn seed(&mut self, pack: Arc<RawPack>, deeds: Deeds) {
-        let mut sessions = tokio::task::JoinSet::new();
-        while let Some((node, stream)) = self.inbound.recv().await {
-            let (control, pack) = (self.control.clone(), Arc::clone(&pack));
-            sessions.spawn(async move {
-                let mut wire = Wire::new(stream);
-                match wire.byte().await.and_then(StreamKind::from_byte) {
-                    Some(StreamKind::Control) => serve(control, node, wire, &pack, deeds).await,
-                    // Nothing was asked for.
-                    Some(StreamKind::Bulk) | None => {}
-                }
-            });
+    /// Serves `pack` to whoever opens a session. Must be awaited or spawned; it goes on until it or this peer is dropped. Nothing else can accept
+    /// streams from then on.
+    pub fn seed(&mut self, pack: Arc<RawPack>, deeds: Deeds) -> impl Future<Output = ()> + Send + use<> {
+        let mut inbound = std::mem::replace(&mut self.inbound, mpsc::channel(1).1);
+        let control = self.control.clone();
+        async move {
+            let mut sessions = tokio::task::JoinSet::new();
+            while let Some((node, stream)) = inbound.recv().await {
+                let (control, pack) = (control.clone(), Arc::clone(&pack));
+                sessions.spawn(async move {
+                    let mut wire = Wire::new(stream);
+                    match wire.byte().await.and_then(StreamKind::from_byte) {
+                        Some(StreamKind::Control) => serve(control, node, wire, &pack, deeds).await,
+                        // Nothing was asked for.
+                        Some(StreamKind::Bulk) | None => {}
+                    }
+                });
+            }
         }
     }
 }
@@ -184,7 +198,14 @@ impl Drop for RawPeer {
     }
 }
 
-fn swarm() -> Swarm<libp2p_stream::Behaviour> {
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    streams: libp2p_stream::Behaviour,
+    identify: Toggle<identify::Behaviour>,
+    ping: Toggle<ping::Behaviour>,
+}
+
+fn swarm(identify_and_ping: bool) -> Swarm<Behaviour> {
     SwarmBuilder::with_new_identity()
         .with_tokio()
         .with_tcp(
@@ -193,13 +214,20 @@ fn swarm() -> Swarm<libp2p_stream::Behaviour> {
             yamux::Config::default,
         )
         .expect("TCP with TLS")
-        .with_behaviour(|_| libp2p_stream::Behaviour::new())
+        .with_behaviour(|key| {
+            let identify = identify::Config::new("/modswarm/1".to_owned(), key.public());
+            Behaviour {
+                streams: libp2p_stream::Behaviour::new(),
+                identify: identify_and_ping.then(|| identify::Behaviour::new(identify)).into(),
+                ping: identify_and_ping.then(ping::Behaviour::default).into(),
+            }
+        })
         .expect("a behaviour")
         .with_swarm_config(|config| config.with_idle_connection_timeout(PATIENCE))
         .build()
 }
 
-async fn drive(mut swarm: Swarm<libp2p_stream::Behaviour>, mut dials: mpsc::Receiver<Dial>) {
+async fn drive(mut swarm: Swarm<Behaviour>, mut dials: mpsc::Receiver<Dial>) {
     let mut waiting: HashMap<libp2p::swarm::ConnectionId, oneshot::Sender<Result<PeerId, DialError>>> = HashMap::new();
     loop {
         tokio::select! {
@@ -396,6 +424,18 @@ impl RawPack {
         })
     }
 
+    /// A lie about `content`: `pieces` pieces of `len` bytes, all of them wrong at their right length, and no nodes.
+    pub fn forged(content: Cid, pieces: u32, len: u32) -> Arc<Self> {
+        let bytes = Bytes::from(vec![0x55; len as usize]);
+        let cid = Cid::of(Codec::Raw, HashKind::Blake3, &bytes);
+        Arc::new(Self {
+            pack: content,
+            content,
+            leaves: vec![Leaf { cid, len }; pieces as usize],
+            blocks: HashMap::from([(cid, bytes)]),
+        })
+    }
+
     /// What `get` takes.
     pub fn link(&self) -> String {
         format!("modswarm:{}?c={}", self.pack, self.content)
@@ -419,7 +459,7 @@ impl RawPack {
 /// How a raw seed behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deeds {
-    /// All that is asked for, right.
+    /// All that is asked for, as the pack has it.
     Honest,
     /// Nodes are right; of the pieces, each one whose index this divides is wrong, at its right length.
     WrongPieces { every: u32 },
