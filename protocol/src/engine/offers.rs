@@ -169,6 +169,7 @@ impl Engine {
             self.end_spreading(id);
             return;
         }
+        leechers.retain(|(conn_id, _)| self.conns.get(conn_id).is_some_and(|conn| !conn.choking));
         leechers.sort_by_key(|(conn_id, handle)| {
             let offering = offering(self, conn_id, handle);
             (offering.pieces + offering.unseen, offering.bytes)
@@ -179,9 +180,12 @@ impl Engine {
             leechers.retain(|(conn_id, handle)| spreads(self, conn_id, handle));
         }
         self.offer_to(id, &leechers, true);
-        let waits = |engine: &Self, conn_id: &ConnId, handle: &Handle| offering(engine, conn_id, handle).bytes == 0;
-        if leechers.iter().all(|(conn_id, handle)| waits(self, conn_id, handle)) {
-            // The uplink is not left idle while everyone is on trial.
+        let ahead: u64 = leechers
+            .iter()
+            .map(|(conn_id, handle)| offering(self, conn_id, handle).bytes)
+            .sum();
+        if ahead < self.kept_ahead(id) {
+            // The uplink is not left idle while those who could be offered something are on trial.
             self.offer_to(id, &leechers, false);
         }
         if self
@@ -194,6 +198,12 @@ impl Engine {
         }
     }
 
+    /// Bytes offered over all connections and not sent yet that keep the uplink busy.
+    fn kept_ahead(&self, id: TransferId) -> u64 {
+        let rate = self.transfers.get(&id).map_or(0, |of| of.up.rate(self.now));
+        AHEAD_MIN.max((u128::from(rate) * AHEAD.as_micros() / 1_000_000) as u64)
+    }
+
     fn offer_to(&mut self, id: TransferId, leechers: &[(ConnId, Handle)], on_trial: bool) {
         let now = self.now;
         for (conn_id, handle) in leechers.iter().copied() {
@@ -204,9 +214,6 @@ impl Engine {
             let (Some(spread), Some(pieces)) = (&mut of.spread, &of.pieces) else {
                 return;
             };
-            if conn.choking {
-                continue;
-            }
             let target = (u128::from(conn.uploads.meter.rate(now)) * AHEAD.as_micros() / 1_000_000) as u64;
             let target = target.max(AHEAD_MIN);
             let Some(served) = conn.served.get_mut(&handle) else {
