@@ -2,6 +2,8 @@
 //!
 //! Work that is shared out by stealing has its idle threads look around before they sleep, each time. Jobs that come one by one, some hundred a second, then cost
 //! more in looking than in being done.
+//!
+//! The queue has no bound of its own: who hands jobs in bounds what is under way, as `blocks` does in bytes.
 
 use std::{
     collections::VecDeque,
@@ -64,7 +66,7 @@ impl Shared {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            // Whoever waits for it learns of it, for what it held is dropped.
+            // What it held is dropped: whoever waits on a channel of the job's own learns of it.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
         }
     }
