@@ -1,6 +1,7 @@
 //! The libp2p swarm: transports and behaviours, with their limits.
 
 mod gather;
+mod quic;
 mod tcp;
 
 use std::{num::NonZeroUsize, time::Duration};
@@ -31,9 +32,6 @@ const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Own records that the node may provide, foreign ones counted.
 const MAX_PROVIDED_KEYS: usize = 100_000;
-/// Bytes that a QUIC stream and connection may have in flight towards us.
-const QUIC_STREAM_WINDOW: u32 = 16 * 1024 * 1024;
-const QUIC_CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// While uploads follow what round trips tell.
 const PING_INTERVAL_AUTO: Duration = Duration::from_secs(1);
@@ -62,11 +60,8 @@ pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result
     };
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_quic_config(|mut config| {
-            config.max_stream_data = QUIC_STREAM_WINDOW;
-            config.max_connection_data = QUIC_CONNECTION_WINDOW;
-            config
-        })
+        .with_other_transport(|key| quic::transport(key).map_err(Into::into))
+        .map_err(|e| fail("QUIC", e.to_string()))?
         .with_other_transport(|key| tcp::transport(key).map_err(Into::into))
         .map_err(|e| fail("TCP", e.to_string()))?;
     // Names are resolved only where built-in or given entry points may be names.

@@ -1,0 +1,115 @@
+//! How quinn is set up, for near connections and for far ones.
+
+use std::{net::SocketAddr, net::UdpSocket, sync::Arc, time::Duration};
+
+use libp2p::{identity::Keypair, tls};
+use quinn::{
+    AckFrequencyConfig, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use super::{congestion::Allowance, congestion::Factory, multiaddr, uplink::Uplink};
+use crate::node::network::{AddressClass, classify};
+
+/// Bytes that a stream and a connection may have in flight towards us.
+const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
+/// Streams that a peer may have open.
+const MAX_STREAMS: u32 = 256;
+/// A connection over which nothing comes for this long has ended…
+const IDLE_TIMEOUT_MS: u32 = 10_000;
+/// …so that something is sent this often.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// A far receiver acknowledges after so many packets…
+pub(super) const ACK_PACKETS: u32 = 10;
+/// …or after this, whichever is first.
+pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
+
+/// What endpoints and connections are made with.
+#[derive(Clone)]
+pub(super) struct Config {
+    client: Arc<QuicClientConfig>,
+    server: Arc<QuicServerConfig>,
+    endpoint: quinn::EndpointConfig,
+    near: Arc<TransportConfig>,
+    uplink: Arc<Uplink>,
+}
+
+impl Config {
+    pub(super) fn new(key: &Keypair) -> Result<Self, tls::certificate::GenError> {
+        let client = tls::make_client_config(key, None)?;
+        let server = tls::make_server_config(key)?;
+        // The key outlives a restart: peers that still send to a connection of before are told at once that it is gone.
+        let endpoint = key.derive_secret(b"libp2p quic stateless reset key").map(|secret| {
+            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+            quinn::EndpointConfig::new(Arc::new(key))
+        });
+        let mut endpoint = endpoint.unwrap_or_default();
+        endpoint.supported_versions(vec![1]);
+        Ok(Self {
+            client: Arc::new(QuicClientConfig::try_from(client).expect("libp2p's cipher suites are QUIC's")),
+            server: Arc::new(QuicServerConfig::try_from(server).expect("libp2p's cipher suites are QUIC's")),
+            endpoint,
+            near: Arc::new(common()),
+            uplink: Arc::default(),
+        })
+    }
+
+    /// An endpoint on `socket`, which takes connections in if it is one that listens.
+    pub(super) fn endpoint(&self, socket: UdpSocket, listens: bool) -> std::io::Result<quinn::Endpoint> {
+        let server = listens.then(|| self.server_with(Arc::clone(&self.near)));
+        quinn::Endpoint::new(self.endpoint.clone(), server, socket, Arc::new(quinn::TokioRuntime))
+    }
+
+    /// For a dial to `remote`, with what its connection may take in if that is bounded.
+    pub(super) fn client(&self, remote: SocketAddr) -> (quinn::ClientConfig, Option<Arc<Allowance>>) {
+        let (transport, allowance) = self.transport(remote);
+        let mut client = quinn::ClientConfig::new(Arc::clone(&self.client) as _);
+        client.transport_config(transport);
+        (client, allowance)
+    }
+
+    /// The same for who dialled us.
+    pub(super) fn server(&self, remote: SocketAddr) -> (Arc<quinn::ServerConfig>, Option<Arc<Allowance>>) {
+        let (transport, allowance) = self.transport(remote);
+        (Arc::new(self.server_with(transport)), allowance)
+    }
+
+    fn server_with(&self, transport: Arc<TransportConfig>) -> quinn::ServerConfig {
+        let mut server = quinn::ServerConfig::with_crypto(Arc::clone(&self.server) as _);
+        server.transport_config(transport);
+        // Who is at the other end of an address is remembered by it.
+        server.migration(false);
+        server
+    }
+
+    fn transport(&self, remote: SocketAddr) -> (Arc<TransportConfig>, Option<Arc<Allowance>>) {
+        if classify(&multiaddr(remote)) == AddressClass::NearQuic {
+            return (Arc::clone(&self.near), None);
+        }
+        let allowance = Arc::new(Allowance::default());
+        let mut transport = common();
+        let mut acks = AckFrequencyConfig::default();
+        acks.ack_eliciting_threshold(ACK_PACKETS.into())
+            .max_ack_delay(Some(ACK_DELAY));
+        let factory = Factory::new(Arc::clone(&self.uplink), Arc::clone(&allowance));
+        transport
+            .ack_frequency_config(Some(acks))
+            .congestion_controller_factory(Arc::new(factory));
+        (Arc::new(transport), Some(allowance))
+    }
+}
+
+fn common() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_uni_streams(0u32.into())
+        .max_concurrent_bidi_streams(MAX_STREAMS.into())
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()))
+        .allow_spin(false)
+        .stream_receive_window(STREAM_WINDOW.into())
+        .receive_window(CONNECTION_WINDOW.into());
+    transport
+}

@@ -1,0 +1,204 @@
+//! A connection and its streams, as libp2p uses them.
+
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use futures::{AsyncRead, AsyncWrite, FutureExt as _, future::BoxFuture};
+use libp2p::{
+    PeerId,
+    core::muxing::{StreamMuxer, StreamMuxerEvent},
+    tls,
+};
+use quinn::rustls::pki_types::CertificateDer;
+use tokio::time::{Sleep, sleep};
+
+use super::{Error, HANDSHAKE_TIMEOUT, congestion::Allowance};
+
+/// Bytes that a far connection takes beyond what may be on its way: what it has taken cannot be taken back, and goes out before anything else.
+const UNSENT: u64 = 128 * 1024;
+
+/// A handshake under way.
+pub(super) struct Connecting {
+    connecting: quinn::Connecting,
+    remote: SocketAddr,
+    allowance: Option<Arc<Allowance>>,
+    timeout: Pin<Box<Sleep>>,
+}
+
+impl Connecting {
+    pub(super) fn new(connecting: quinn::Connecting, allowance: Option<Arc<Allowance>>) -> Self {
+        Self {
+            remote: connecting.remote_address(),
+            connecting,
+            allowance,
+            timeout: Box::pin(sleep(HANDSHAKE_TIMEOUT)),
+        }
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+}
+
+impl Future for Connecting {
+    type Output = Result<(PeerId, Connection), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Poll::Ready(connected) = self.connecting.poll_unpin(cx) else {
+            return self.timeout.poll_unpin(cx).map(|()| Err(Error::HandshakeTimedOut));
+        };
+        let connection = connected?;
+        let peer = peer_of(&connection).ok_or(Error::NoIdentity)?;
+        let connection = Connection {
+            connection,
+            allowance: self.allowance.take(),
+            incoming: None,
+            outgoing: None,
+            closing: None,
+        };
+        Poll::Ready(Ok((peer, connection)))
+    }
+}
+
+/// Whom the certificate names; the handshake has verified it.
+fn peer_of(connection: &quinn::Connection) -> Option<PeerId> {
+    let certificates: Box<Vec<CertificateDer<'static>>> = connection.peer_identity()?.downcast().ok()?;
+    let certificate = tls::certificate::parse(certificates.first()?).ok()?;
+    Some(certificate.peer_id())
+}
+
+type Opening = BoxFuture<'static, Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>>;
+
+/// See the module.
+pub(super) struct Connection {
+    connection: quinn::Connection,
+    allowance: Option<Arc<Allowance>>,
+    incoming: Option<Opening>,
+    outgoing: Option<Opening>,
+    closing: Option<BoxFuture<'static, quinn::ConnectionError>>,
+}
+
+impl Connection {
+    fn stream(&self, (send, recv): (quinn::SendStream, quinn::RecvStream)) -> Stream {
+        let bound = self.allowance.as_ref().map(|allowance| Bound {
+            connection: self.connection.clone(),
+            allowance: Arc::clone(allowance),
+            set: 0,
+        });
+        Stream {
+            send,
+            recv,
+            bound,
+            closed: None,
+        }
+    }
+}
+
+impl StreamMuxer for Connection {
+    type Substream = Stream;
+    type Error = Error;
+
+    fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        let this = &mut *self;
+        let opening = this.incoming.get_or_insert_with(|| {
+            let connection = this.connection.clone();
+            async move { connection.accept_bi().await }.boxed()
+        });
+        let opened = ready!(opening.poll_unpin(cx));
+        this.incoming = None;
+        Poll::Ready(Ok(this.stream(opened?)))
+    }
+
+    fn poll_outbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Stream, Error>> {
+        let this = &mut *self;
+        let opening = this.outgoing.get_or_insert_with(|| {
+            let connection = this.connection.clone();
+            async move { connection.open_bi().await }.boxed()
+        });
+        let opened = ready!(opening.poll_unpin(cx));
+        this.outgoing = None;
+        Poll::Ready(Ok(this.stream(opened?)))
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let this = &mut *self;
+        let closing = this.closing.get_or_insert_with(|| {
+            this.connection.close(0u32.into(), &[]);
+            let connection = this.connection.clone();
+            async move { connection.closed().await }.boxed()
+        });
+        Poll::Ready(match ready!(closing.poll_unpin(cx)) {
+            quinn::ConnectionError::LocallyClosed => Ok(()),
+            error => Err(error.into()),
+        })
+    }
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<StreamMuxerEvent, Error>> {
+        // Connections do not migrate: there is nothing to tell.
+        Poll::Pending
+    }
+}
+
+/// Keeps short what a connection has taken and not sent.
+struct Bound {
+    connection: quinn::Connection,
+    allowance: Arc<Allowance>,
+    set: u64,
+}
+
+impl Bound {
+    fn keep(&mut self) {
+        let most = self.allowance.bytes() + UNSENT;
+        // Setting it takes the connection's lock.
+        if most.abs_diff(self.set) > self.set / 16 {
+            self.connection.set_send_window(most);
+            self.set = most;
+        }
+    }
+}
+
+/// One stream, both directions.
+pub(super) struct Stream {
+    send: quinn::SendStream,
+    recv: quinn::RecvStream,
+    bound: Option<Bound>,
+    closed: Option<Result<(), io::ErrorKind>>,
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(Err(_)) = self.closed {
+            return Poll::Ready(Ok(0));
+        }
+        AsyncRead::poll_read(Pin::new(&mut self.recv), cx, buf)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(bound) = &mut self.bound {
+            bound.keep();
+        }
+        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        AsyncWrite::poll_flush(Pin::new(&mut self.send), cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // May be asked again after it has closed.
+        if let Some(closed) = self.closed {
+            return Poll::Ready(closed.map_err(Into::into));
+        }
+        let closed = ready!(AsyncWrite::poll_close(Pin::new(&mut self.send), cx));
+        self.closed = Some(closed.as_ref().map(|()| ()).map_err(io::Error::kind));
+        Poll::Ready(closed)
+    }
+}

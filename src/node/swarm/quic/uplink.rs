@@ -1,0 +1,281 @@
+//! One window for all far connections, since what they share is the uplink.
+//!
+//! A connection of its own cannot know how much is on its way: seven that each keep a little in the modem's queue fill it, and seven of which four pause leave it
+//! empty. So members tell what they see, and what may be on its way is set for all of them together, such that the queue that they see adds [`QUEUE`]: enough that
+//! the uplink never idles, little enough that nothing is lost and that acknowledgements come soon. The way from there to the peers is each member's own affair.
+//!
+//! The delay-based law is FAST TCP's (Wei, Jin, Low, Hegde 2006), with the queue in time instead of bytes; letting it run empty now and then, so that a standing
+//! queue is not taken for distance, is LEDBAT++'s (draft-irtf-iccrg-ledbat-plus-plus).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// What is kept in the uplink's queue, in seconds.
+const QUEUE: f64 = 0.040;
+/// How much of the way to the window that fits is gone in one round trip.
+const STEP: f64 = 0.5;
+/// Part of the window that is given up when more than a few packets were lost.
+const ON_LOSS: f64 = 0.15;
+/// The part of the traffic that sees the least queue: its own paths to the peers are taken to be free.
+const FREE: f64 = 0.25;
+/// The queue is let run empty this often.
+const EMPTY_EVERY: Duration = Duration::from_secs(20);
+/// Part of what the path holds that is on its way meanwhile.
+const WHILE_EMPTYING: f64 = 0.9;
+/// The rate of all is measured over this.
+const MEASURED_OVER: Duration = Duration::from_millis(100);
+/// How far the sum of reports may be beyond that.
+const BEYOND_MEASURED: f64 = 1.25;
+/// A window that nothing bounds yet.
+const UNBOUND: u64 = u64::MAX;
+
+/// What a member saw in its last round trip.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    /// Bytes a second that were acknowledged.
+    pub(super) rate: f64,
+    /// The least delay beyond `base`, in seconds.
+    pub(super) queue: f64,
+    /// The round trip without queues, in seconds.
+    pub(super) base: f64,
+    /// The most that was on its way, in bytes.
+    pub(super) most: u64,
+    /// For how long this counts.
+    pub(super) counts_for: Duration,
+    /// Whether it would have sent more had it been let.
+    pub(super) limited: bool,
+    /// Whether more was lost than lines lose by themselves.
+    pub(super) lossy: bool,
+    /// Whether its first packets have just filled a queue.
+    pub(super) filled: bool,
+}
+
+/// See the module. Bytes.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    window: AtomicU64,
+    in_flight: AtomicU64,
+    members: AtomicU64,
+    /// Bytes that were acknowledged, ever.
+    acked: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    reports: HashMap<u64, (Instant, Report)>,
+    /// Until when the queue runs empty, and the window to go back to.
+    emptying: Option<(Instant, u64)>,
+    empty_next: Option<Instant>,
+    /// When the rate of all was last looked at, what was acknowledged by then, and what it was: a sum of reports would count those who pause.
+    measured: Option<(Instant, u64, f64)>,
+}
+
+impl State {
+    /// Bytes a second of all members together: the `sum` of what they report, which is news, but not much beyond what was measured.
+    fn rate(&mut self, now: Instant, acked: u64, sum: f64) -> f64 {
+        let Some((since, before, rate)) = self.measured else {
+            self.measured = Some((now, acked, sum));
+            return sum;
+        };
+        let span = now.duration_since(since);
+        let mut measured = rate;
+        if span >= MEASURED_OVER {
+            measured = (acked - before) as f64 / span.as_secs_f64();
+            self.measured = Some((now, acked, measured));
+        }
+        sum.min(measured * BEYOND_MEASURED)
+    }
+}
+
+impl Default for Uplink {
+    fn default() -> Self {
+        Self {
+            window: AtomicU64::new(UNBOUND),
+            in_flight: AtomicU64::new(0),
+            members: AtomicU64::new(1),
+            acked: AtomicU64::new(0),
+            state: Mutex::default(),
+        }
+    }
+}
+
+impl Uplink {
+    /// Whether the members have filled it yet.
+    pub(super) fn is_bound(&self) -> bool {
+        self.window.load(Relaxed) != UNBOUND
+    }
+
+    /// Takes a report in. The queue that all members have in common, in seconds.
+    fn report(&self, id: u64, now: Instant, report: Report, least_each: u64) -> f64 {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reports.insert(id, (now + report.counts_for, report));
+        state.reports.retain(|_, (until, _)| *until > now);
+        let all: Vec<Report> = state.reports.values().map(|(_, report)| *report).collect();
+        let seen = Seen::of(all);
+        self.members.store(seen.members, Relaxed);
+        let least = seen.members * least_each;
+        match state.emptying {
+            Some((until, _)) if now < until => return seen.queue,
+            Some((_, before)) => {
+                state.emptying = None;
+                self.window.store(before, Relaxed);
+            }
+            None => {}
+        }
+        let window = self.window.load(Relaxed);
+        if window == UNBOUND {
+            if report.filled || report.lossy || (report.limited && seen.queue > QUEUE) {
+                // Those who have not reported yet send as the others do.
+                let unseen = self.in_flight.load(Relaxed) as f64 / seen.in_flight.max(1) as f64;
+                let fitting = seen.fitting() * unseen.max(1.0);
+                self.window.store((fitting as u64).max(least), Relaxed);
+                state.empty_next = Some(now + EMPTY_EVERY);
+            }
+            return seen.queue;
+        }
+        let used = self.in_flight.load(Relaxed) >= window / 2;
+        let rate = state.rate(now, self.acked.load(Relaxed), seen.rate);
+        let window = seen.adjust(window as f64, rate, &report, used) as u64;
+        self.window.store(window.max(least), Relaxed);
+        if state.empty_next.is_some_and(|at| now >= at) {
+            state.empty_next = Some(now + EMPTY_EVERY);
+            let lasts = Duration::from_secs_f64(seen.base + QUEUE);
+            state.emptying = Some((now + lasts, window.max(least)));
+            let held = (rate * seen.base * WHILE_EMPTYING) as u64;
+            self.window.store(held.clamp(least, window.max(least)), Relaxed);
+        }
+        seen.queue
+    }
+}
+
+/// The members' reports, put together.
+struct Seen {
+    members: u64,
+    /// Bytes a second, and the most that was on its way, each member's by itself.
+    rate: f64,
+    in_flight: u64,
+    /// The mean round trip without queues, by traffic.
+    base: f64,
+    /// The queue that those see who see the least.
+    queue: f64,
+}
+
+impl Seen {
+    fn of(mut all: Vec<Report>) -> Self {
+        let rate: f64 = all.iter().map(|report| report.rate).sum();
+        let weighted: f64 = all.iter().map(|report| report.rate * report.base).sum();
+        all.sort_unstable_by(|a, b| a.queue.total_cmp(&b.queue));
+        let mut counted = 0.0;
+        let least = all.iter().find(|report| {
+            counted += report.rate;
+            counted >= rate * FREE
+        });
+        Self {
+            members: (all.len() as u64).max(1),
+            rate,
+            in_flight: all.iter().map(|report| report.most).sum(),
+            base: if rate > 0.0 { weighted / rate } else { 0.0 },
+            queue: least.map_or(0.0, |report| report.queue),
+        }
+    }
+
+    /// What fills the path and the queue as it should be.
+    fn fitting(&self) -> f64 {
+        self.rate * (self.base + QUEUE)
+    }
+
+    /// The window after one member's `report`, who moves it by its part of the traffic, which is `rate`.
+    fn adjust(&self, window: f64, rate: f64, report: &Report, used: bool) -> f64 {
+        let part = if rate > 0.0 { (report.rate / rate).min(1.0) } else { 0.0 };
+        if report.lossy {
+            return window * (1.0 - ON_LOSS * part);
+        }
+        let path = self.base / (self.base + self.queue).max(f64::MIN_POSITIVE);
+        let change = STEP * (window * path + rate * QUEUE - window);
+        if !used || (change > 0.0 && !report.limited) {
+            return window;
+        }
+        window + change * part
+    }
+}
+
+/// One connection's part in an [`Uplink`].
+#[derive(Debug)]
+pub(super) struct Member {
+    uplink: Arc<Uplink>,
+    id: u64,
+    in_flight: u64,
+}
+
+impl Member {
+    pub(super) fn new(uplink: Arc<Uplink>) -> Self {
+        let mut state = uplink.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.next_id += 1;
+        let id = state.next_id;
+        drop(state);
+        Self {
+            uplink,
+            id,
+            in_flight: 0,
+        }
+    }
+
+    pub(super) fn uplink(&self) -> &Uplink {
+        &self.uplink
+    }
+
+    /// Bytes of this connection that are on their way.
+    pub(super) fn in_flight(&self) -> u64 {
+        self.in_flight
+    }
+
+    pub(super) fn set_in_flight(&mut self, bytes: u64) {
+        let all = &self.uplink.in_flight;
+        if bytes >= self.in_flight {
+            all.fetch_add(bytes - self.in_flight, Relaxed);
+        } else {
+            all.fetch_sub(self.in_flight - bytes, Relaxed);
+        }
+        self.in_flight = bytes;
+    }
+
+    pub(super) fn add_acked(&self, bytes: u64) {
+        self.uplink.acked.fetch_add(bytes, Relaxed);
+    }
+
+    /// What this connection may have on its way: what the others leave, and no less than its share.
+    pub(super) fn window(&self) -> u64 {
+        let window = self.uplink.window.load(Relaxed);
+        let others = self.uplink.in_flight.load(Relaxed).saturating_sub(self.in_flight);
+        let share = window / self.uplink.members.load(Relaxed).max(1);
+        window.saturating_sub(others).max(share)
+    }
+
+    /// Tells what was seen in a round trip. The queue that all have in common, in seconds; `least` is what each may have on its way at the least, in bytes.
+    pub(super) fn report(&self, now: Instant, report: Report, least: u64) -> f64 {
+        self.uplink.report(self.id, now, report, least)
+    }
+}
+
+impl Clone for Member {
+    /// Another connection to the same uplink.
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.uplink))
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.set_in_flight(0);
+        let mut state = self.uplink.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reports.remove(&self.id);
+    }
+}
