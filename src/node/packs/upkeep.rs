@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use modswarm_protocol::format::Target;
-use modswarm_store::{GcError, MoveError, Origin, PackRecord, PackState as Kept};
+use modswarm_store::{GcError, MoveError, NetworkId, Origin, PackRecord, PackState as Kept};
 
 use super::{
     blocking,
@@ -40,13 +40,17 @@ pub(in crate::node) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -
         ));
     }
     let going: Vec<&PackRecord> = chosen.older.iter().copied().chain([&chosen.current.0]).collect();
+    let network = node.network_id();
     for gone in &going {
-        let others = packs
-            .iter()
-            .any(|(other, _)| other.content == gone.content && going.iter().all(|record| record.id != other.id));
-        if !others {
-            wishes::forget(node, gone.content).await?;
-            node.send(Command::Forget { content: gone.content }).await?;
+        let (records, content) = (packs.iter().map(|(record, _)| record), gone.content);
+        let left: Vec<&PackRecord> = records
+            .filter(|other| other.content == content && going.iter().all(|record| record.id != other.id))
+            .collect();
+        if left.is_empty() {
+            wishes::forget(node, content).await?;
+        }
+        if let Some(command) = serving_ends(gone, &left, &network) {
+            node.send(command).await?;
         }
     }
     let ids: Vec<_> = going.iter().map(|record| record.id).collect();
@@ -67,6 +71,19 @@ pub(in crate::node) async fn remove(node: &Arc<Inner>, request: RemoveRequest) -
         data_deleted: data && kept == 0,
         files_kept: kept,
     })
+}
+
+/// What the actor is told when `gone` goes, and of the packs with the same content those that are `left` stay.
+fn serving_ends(gone: &PackRecord, left: &[&PackRecord], network: &NetworkId) -> Option<Command> {
+    let content = gone.content;
+    let mut served = left.iter().filter(|record| record.network == *network).peekable();
+    if served.peek().is_none() {
+        return Some(Command::Forget { content });
+    }
+    let pack = gone
+        .pack
+        .filter(|pack| served.all(|record| record.pack != Some(*pack)))?;
+    Some(Command::Unname { content, pack })
 }
 
 /// Forgets what a lost index knew and `store rebuild` could not restore; `unknown` if there is nothing of that either.
