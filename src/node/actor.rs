@@ -3,10 +3,12 @@
 //! It never hashes, reads or writes a file, or waits for anyone: sockets, disk and jobs talk to it over bounded channels.
 
 mod commands;
+mod dialling;
 mod effects;
 mod network;
 mod pages;
 mod reputation;
+mod sessions;
 mod wishes;
 
 use std::{

@@ -58,7 +58,7 @@ impl Discovery {
             .or_insert(Announcement { next: now, query: None });
     }
 
-    /// Announces no longer.
+    /// Announces no longer, and names this node no more when asked. Kademlia has no word to take back what others keep: that lapses.
     pub(super) fn withdraw(&mut self, cid: &Cid, kad: &mut Kad) {
         if self.announcements.remove(cid).is_some() {
             kad.stop_providing(&discovery_key(cid));

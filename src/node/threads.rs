@@ -66,7 +66,7 @@ impl Shared {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            // What it held is dropped: whoever waits on a channel of the job's own learns of it.
+            // What it held is dropped: whoever waits on a channel of the job's own learns of it. Who hears of it in another way is the job's affair.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
         }
     }

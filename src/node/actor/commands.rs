@@ -40,6 +40,8 @@ pub(in crate::node) enum Command {
     Serve(Register),
     /// Serves a content no longer.
     Forget { content: Cid },
+    /// A pack was removed, and others with the same content were not: it is to be found by this name no longer.
+    Unname { content: Cid, pack: Cid },
     /// Pieces that are here no longer; `nothing_left` says that with them everything went.
     Lost {
         content: Cid,
@@ -147,6 +149,7 @@ impl Actor {
             Command::End { transfer } => self.end_job(transfer),
             Command::Serve(register) => self.register(register),
             Command::Forget { content } => self.forget(&content),
+            Command::Unname { content, pack } => self.unname(&content, &pack),
             Command::Lost {
                 content,
                 pieces,
@@ -199,12 +202,6 @@ impl Actor {
             .chain((Some(root) != content).then_some(root))
             .collect();
         let known = roots.iter().find_map(|cid| self.transfer_of(cid));
-        if known
-            .and_then(|id| self.transfers.get(&id))
-            .is_some_and(|t| t.sink.is_some())
-        {
-            return None;
-        }
         let now = self.now();
         let transfer = known.unwrap_or_else(|| {
             let spec = ContentSpec {
@@ -216,9 +213,13 @@ impl Actor {
                 related: Vec::new(),
                 order: PickOrder::default(),
             };
+            // The engine may know it by a name that it has here no longer.
             self.engine.add_content(now, spec)
         });
         let t = self.transfers.entry(transfer).or_default();
+        if t.sink.is_some() {
+            return None;
+        }
         for cid in roots {
             if !t.roots.contains(&cid) {
                 t.roots.push(cid);
@@ -386,6 +387,16 @@ impl Actor {
         for root in t.roots {
             self.discovery.withdraw(&root, kad);
         }
+    }
+
+    fn unname(&mut self, content: &Cid, pack: &Cid) {
+        let Some(transfer) = self.transfer_of(content) else {
+            return;
+        };
+        if let Some(t) = self.transfers.get_mut(&transfer) {
+            t.roots.retain(|root| root != pack);
+        }
+        self.discovery.withdraw(pack, &mut self.swarm.behaviour_mut().kad);
     }
 
     fn lost(&mut self, content: &Cid, pieces: &PieceSet, nothing_left: bool) {

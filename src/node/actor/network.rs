@@ -1,4 +1,6 @@
-//! Connections, addresses and look-ups.
+//! What the swarm says: connections and addresses that come and go, and who speaks what.
+//!
+//! It goes on in [`super::sessions`] with the streams of our own protocol, and in [`super::dialling`] with whom to connect to.
 
 use std::time::Instant;
 
@@ -6,34 +8,19 @@ use libp2p::{
     Multiaddr, PeerId, identify, kad, mdns,
     multiaddr::Protocol,
     ping,
-    swarm::{ConnectionId, DialError, SwarmEvent, dial_opts::DialOpts, dial_opts::PeerCondition},
+    swarm::{DialError, SwarmEvent},
 };
-use modswarm_protocol::{
-    engine::{ConnId, PeerKey, TransferId},
-    wire::{KnownPeer, StreamKind},
-};
+use modswarm_protocol::engine::TransferId;
 
-use super::{Actor, Live, TransferEvent};
+use super::Actor;
 use crate::{
     api::NetworkKind,
     node::{
-        exchange::is_tellable,
-        facts::{EndReason, Input, SessionError},
-        network::{AddressClass, Reach, classify, is_local_network, reach},
-        peers::Dial,
-        session::{ControlStream, Session, read_kind},
-        swap::{self, InboundStream, OpenError},
+        network::{Reach, classify, reach},
+        swap,
         swarm::BehaviourEvent,
     },
 };
-
-/// Peers that are dialled for one transfer and not yet connected.
-const MAX_CANDIDATES: usize = 256;
-/// Peers that we look for for one transfer: nobody else is dialled for it beyond. Others may still dial us.
-const ENOUGH_SOURCES: usize = 40;
-/// Before ping has measured one.
-const RTT_GUESS_NEAR: std::time::Duration = std::time::Duration::from_millis(1);
-const RTT_GUESS_FAR: std::time::Duration = std::time::Duration::from_millis(100);
 
 impl Actor {
     pub(super) fn handle_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
@@ -148,228 +135,6 @@ impl Actor {
         }
     }
 
-    fn handle_swap_event(&mut self, event: swap::Event) {
-        match event {
-            swap::Event::ControlOpened {
-                peer,
-                connection,
-                addr,
-                stream,
-            } => {
-                self.start_session(peer, connection, addr, ControlStream::Outbound(stream));
-            }
-            swap::Event::Inbound {
-                peer,
-                connection,
-                addr,
-                mut stream,
-            } => {
-                let inputs = self.input_sender.clone();
-                // Bounded by the streams that the handler lets in, and by a time-out.
-                tokio::spawn(async move {
-                    let kind = read_kind(&mut stream.stream).await;
-                    let _ = inputs
-                        .send(Input::Inbound {
-                            peer,
-                            connection,
-                            addr,
-                            stream,
-                            kind,
-                        })
-                        .await;
-                });
-            }
-            swap::Event::BulkOpened { connection, stream } => {
-                let Some(conn) = self.by_connection.get(&connection).copied() else {
-                    return;
-                };
-                let Some(live) = self.sessions.get_mut(&conn) else {
-                    return;
-                };
-                if let Some(queue) = live.session.take_serve_queue() {
-                    let (pool, throttle, inputs) =
-                        (self.pool.clone(), self.throttle.clone(), self.input_sender.clone());
-                    live.session
-                        .start_bulk_writer(conn, stream, queue, pool, throttle, inputs);
-                }
-            }
-            swap::Event::OpenFailed {
-                peer,
-                connection,
-                kind,
-                error,
-            } => {
-                tracing::debug!(%peer, ?kind, ?error, "cannot open a stream");
-                match kind {
-                    StreamKind::Bulk => {
-                        let error =
-                            SessionError::Io(std::io::Error::other("the stream for blocks could not be opened"));
-                        self.leave(peer, connection, &error.into());
-                    }
-                    StreamKind::Control if error == OpenError::Unsupported => self.is_foreign(peer),
-                    StreamKind::Control => {}
-                }
-            }
-            swap::Event::Flooded { peer, connection } => {
-                self.leave(peer, connection, &SessionError::TooManyStreams.into());
-            }
-            swap::Event::Closed { connection } => {
-                if let Some(conn) = self.by_connection.get(&connection).copied() {
-                    self.end_session(conn, &EndReason::Closed);
-                }
-            }
-        }
-    }
-
-    /// A provider that speaks other protocols: remembered as such, and the user is told once.
-    fn is_foreign(&mut self, peer: PeerId) {
-        self.book.foreign(peer);
-        for transfer in self.transfers.values_mut() {
-            if transfer.candidates.contains(&peer) && transfer.foreign.insert(peer) {
-                let n = transfer.foreign.len();
-                if let (Some(sink), true) = (&transfer.sink, n.is_power_of_two()) {
-                    let notice = match n {
-                        1 => "1 node is named as having it, but does not speak a protocol of ours".to_owned(),
-                        n => format!("{n} nodes are named as having it, but do not speak a protocol of ours"),
-                    };
-                    let _ = sink.try_send(TransferEvent::Notice(notice));
-                }
-            }
-        }
-    }
-
-    pub(super) fn handle_inbound(
-        &mut self,
-        peer: PeerId,
-        connection: ConnectionId,
-        addr: Multiaddr,
-        stream: InboundStream,
-        kind: Result<StreamKind, SessionError>,
-    ) {
-        match kind {
-            Ok(StreamKind::Control) => {
-                if self.by_connection.contains_key(&connection) {
-                    self.leave(peer, connection, &SessionError::TooManyStreams.into());
-                } else if self.swarm.behaviour_mut().swap.accept_control(peer, connection) {
-                    self.start_session(peer, connection, addr, ControlStream::Inbound(stream));
-                } else {
-                    // Both dialled at once, and the other connection won.
-                    self.swarm.behaviour_mut().swap.close(peer, connection);
-                }
-            }
-            Ok(StreamKind::Bulk) => {
-                let Some(conn) = self.by_connection.get(&connection).copied() else {
-                    return;
-                };
-                let Some(live) = self.sessions.get_mut(&conn) else {
-                    return;
-                };
-                if live.session.bulk_accepted {
-                    // Blocks of two streams could not be told apart.
-                    self.leave(peer, connection, &SessionError::TooManyStreams.into());
-                    return;
-                }
-                live.session
-                    .start_bulk_reader(conn, stream, self.pool.clone(), self.input_sender.clone());
-            }
-            Err(error) => {
-                let reason = EndReason::from(error);
-                if reason.is_offence() {
-                    self.leave(peer, connection, &reason);
-                } else {
-                    tracing::debug!(%peer, %reason, "dropped a stream");
-                }
-            }
-        }
-    }
-
-    /// Closes a connection, and ends the session on it if it has one.
-    fn leave(&mut self, peer: PeerId, connection: ConnectionId, reason: &EndReason) {
-        match self.by_connection.get(&connection).copied() {
-            Some(conn) => self.end_session(conn, reason),
-            None => {
-                tracing::info!(%peer, %reason, "closing a connection");
-                self.swarm.behaviour_mut().swap.close(peer, connection);
-            }
-        }
-    }
-
-    fn start_session(&mut self, peer: PeerId, connection: ConnectionId, addr: Multiaddr, stream: ControlStream) {
-        let old: Vec<ConnId> = self
-            .sessions
-            .iter()
-            .filter(|(_, l)| l.session.peer == peer)
-            .map(|(conn, _)| *conn)
-            .collect();
-        old.into_iter()
-            .for_each(|conn| self.end_session(conn, &EndReason::Replaced));
-        self.conns_made += 1;
-        let conn = ConnId(self.conns_made);
-        let near = matches!(classify(&addr), AddressClass::NearTcp | AddressClass::NearQuic);
-        let rtt = if near { RTT_GUESS_NEAR } else { RTT_GUESS_FAR };
-        tracing::debug!(%peer, %addr, ?conn, "session begins");
-        let dialled = matches!(stream, ControlStream::Outbound(_));
-        let session = Session::start(conn, peer, connection, stream, self.input_sender.clone());
-        self.by_connection.insert(connection, conn);
-        let now = self.now();
-        let key = PeerKey::of(&peer.to_bytes());
-        self.meet(peer, addr.clone());
-        let local = is_local_network(&addr);
-        self.sessions.insert(conn, Live { session, addr, dialled });
-        self.engine.handle_connected(now, conn, key, rtt);
-        self.engine.set_local(now, conn, local);
-        if dialled {
-            self.engine.ask_at_once(now, conn);
-        }
-        self.tell_reachable(conn);
-    }
-
-    /// Tells the engine where the peer of a session can be dialled by others.
-    fn tell_reachable(&mut self, conn: ConnId) {
-        let now = self.now();
-        let Some(live) = self.sessions.get(&conn) else { return };
-        let peer = live.session.peer;
-        let usable = |addr: &Multiaddr| is_tellable(addr) && self.is_usable(addr);
-        let addrs = self.exchange.vouched(peer, &live.addr, live.dialled, usable);
-        let addrs = addrs.iter().map(|addr| addr.to_vec().into()).collect();
-        self.engine.handle_reachable(now, conn, &peer.to_bytes(), addrs);
-    }
-
-    /// Ends a session and says why. Whoever is told of its end later finds it gone, so that it is said once.
-    pub(super) fn end_session(&mut self, conn: ConnId, reason: &EndReason) {
-        let Some(live) = self.forget_session(conn) else {
-            return;
-        };
-        let peer = live.session.peer;
-        if reason.is_offence() {
-            tracing::info!(%peer, ?conn, %reason, "session ended");
-            self.book.offended(peer, Instant::now());
-        } else {
-            tracing::debug!(%peer, ?conn, %reason, "session ended");
-        }
-        // A session's streams live and die together: whoever wants to go on connects anew.
-        self.swarm.behaviour_mut().swap.close(peer, live.session.connection);
-    }
-
-    /// The peer does not speak our protocol. Its connection may still serve look-ups.
-    pub(super) fn end_foreign_session(&mut self, conn: ConnId) {
-        if let Some(live) = self.forget_session(conn) {
-            self.swarm
-                .behaviour_mut()
-                .swap
-                .give_up(live.session.peer, live.session.connection);
-            self.is_foreign(live.session.peer);
-        }
-    }
-
-    fn forget_session(&mut self, conn: ConnId) -> Option<Live> {
-        let live = self.sessions.remove(&conn)?;
-        self.by_connection.remove(&live.session.connection);
-        let now = self.now();
-        self.engine.handle_disconnected(now, conn);
-        Some(live)
-    }
-
     fn identified(&mut self, peer: PeerId, info: identify::Info) {
         let addrs: Vec<Multiaddr> = info
             .listen_addrs
@@ -397,7 +162,7 @@ impl Actor {
     }
 
     /// Whether an address that others report may be dialled: on the public network, only addresses of the public internet.
-    fn is_usable(&self, addr: &Multiaddr) -> bool {
+    pub(super) fn is_usable(&self, addr: &Multiaddr) -> bool {
         if self.network.trusts_listen_addresses() {
             return true;
         }
@@ -418,138 +183,6 @@ impl Actor {
         }
     }
 
-    pub(super) fn add_entry_point(&mut self, peer: Option<PeerId>, addr: Multiaddr) {
-        match peer {
-            Some(peer) => {
-                self.book.add(peer, [addr.clone()], true);
-                self.swarm.behaviour_mut().kad.add_address(&peer, addr);
-                self.entry_points.push(peer);
-            }
-            None => {
-                if let Err(error) = self.swarm.dial(addr.clone()) {
-                    tracing::warn!(%addr, %error, "cannot dial");
-                }
-            }
-        }
-    }
-
-    pub(super) fn add_candidate(&mut self, transfer: TransferId, peer: PeerId) {
-        if peer == *self.swarm.local_peer_id() {
-            return;
-        }
-        let Some(t) = self.transfers.get_mut(&transfer) else {
-            return;
-        };
-        if !t.candidates.contains(&peer) {
-            if t.candidates.len() < MAX_CANDIDATES {
-                t.candidates.push(peer);
-            } else if let Some(doubtful) = t.candidates.iter_mut().find(|peer| self.book.is_doubtful(peer)) {
-                *doubtful = peer;
-            }
-        }
-        if self.book.is_connected(&peer) {
-            self.swarm.behaviour_mut().swap.want_session(peer);
-        }
-    }
-
-    /// Dials whoever may have what is needed, and lost bootstrap peers.
-    pub(super) fn dial_candidates(&mut self, now: Instant) {
-        let mut dials: Vec<Dial> = Vec::new();
-        for peer in self.entry_points.iter().filter(|peer| !self.banned.contains_key(*peer)) {
-            dials.extend(self.book.dial(*peer, now));
-        }
-        let clock = self.now();
-        let score = |peer: &PeerId| self.engine.score(clock, &PeerKey::of(&peer.to_bytes()));
-        for (id, transfer) in &self.transfers {
-            if transfer.sink.is_none() {
-                continue;
-            }
-            let room = self.room_for(*id);
-            let candidates = self.book.best_first(&transfer.candidates, score);
-            let (book, banned) = (&mut self.book, &self.banned);
-            let due = candidates.iter().filter(|peer| !banned.contains_key(*peer));
-            dials.extend(due.filter_map(|peer| book.dial(*peer, now)).take(room));
-        }
-        dials.into_iter().for_each(|dial| self.dial(dial));
-    }
-
-    /// How many more peers are worth a dial for a transfer.
-    fn room_for(&self, transfer: TransferId) -> usize {
-        let sources = self.engine.transfer_stats(transfer).map_or(0, |stats| stats.sources);
-        ENOUGH_SOURCES.saturating_sub(sources + self.exchange.dialling(transfer))
-    }
-
-    /// A peer names others that have to do with a transfer.
-    pub(super) fn peers_heard(&mut self, transfer: TransferId, conn: ConnId, peers: Vec<KnownPeer>) {
-        let Some(source) = self.sessions.get(&conn).map(|live| live.session.peer) else {
-            return;
-        };
-        let now = Instant::now();
-        tracing::debug!(%source, count = peers.len(), "names peers");
-        let public = !self.network.trusts_listen_addresses();
-        let usable = |addr: &Multiaddr| is_tellable(addr) && (!public || is_public(addr));
-        self.exchange.hear(transfer, source, peers, usable, now);
-        self.dial_heard(now);
-    }
-
-    /// Dials peers that were heard of, as many as may be.
-    pub(super) fn dial_heard(&mut self, now: Instant) {
-        let fetching = self.transfers.iter().filter(|(_, t)| t.sink.is_some());
-        for id in fetching.map(|(id, _)| *id).collect::<Vec<_>>() {
-            let room = self.room_for(id);
-            let dials = self.exchange.dials(id, room, &mut self.book, now);
-            dials.into_iter().for_each(|dial| self.dial(dial));
-        }
-    }
-
-    /// A dial failed: its other addresses are tried, and the peer is given up for now if there are none.
-    fn dial_failed(&mut self, peer: PeerId) {
-        match self.book.failed(peer, Instant::now()) {
-            Some(next) => self.dial(next),
-            None => self.exchange.failed(peer),
-        }
-    }
-
-    fn dial(&mut self, Dial { peer, addrs }: Dial) {
-        let opts = DialOpts::peer_id(peer).condition(PeerCondition::Disconnected);
-        let opts = if addrs.is_empty() {
-            opts.build()
-        } else {
-            opts.addresses(addrs).build()
-        };
-        if let Err(error) = self.swarm.dial(opts) {
-            tracing::debug!(%peer, %error, "cannot dial");
-            self.dial_failed(peer);
-        }
-    }
-
-    fn handle_query(&mut self, id: kad::QueryId, result: kad::QueryResult, last: bool) {
-        let mut reached = false;
-        match result {
-            kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
-                if let Some(transfer) = self.discovery.transfer_of(id) {
-                    for peer in providers {
-                        if self.banned.contains_key(&peer) {
-                            continue;
-                        }
-                        tracing::debug!(%peer, "named as a provider");
-                        self.book.add(peer, [], false);
-                        self.add_candidate(transfer, peer);
-                        // The addresses that came with the record serve only while the look-up lives: dial now.
-                        if let Some(dial) = self.book.dial(peer, Instant::now()) {
-                            self.dial(dial);
-                        }
-                    }
-                }
-            }
-            kad::QueryResult::StartProviding(Ok(_)) => reached = true,
-            _ => {}
-        }
-        if last {
-            self.discovery.finished(id, reached, Instant::now());
-        }
-    }
-
     /// The node's addresses that others can dial, each with its peer ID.
     pub(super) fn dialable_addrs(&self) -> Vec<Multiaddr> {
         let local = *self.swarm.local_peer_id();
@@ -566,7 +199,7 @@ impl Actor {
 }
 
 /// Whether `addr` is on the public internet.
-fn is_public(addr: &Multiaddr) -> bool {
+pub(super) fn is_public(addr: &Multiaddr) -> bool {
     addr.iter().next().is_some_and(|first| match first {
         Protocol::Ip4(ip) => {
             let [a, b, ..] = ip.octets();

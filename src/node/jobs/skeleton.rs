@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     Drive,
-    failures::{index_failure, skeleton_failure, task_failure},
+    failures::{index_failure, skeleton_failure, task_failure, write_failure},
 };
 use crate::{
     api::Failure,
@@ -118,7 +118,8 @@ async fn walk(
                 step(Step::Block);
             }
             TransferEvent::Notice(notice) => step(Step::Notice(notice)),
-            _ => {}
+            TransferEvent::WriteFailed(problem) => return Err(write_failure(problem)),
+            TransferEvent::Node { .. } | TransferEvent::Piece | TransferEvent::Complete => {}
         }
         if unkept.len() >= KEEP_BATCH {
             keep(node, std::mem::take(&mut unkept)).await?;

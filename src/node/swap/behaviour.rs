@@ -2,6 +2,9 @@
 //!
 //! The side that dialled a connection opens the control stream on it. When both sides dialled at once, the connection that the
 //! smaller peer ID dialled stays, and a direct connection always replaces a relayed one; both sides reach the same verdict.
+//!
+//! A connection that never carried a session is not closed here, though one beside it does: a look-up may have made it, and waits for an answer on it. Once no
+//! protocol has a stream on it any more, the swarm closes it after its idle time.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -4,6 +4,8 @@
 
 mod behaviour;
 mod handler;
+#[cfg(test)]
+mod tests;
 
 pub(super) use behaviour::{Behaviour, Event};
 pub(super) use handler::{InboundStream, OpenError};
