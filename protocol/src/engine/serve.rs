@@ -396,6 +396,7 @@ impl Engine {
             .filter(|(_, transfer)| transfer.is_fetching())
             .map(|(id, _)| *id)
             .collect();
+        let owes = self.conns.values().any(|conn| conn.bytes_down > 0);
         let candidate = |(id, conn): (&ConnId, &super::conn::Conn)| {
             let leeching = conn.is_leeching();
             let idle = !conn.choking
@@ -408,6 +409,7 @@ impl Engine {
                 interested: leeching && !idle,
                 unchoked: !conn.choking,
                 since: conn.slot_since,
+                last: conn.is_vain(now) || (owes && conn.is_taker()),
                 gives: if trades { conn.down.rate(now) } else { 0 },
             }
         };
