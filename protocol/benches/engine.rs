@@ -11,11 +11,9 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use modswarm_protocol::Timestamp;
-use modswarm_protocol::engine::{
-    Action, ConnId, ContentPieces, ContentSpec, Engine, EngineConfig, Event, PeerKey, PickOrder, Verdict,
-};
+use modswarm_protocol::engine::{Action, ConnId, Engine, EngineConfig, Event, PeerKey, Verdict};
 use modswarm_protocol::format::{PieceSet, SharedPieceMap};
-use modswarm_protocol::sim::fake_content;
+use modswarm_protocol::sim::{fake_content, fake_spec};
 use modswarm_protocol::wire::{
     BulkHeader, Encoding, Handle, Have, HaveMap, Hello, Message, NetworkId, Run, What, runs_of,
 };
@@ -91,22 +89,8 @@ impl World {
             ..EngineConfig::default()
         };
         let mut engine = Engine::new(config, 1);
-        let pieces = ContentPieces {
-            map,
-            have: held(&mut dice),
-            wanted: None,
-        };
-        engine.add_content(
-            Timestamp::ZERO,
-            ContentSpec {
-                content: Some(content),
-                packs: Vec::new(),
-                network: NetworkId::PUBLIC,
-                pieces: Some(pieces),
-                related: Vec::new(),
-                order: PickOrder::RarestFirst,
-            },
-        );
+        let have = held(&mut dice);
+        engine.add_content(Timestamp::ZERO, fake_spec(content, &map, have));
         let mut world = Self {
             engine,
             now: Timestamp::ZERO,

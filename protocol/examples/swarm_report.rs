@@ -14,9 +14,8 @@ use std::time::{Duration, Instant};
 use std::{iter, thread};
 
 use modswarm_protocol::Timestamp;
-use modswarm_protocol::engine::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
-use modswarm_protocol::sim::{Behaviour, Job, Line, PeerSpec, World, fake_content, least_time};
-use modswarm_protocol::wire::NetworkId;
+use modswarm_protocol::engine::EngineConfig;
+use modswarm_protocol::sim::{Behaviour, Job, Line, PeerSpec, World, fake_content, fake_spec, least_time};
 
 const MBIT: u64 = 1_000_000 / 8;
 const PIECES: u32 = 1000;
@@ -173,20 +172,7 @@ fn run(scene: &Scene, seed: u64) -> Row {
     for (i, spec) in scene.seeds.iter().chain(&scene.leechers).enumerate() {
         let index = world.add_peer(*spec, EngineConfig::default());
         let have = if i < first { map.all() } else { map.none() };
-        let pieces = ContentPieces {
-            map: map.clone(),
-            have,
-            wanted: None,
-        };
-        let spec = ContentSpec {
-            content: Some(content),
-            packs: Vec::new(),
-            network: NetworkId::PUBLIC,
-            pieces: Some(pieces),
-            related: Vec::new(),
-            order: PickOrder::RarestFirst,
-        };
-        world.add_content(index, spec);
+        world.add_content(index, fake_spec(content, &map, have));
     }
     let all = first + scene.leechers.len();
     if all <= MESH {

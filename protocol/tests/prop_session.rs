@@ -324,12 +324,15 @@ impl World {
             let end = &mut node.ends[from];
             end.arriving = Some(judged);
             if let What::Piece(piece) = header.what
-                && end
-                    .requested
-                    .get(&header.handle)
-                    .is_some_and(|of| of.contains_key(&piece))
+                && let Some(of_handle) = end.requested.get_mut(&header.handle)
+                && of_handle.contains_key(&piece)
             {
-                end.counted = Some((header.handle, piece));
+                if judged.is_some() {
+                    end.counted = Some((header.handle, piece));
+                } else {
+                    // It came from elsewhere: the request is answered, and what comes is read over.
+                    of_handle.remove(&piece);
+                }
             }
         }
         let end = &mut node.ends[from];

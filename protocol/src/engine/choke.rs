@@ -1,7 +1,8 @@
 //! Whom to serve: upload slots, given anew in rounds.
 //!
 //! While there are slots for all who want one, nobody waits. Otherwise those who give us most while we are downloading keep
-//! theirs, and the rest go round: who has waited longest takes the slot of who has had one longest.
+//! theirs, and the rest go round: who has waited longest takes the slot of who has had one longest. Who gets nothing before others do (it gives nothing, or lets
+//! nothing spread) holds a slot only while those others leave one.
 
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub(crate) struct Candidate {
     pub(crate) unchoked: bool,
     /// When it got its slot or lost it last.
     pub(crate) since: Timestamp,
+    /// Whether it gets only the slots that others leave.
+    pub(crate) last: bool,
     /// Bytes a second that it gives us.
     pub(crate) gives: u64,
 }
@@ -57,7 +60,7 @@ impl Choker {
         let holding = all.iter().filter(|c| c.interested && c.unchoked).count();
         if wanting <= self.slots || (!round && holding < self.slots) {
             // Free slots go at once, to who has waited longest.
-            all.sort_by_key(|c| c.since);
+            all.sort_by_key(|c| (c.last, c.since));
             let free = self.slots - holding;
             let unchoke = all
                 .iter()
@@ -71,37 +74,37 @@ impl Choker {
             return (Vec::new(), Vec::new());
         }
         let lots: Vec<u64> = all.iter().map(|_| rng.next()).collect();
-        let mut order: Vec<usize> = (0..all.len()).filter(|i| all[*i].interested).collect();
         let mut chosen = vec![false; all.len()];
-        order.sort_by_key(|i| (std::cmp::Reverse(all[*i].gives), lots[*i]));
-        let kept = self.slots - self.slots.div_ceil(OPTIMISTIC);
-        for i in order.iter().filter(|i| all[**i].gives > 0).take(kept) {
-            chosen[*i] = true;
-        }
-        let rest = self.slots - chosen.iter().filter(|c| **c).count();
-        order.retain(|i| !chosen[*i]);
-        // Waiting ones by how long they wait, then holders by how short they hold.
-        order.sort_by_key(|i| {
-            let span = now.since(all[*i].since);
-            (
-                all[*i].unchoked,
-                if all[*i].unchoked { span } else { Duration::MAX - span },
-                lots[*i],
-            )
-        });
-        // A holder keeps its slot for two rounds at least, so that it gets something done.
-        let settled = |c: &Candidate| c.unchoked && now.since(c.since) < ROUND * 2;
-        let fresh: Vec<usize> = order
-            .iter()
-            .copied()
-            .filter(|i| settled(&all[*i]))
-            .take(rest.saturating_sub(1))
-            .collect();
-        for i in &fresh {
-            chosen[*i] = true;
-        }
-        for i in order.iter().filter(|i| !fresh.contains(i)).take(rest - fresh.len()) {
-            chosen[*i] = true;
+        let mut rest = self.slots;
+        for last in [false, true] {
+            let mut order: Vec<usize> = (0..all.len())
+                .filter(|i| all[*i].interested && all[*i].last == last)
+                .collect();
+            order.sort_by_key(|i| (std::cmp::Reverse(all[*i].gives), lots[*i]));
+            let kept = rest - rest.div_ceil(OPTIMISTIC);
+            for i in order.iter().filter(|i| all[**i].gives > 0).take(kept) {
+                chosen[*i] = true;
+                rest -= 1;
+            }
+            order.retain(|i| !chosen[*i]);
+            // Waiting ones by how long they wait, then holders by how short they hold.
+            order.sort_by_key(|i| {
+                let span = now.since(all[*i].since);
+                (
+                    all[*i].unchoked,
+                    if all[*i].unchoked { span } else { Duration::MAX - span },
+                    lots[*i],
+                )
+            });
+            // A holder keeps its slot for two rounds at least, so that it gets something done.
+            let settled = |c: &Candidate| c.unchoked && now.since(c.since) < ROUND * 2;
+            let fresh = order.iter().copied().filter(|i| settled(&all[*i]));
+            let fresh: Vec<usize> = fresh.take(rest.saturating_sub(1)).collect();
+            let others = order.iter().copied().filter(|i| !fresh.contains(i));
+            for i in fresh.iter().copied().chain(others).take(rest).collect::<Vec<_>>() {
+                chosen[i] = true;
+                rest -= 1;
+            }
         }
         let pick = |want: bool| {
             let of = all
@@ -119,6 +122,16 @@ mod tests {
     use super::*;
 
     fn simulate(peers: usize, slots: usize, rounds: u64, gives: impl Fn(usize) -> u64) -> Vec<u32> {
+        simulate_with(peers, slots, rounds, gives, |_| false)
+    }
+
+    fn simulate_with(
+        peers: usize,
+        slots: usize,
+        rounds: u64,
+        gives: impl Fn(usize) -> u64,
+        last: impl Fn(usize) -> bool,
+    ) -> Vec<u32> {
         let mut choker = Choker::new(slots);
         let mut rng = Rng::new(1);
         let mut held = vec![0; peers];
@@ -130,6 +143,7 @@ mod tests {
                 interested: true,
                 unchoked: state[i].0,
                 since: state[i].1,
+                last: last(i),
                 gives: gives(i),
             });
             let (choke, unchoke) = choker.decide(now, all.collect(), &mut rng);
@@ -165,5 +179,15 @@ mod tests {
         let held = simulate(12, 4, 120, |i| if i < 3 { 1000 } else { 0 });
         assert!(held[..3].iter().all(|h| *h > 110), "{held:?}");
         assert!(held[3..].iter().all(|h| *h > 5), "{held:?}");
+    }
+
+    #[test]
+    fn those_who_come_last_hold_what_the_others_leave() {
+        let held = simulate_with(12, 4, 120, |_| 0, |i| i >= 3);
+        assert!(held[..3].iter().all(|h| *h > 110), "{held:?}");
+        assert!(held[3..].iter().all(|h| *h > 5), "{held:?}");
+        let held = simulate_with(12, 4, 120, |_| 0, |i| i >= 6);
+        assert!(held[..6].iter().all(|h| *h > 60), "{held:?}");
+        assert_eq!(held[6..].iter().sum::<u32>(), 0, "{held:?}");
     }
 }

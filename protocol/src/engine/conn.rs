@@ -10,7 +10,7 @@ use super::ids::{PeerKey, TransferId};
 use super::offers::Offering;
 use super::rate::Meter;
 use super::requests::Requests;
-use super::session::{Session, SessionState};
+use super::session::{Session, SessionState, Source};
 use super::uploads::Uploads;
 use super::window::Window;
 use crate::format::Cid;
@@ -24,6 +24,20 @@ const SNUB_PENALTY: Duration = Duration::from_secs(5);
 const LATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Doublings of [`SNUB_PENALTY`].
 const SNUB_DOUBLINGS: u32 = 5;
+
+/// Who has got so many bytes from us and given none comes after those who gave some.
+const MUCH: u64 = 2 * 1024 * 1024;
+
+/// How a peer is served beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// In its turn.
+    Equal,
+    /// After those: it takes and does not give.
+    Takes,
+    /// After all others: what it gets goes no further, or it has said to have it.
+    Vain,
+}
 
 /// The server's half of a session: a handle that the peer opened at us.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +94,8 @@ pub(crate) struct Conn {
     pub(crate) arriving: Option<Arriving>,
     pub(crate) choked_by_peer: bool,
     pub(crate) snubbed_until: Option<Timestamp>,
+    /// Until when the peer is not believed.
+    pub(crate) doubted_until: Timestamp,
     snubs: u32,
     pub(crate) sessions: BTreeMap<Handle, Session>,
     pub(crate) by_root: BTreeMap<Cid, Handle>,
@@ -114,6 +130,7 @@ impl Conn {
             arriving: None,
             choked_by_peer: true,
             snubbed_until: None,
+            doubted_until: Timestamp::ZERO,
             snubs: 0,
             sessions: BTreeMap::new(),
             by_root: BTreeMap::new(),
@@ -185,15 +202,42 @@ impl Conn {
         sessions.any(|s| !open || s.state != SessionState::Opening)
     }
 
+    /// Whether it says to have all pieces of a transfer.
+    pub(crate) fn has_all(&self, transfer: TransferId) -> bool {
+        let mut sessions = self.sessions.values();
+        sessions.any(|session| session.transfer == transfer && session.source == Source::All)
+    }
+
     /// Whether it takes and does not give: it has something, if only from us, and chokes us, or takes requests and does not answer.
     pub(crate) fn is_selfish(&self) -> bool {
         let owes = self.held() > 0 || self.uploads.bytes > 0;
         (self.choked_by_peer && owes) || self.snubbed_until.is_some()
     }
 
-    /// Whether what it gets from us goes no further, as far as we saw.
-    pub(crate) fn is_dead_end(&self, now: Timestamp) -> bool {
-        self.served.values().any(|served| served.offering.is_dead_end(now))
+    /// How it is served beside others. `trades`: we fetch something, and who chokes us can be told; `owes`: we have it from some of them.
+    pub(crate) fn standing(&self, now: Timestamp, trades: bool, owes: bool) -> Standing {
+        if self.is_vain(now) {
+            Standing::Vain
+        } else if (trades && self.is_selfish()) || (!trades && owes && self.is_taker()) {
+            Standing::Takes
+        } else {
+            Standing::Equal
+        }
+    }
+
+    /// Whether what it gets from us goes no further, as far as we saw, or is what it says to have.
+    pub(crate) fn is_vain(&self, now: Timestamp) -> bool {
+        self.is_doubted(now) || self.served.values().any(|served| served.offering.is_dead_end(now))
+    }
+
+    /// Whether it has got much and never gave anything.
+    pub(crate) fn is_taker(&self) -> bool {
+        self.bytes_down == 0 && self.uploads.bytes >= MUCH
+    }
+
+    /// Whether what it says to have is not believed.
+    pub(crate) fn is_doubted(&self, now: Timestamp) -> bool {
+        now < self.doubted_until
     }
 
     /// Pieces that it is known to have, of all that we have opened there.

@@ -330,6 +330,10 @@ impl Engine {
 
     /// Makes up what follows from all that was told: requests, blocks to serve, news.
     fn settle(&mut self) {
+        // What is lost is told of before it is asked for.
+        if !self.to_tell.is_empty() {
+            self.tell_news(false);
+        }
         for transfer in std::mem::take(&mut self.to_refill) {
             let conns = self.conns.iter().filter(|(_, conn)| conn.has_session(transfer, false));
             self.to_fill.extend(conns.map(|(id, _)| *id));
@@ -348,9 +352,6 @@ impl Engine {
             }
         }
         self.to_fill.reuse(due);
-        if !self.to_tell.is_empty() {
-            self.tell_news(false);
-        }
         for transfer in std::mem::take(&mut self.to_offer) {
             self.offer(transfer);
         }

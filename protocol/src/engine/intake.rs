@@ -269,6 +269,27 @@ impl Engine {
             self.give_back_requested(id, request.transfer, request.rest());
         }
         self.release(id, request.transfer, request.piece, request.cid, refused);
+        if refused {
+            self.await_former(id, handle, what);
+        }
+    }
+
+    /// A request was refused while its block is coming in: that answers a former request of the same, and counts as late.
+    fn await_former(&mut self, id: ConnId, handle: Handle, what: What) {
+        let arriving = self.conns.get_mut(&id).and_then(|conn| conn.arriving.as_mut());
+        let kept = arriving.and_then(|arriving| arriving.kept.as_mut());
+        let Some(kept) = kept.filter(|kept| kept.handle == handle && kept.what == what) else {
+            return;
+        };
+        kept.requested = false;
+        let Some(piece) = kept.expected.piece else { return };
+        let of = self.transfers.get_mut(&kept.expected.transfer);
+        if let Some(pieces) = of.and_then(|of| of.pieces.as_mut())
+            && pieces.picker.contains(piece.get())
+        {
+            pieces.assign(piece.get(), id);
+            kept.awaited = true;
+        }
     }
 
     /// Takes a request back without a word: its block may still come.

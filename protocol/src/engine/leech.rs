@@ -24,7 +24,7 @@ impl Engine {
     /// Opens at a peer all that we fetch and have not opened there.
     pub(super) fn open_sessions(&mut self, id: ConnId) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if !conn.may_ask() {
+        if !conn.may_ask() || conn.is_doubted(self.now) {
             return;
         }
         let fetching = self

@@ -21,6 +21,7 @@ mod config;
 mod conn;
 mod conn_set;
 mod core;
+mod doubt;
 mod endgame;
 mod exchange;
 mod fetch;

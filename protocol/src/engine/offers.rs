@@ -8,7 +8,7 @@ use super::conn::Served;
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::session::Source;
-use super::spread::Spread;
+use super::spread::{self, Spread};
 use super::transfer::Pieces;
 use crate::time::Timestamp;
 use crate::wire::limits::MAX_RUNS;
@@ -18,6 +18,8 @@ use crate::wire::{Handle, Message, Run, runs_of};
 const AHEAD_MIN: u64 = 512 * 1024;
 /// …and as many as go to it in this time: a round trip for the offer and the request, and some to choose from.
 const AHEAD: Duration = Duration::from_millis(1200);
+/// Of the last pieces, as many as go to all together in this time: whoever has most of them is who the first copy waits for.
+const LAST_AHEAD: Duration = Duration::from_millis(500);
 /// Pieces offered to a leecher at a time, however small.
 const AHEAD_PIECES: usize = 1024;
 /// A leecher that has not asked for what it was offered after this long is not waited for.
@@ -112,34 +114,39 @@ impl Engine {
         Ok(())
     }
 
-    /// Whether a transfer is the sole seed's, as far as is known, with more than one leecher: then it goes out piece by piece.
-    fn is_spreading(&mut self, id: TransferId, leechers: usize) -> bool {
-        let Some(of) = self.transfers.get_mut(&id) else {
+    /// Whether a transfer is a seed's and goes out piece by piece: there is more than one leecher, and not everything is with them. Others may say to be
+    /// seeds too: if they are, each sends a part.
+    fn is_spreading(&self, id: TransferId, leechers: usize) -> bool {
+        let Some(of) = self.transfers.get(&id) else {
             return false;
         };
-        let whole = of
-            .pieces
-            .as_ref()
-            .is_some_and(|pieces| pieces.have_count == pieces.len());
-        if !whole || leechers == 0 || of.seeds > 0 || of.spread_over || of.network != self.config.network {
-            return false;
-        }
-        of.spread.is_some() || leechers > 1
+        let pieces = of.pieces.as_ref();
+        let whole = pieces.is_some_and(|pieces| pieces.have_count == pieces.len());
+        whole
+            && !of.spread_over
+            && of.network == self.config.network
+            && (leechers > 1 || (leechers == 1 && of.spread.is_some()))
     }
 
     /// Offers leechers of a content what they have room for.
     pub(super) fn offer(&mut self, id: TransferId) {
-        let mut leechers: Vec<(ConnId, Handle)> = Vec::new();
+        let (mut leechers, mut others) = (Vec::new(), Vec::new());
         for (conn_id, conn) in &self.conns {
             let served = conn
                 .served
                 .iter()
                 .filter(|(_, served)| served.transfer == id && served.pieces);
-            leechers.extend(served.map(|(handle, _)| (*conn_id, *handle)));
+            // Who says to have everything would have nothing to ask for, and is not believed if it asks all the same.
+            let lacks = !conn.is_doubted(self.now) && !conn.has_all(id);
+            let list = if lacks { &mut leechers } else { &mut others };
+            list.extend(served.map(|(handle, _)| (*conn_id, *handle)));
+        }
+        for (conn_id, handle) in others {
+            self.let_choose(id, conn_id, handle);
         }
         if self.up.rate().is_some() {
             // Whom no limit holds for costs nothing of what the others share, and would only wait for them.
-            let unlimited: Vec<_> = leechers
+            let unlimited: Vec<(ConnId, Handle)> = leechers
                 .extract_if(.., |(conn_id, _)| self.exempt.contains(conn_id))
                 .collect();
             for (conn_id, handle) in unlimited {
@@ -153,9 +160,12 @@ impl Engine {
         if self.transfers.get(&id).is_some_and(|of| of.spread.is_none()) {
             self.begin_spreading(id, &leechers);
         }
-        if let [(conn_id, handle)] = leechers[..] {
-            // Nobody is there to pass anything on.
-            self.let_choose(id, conn_id, handle);
+        let seeds = self.transfers.get(&id).map_or(0, |of| of.seeds);
+        if leechers.len() <= seeds.max(1) {
+            // Nobody is there to pass anything on, or there are as many seeds, and steering would only hold them up.
+            for (conn_id, handle) in leechers {
+                self.let_choose(id, conn_id, handle);
+            }
             return;
         }
         let now = self.now;
@@ -179,14 +189,26 @@ impl Engine {
         if leechers.iter().any(|(conn_id, handle)| spreads(self, conn_id, handle)) {
             leechers.retain(|(conn_id, handle)| spreads(self, conn_id, handle));
         }
-        self.offer_to(id, &leechers, true);
+        // What goes out last is not tried on who may keep it.
+        let proven = |engine: &Self, conn_id: &ConnId, handle: &Handle| offering(engine, conn_id, handle).passes_on;
+        let ends = self.ends_soon(id);
+        if ends && leechers.iter().any(|(conn_id, handle)| proven(self, conn_id, handle)) {
+            leechers.retain(|(conn_id, handle)| proven(self, conn_id, handle));
+        }
+        // Nor does anyone hold much of it that others could have asked for by then.
+        let most = if ends {
+            self.up_in(id, LAST_AHEAD) / leechers.len().max(1) as u64
+        } else {
+            u64::MAX
+        };
+        self.offer_to(id, &leechers, true, most);
         let ahead: u64 = leechers
             .iter()
             .map(|(conn_id, handle)| offering(self, conn_id, handle).bytes)
             .sum();
-        if ahead < self.kept_ahead(id) {
+        if ahead < AHEAD_MIN.max(self.up_in(id, AHEAD)) {
             // The uplink is not left idle while those who could be offered something are on trial.
-            self.offer_to(id, &leechers, false);
+            self.offer_to(id, &leechers, false, most);
         }
         if self
             .transfers
@@ -198,13 +220,26 @@ impl Engine {
         }
     }
 
-    /// Bytes offered over all connections and not sent yet that keep the uplink busy.
-    fn kept_ahead(&self, id: TransferId) -> u64 {
-        let rate = self.transfers.get(&id).map_or(0, |of| of.up.rate(self.now));
-        AHEAD_MIN.max((u128::from(rate) * AHEAD.as_micros() / 1_000_000) as u64)
+    /// Whether what is left to offer goes out before it shows who keeps it.
+    fn ends_soon(&self, id: TransferId) -> bool {
+        let Some(of) = self.transfers.get(&id) else {
+            return false;
+        };
+        let (Some(spread), Some(pieces)) = (&of.spread, &of.pieces) else {
+            return false;
+        };
+        let left = pieces.map.bytes() / u64::from(pieces.len().max(1)) * spread.left() as u64;
+        left < self.up_in(id, spread::UNSEEN)
     }
 
-    fn offer_to(&mut self, id: TransferId, leechers: &[(ConnId, Handle)], on_trial: bool) {
+    /// Bytes of a transfer that go out in a time, as it went lately.
+    fn up_in(&self, id: TransferId, time: Duration) -> u64 {
+        let rate = self.transfers.get(&id).map_or(0, |of| of.up.rate(self.now));
+        (u128::from(rate) * time.as_micros() / 1_000_000) as u64
+    }
+
+    /// Offers each of `leechers` what it has room for, `most` bytes at the most (or one piece).
+    fn offer_to(&mut self, id: TransferId, leechers: &[(ConnId, Handle)], on_trial: bool, most: u64) {
         let now = self.now;
         for (conn_id, handle) in leechers.iter().copied() {
             let Some(conn) = self.conns.get_mut(&conn_id) else {
@@ -215,7 +250,7 @@ impl Engine {
                 return;
             };
             let target = (u128::from(conn.uploads.meter.rate(now)) * AHEAD.as_micros() / 1_000_000) as u64;
-            let target = target.max(AHEAD_MIN);
+            let target = target.max(AHEAD_MIN).min(most);
             let Some(served) = conn.served.get_mut(&handle) else {
                 continue;
             };
@@ -224,7 +259,9 @@ impl Engine {
                 continue;
             }
             let offered = spread.offer(conn_id, |piece| {
-                let trusted = !on_trial || offering.passes_on || offering.pieces + offering.unseen < TRIAL;
+                let trusted = !on_trial
+                    || offering.passes_on
+                    || offering.pieces + offering.unseen + (offering.silent as usize) < TRIAL;
                 let room =
                     trusted && offering.pieces < AHEAD_PIECES && (offering.pieces == 0 || offering.bytes < target);
                 if room {
@@ -263,7 +300,7 @@ impl Engine {
             of.spread_over = true;
             return;
         }
-        let mut spread = Spread::new(pieces.len(), self.rng.below(pieces.len() as usize) as u32);
+        let mut spread = Spread::new(pieces.len(), self.rng.next());
         let now = self.now;
         for (conn_id, handle) in leechers {
             let Some(conn) = self.conns.get_mut(conn_id) else {
@@ -302,7 +339,7 @@ impl Engine {
     pub(super) fn end_spreading(&mut self, id: TransferId) {
         let Some(of) = self.transfers.get_mut(&id) else { return };
         let Some(spread) = of.spread.take() else { return };
-        of.spread_over = spread.is_over() || of.seeds > 0;
+        of.spread_over = spread.is_over();
         let fetching = of.is_fetching();
         let mut steered = Vec::new();
         for (conn_id, conn) in &mut self.conns {
@@ -391,7 +428,7 @@ impl Engine {
         }
         let nothing_left = |id: &TransferId| {
             let spread = self.transfers.get(id).and_then(|of| of.spread.as_ref());
-            spread.is_some_and(Spread::is_all_offered)
+            spread.is_some_and(|spread| spread.left() == 0)
         };
         let (mut stale, mut idle) = (Vec::new(), Vec::new());
         for (conn_id, conn) in self.conns.iter().filter(|(_, conn)| conn.uploads.is_empty()) {

@@ -6,7 +6,6 @@ use super::ids::{ConnId, PeerKey};
 use super::rate::Meter;
 use super::reputation::{Ban, Fault, PeerRecord};
 use crate::time::Timestamp;
-use crate::wire::Handle;
 
 impl Engine {
     /// None of a peer's addresses could be connected to.
@@ -74,21 +73,6 @@ impl Engine {
         let theirs = self.conns.iter().filter(|(_, conn)| conn.peer == *peer);
         for conn in theirs.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.disconnect(conn, DisconnectReason::Banned);
-        }
-    }
-
-    /// The peer refused pieces as not there: those that it had said to have are broken promises. One that tells `Lost` first is not heard here, as
-    /// by then it has not said so any more.
-    pub(super) fn note_refusals(&mut self, id: ConnId, handle: Handle, pieces: &[u32]) {
-        let Some(conn) = self.conns.get(&id) else { return };
-        let Some(session) = conn.sessions.get(&handle) else {
-            return;
-        };
-        let broken = pieces.iter().filter(|piece| session.source.has(**piece)).count();
-        if broken > 0 {
-            let (peer, times) = (conn.peer, u32::try_from(broken).unwrap_or(u32::MAX));
-            self.reputation
-                .handle_fault(self.now, peer, Fault::BrokenPromise, times);
         }
     }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
-use super::conn::{Conn, Served};
+use super::conn::{Conn, Served, Standing};
 use super::core::Engine;
 use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
@@ -170,6 +170,11 @@ impl Engine {
         if runs.iter().any(|run| run.end() > len) {
             return Err(Violation::NoSuchPiece);
         }
+        let transfer = served.transfer;
+        self.note_asked(id, transfer, &runs);
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
         if conn.choking {
             conn.flood.on_refused(self.now)?;
             self.reject(id, handle, Rejection::Pieces(runs), RejectReason::Choked);
@@ -211,38 +216,45 @@ impl Engine {
         }
     }
 
-    /// The connection to serve next. Who does not serve us, lets nothing spread, or got much more from us than others comes last; of the rest, what the fewest
+    /// The connection to serve next. Who does not give, lets nothing spread, or got much more from us than others comes last; of the rest, what the fewest
     /// have goes first, then who has least, then in turn. While the limit is shut, only those that none holds for are served.
     fn next_to_serve(&mut self) -> Option<ConnId> {
         let now = self.now;
         let open = self.up.is_open(now);
         let exempt = &self.exempt;
         let (conns, transfers, turn) = (&self.conns, &self.transfers, self.serve_turn);
-        // Only who fetches something can be given anything in return.
+        // Only who fetches something can be given anything in return; who has it remembers who gave.
         let trades = transfers.values().any(Transfer::is_fetching);
         self.to_serve
             .retain(|id| conns.get(id).is_some_and(|conn| conn.uploads.is_ready(now)));
-        let is_last = |conn: &Conn| conn.is_dead_end(now) || (trades && conn.is_selfish());
-        let due = self.to_serve.iter().filter(|id| open || exempt.contains(*id));
-        let ready = due.filter_map(|id| conns.get(id).map(|conn| (*id, conn, is_last(conn))));
-        let ready: SmallVec<[(ConnId, &Conn, bool); READY]> = ready.collect();
-        let in_time = ready.iter().filter(|(.., last)| !last);
-        let least = in_time.map(|(_, conn, _)| conn.uploads.turn()).min();
+        let waiting = || self.to_serve.iter().filter_map(|id| Some((*id, conns.get(id)?)));
+        let owes = waiting().any(|(_, conn)| conn.bytes_down > 0);
+        let due = waiting().filter(|(id, _)| open || exempt.contains(id));
+        let ready = due.map(|(id, conn)| (id, conn, conn.standing(now, trades, owes)));
+        let ready: SmallVec<[(ConnId, &Conn, Standing); READY]> = ready.collect();
+        let equals = ready.iter().filter(|(.., standing)| *standing == Standing::Equal);
+        let least = equals.map(|(_, conn, _)| conn.uploads.turn()).min();
         let fair = least.map_or(u64::MAX, |least| least + least / AHEAD_PART + AHEAD_OF_OTHERS);
-        let place = |conn: &Conn, last: bool| (last, conn.uploads.turn() > fair);
-        let first = ready.iter().map(|(_, conn, last)| place(conn, *last)).min()?;
-        // What they ask for is looked at only of those who may come next.
-        let first = ready.iter().filter(|(_, conn, last)| place(conn, *last) == first);
-        let rank = |id: ConnId, conn: &Conn| {
+        let rarest = |conn: &Conn| {
             let mut known: Option<(Handle, Option<&Pieces>)> = None;
-            let rarity = conn.uploads.rank(|handle, piece| {
+            conn.uploads.rank(|handle, piece| {
                 let of = known.filter(|(of, _)| *of == handle).map(|(_, of)| of);
                 let of = of.unwrap_or_else(|| pieces_of(transfers, &conn.served, handle));
                 known = Some((handle, of));
                 rarity(of, piece)
-            });
-            (rarity, conn.held(), id <= turn, id)
+            })
         };
+        // The last pieces that nobody has go out whoever asks for them.
+        let mut spreads = transfers.values().filter_map(|of| of.spread.as_ref());
+        let ends = spreads.any(|spread| spread.left() == 0);
+        let is_ahead = |conn: &Conn| conn.uploads.turn() > fair && !(ends && rarest(conn) == 0);
+        let place = |conn: &Conn, standing: Standing| (standing, is_ahead(conn));
+        let first = ready.iter().map(|(_, conn, standing)| place(conn, *standing)).min()?;
+        // What they ask for is looked at only of those who may come next.
+        let first = ready
+            .iter()
+            .filter(|(_, conn, standing)| place(conn, *standing) == first);
+        let rank = |id: ConnId, conn: &Conn| (rarest(conn), conn.held(), id <= turn, id);
         first.min_by_key(|(id, conn, _)| rank(*id, conn)).map(|(id, ..)| *id)
     }
 
@@ -384,6 +396,7 @@ impl Engine {
             .filter(|(_, transfer)| transfer.is_fetching())
             .map(|(id, _)| *id)
             .collect();
+        let owes = self.conns.values().any(|conn| conn.bytes_down > 0);
         let candidate = |(id, conn): (&ConnId, &super::conn::Conn)| {
             let leeching = conn.is_leeching();
             let idle = !conn.choking
@@ -396,6 +409,7 @@ impl Engine {
                 interested: leeching && !idle,
                 unchoked: !conn.choking,
                 since: conn.slot_since,
+                last: conn.is_vain(now) || (owes && conn.is_taker()),
                 gives: if trades { conn.down.rate(now) } else { 0 },
             }
         };

@@ -72,6 +72,8 @@ pub(crate) struct Session {
     pub(crate) held: u32,
     /// What the peer offers us, if it does not let us choose.
     pub(crate) offers: Option<Offered>,
+    /// Pieces of its map that the peer refused.
+    pub(crate) broken: u32,
     /// Pieces that the peer said it got or lost since `Opened`.
     pub(crate) changes: u64,
     /// What has come through it lately.
@@ -90,6 +92,7 @@ impl Session {
             busy_until: Timestamp::ZERO,
             held: 0,
             offers: None,
+            broken: 0,
             changes: 0,
             down: Meter::default(),
         }

@@ -12,11 +12,12 @@ use std::time::Duration;
 use smallvec::{SmallVec, smallvec};
 
 use super::ids::ConnId;
+use super::rng::Rng;
 use crate::format::PieceSet;
 use crate::time::Timestamp;
 
 /// A piece that only who got it says to have after this long has not spread: it is kept back, or passed on with wrong bytes, or its holder has left.
-const UNSEEN: Duration = Duration::from_secs(6);
+pub(crate) const UNSEEN: Duration = Duration::from_secs(6);
 
 /// What became of each piece while the first copy goes out.
 #[derive(Clone, Debug)]
@@ -25,8 +26,10 @@ pub(crate) struct Spread {
     out: PieceSet,
     /// Pieces that were not.
     left: usize,
-    /// Where the next offer is looked for: each begins where the last one ended.
+    /// Where the next offer is looked for: each begins where the last one ended, or, where others have been, at a place chosen by lot: several seeds would end
+    /// up at the same one.
     cursor: usize,
+    lots: Rng,
     /// Pieces that were offered and have not gone out, and to whom.
     offered: BTreeMap<u32, ConnId>,
     /// Pieces that were sent, when and in that order…
@@ -36,12 +39,13 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// An account of `pieces` pieces, `from` one of which the first offer begins.
-    pub(crate) fn new(pieces: u32, from: u32) -> Self {
+    /// An account of `pieces` pieces.
+    pub(crate) fn new(pieces: u32, seed: u64) -> Self {
         Self {
             out: PieceSet::repeat(false, pieces as usize),
             left: pieces as usize,
-            cursor: from as usize,
+            cursor: pieces as usize,
+            lots: Rng::new(seed),
             offered: BTreeMap::new(),
             sent: VecDeque::new(),
             unseen: BTreeMap::new(),
@@ -53,15 +57,18 @@ impl Spread {
         self.left == 0 && self.offered.is_empty()
     }
 
-    /// Whether there is nothing left to offer.
-    pub(crate) fn is_all_offered(&self) -> bool {
-        self.left == 0
+    /// Pieces that are left to offer.
+    pub(crate) fn left(&self) -> usize {
+        self.left
     }
 
     /// Offers `conn` the next pieces: the longest stretch from where the last offer ended, up to `max` and not past what was out before.
     pub(crate) fn offer(&mut self, conn: ConnId, mut max: impl FnMut(u32) -> bool) -> Vec<u32> {
         let mut offered = Vec::new();
         while self.left > 0 {
+            if self.out.get(self.cursor).is_none_or(|out| *out) {
+                self.cursor = self.lots.below(self.out.len());
+            }
             let next = self.out[self.cursor..].first_zero().map(|i| self.cursor + i);
             let Some(next) = next.or_else(|| self.out.first_zero()) else {
                 break;
@@ -156,22 +163,33 @@ mod tests {
 
     fn offer(spread: &mut Spread, conn: ConnId, max: usize) -> Vec<u32> {
         let mut room = max;
-        spread.offer(conn, |_| {
+        let mut offered = spread.offer(conn, |_| {
             let more = room > 0;
             room = room.saturating_sub(1);
             more
-        })
+        });
+        offered.sort_unstable();
+        offered
+    }
+
+    /// An account whose first offer begins at the first piece.
+    fn from_the_first(pieces: u32) -> Spread {
+        let mut spread = Spread::new(pieces, 1);
+        spread.cursor = 0;
+        spread
     }
 
     #[test]
     fn every_piece_is_offered_once_and_it_is_over_when_all_were_seen() {
         let mut spread = Spread::new(10, 7);
-        assert_eq!(offer(&mut spread, A, 4), [7, 8, 9, 0]);
-        assert_eq!(offer(&mut spread, B, 20), [1, 2, 3, 4, 5, 6]);
+        let mine = offer(&mut spread, A, 4);
+        let mut all = [mine.clone(), offer(&mut spread, B, 20)].concat();
         assert_eq!(offer(&mut spread, A, 20), Vec::<u32>::new());
+        all.sort_unstable();
+        assert_eq!(all, Vec::from_iter(0..10));
         for piece in 0..10 {
             assert!(!spread.is_over());
-            let to = if (1..7).contains(&piece) { B } else { A };
+            let to = if mine.contains(&piece) { A } else { B };
             assert_eq!(spread.on_sent(Timestamp::ZERO, to, piece), Some(to));
             assert_eq!(spread.on_seen(to, piece), (None, None));
         }
@@ -179,10 +197,34 @@ mod tests {
     }
 
     #[test]
+    fn seeds_that_meet_go_on_at_different_places() {
+        let pieces = 1000;
+        let (mut one, mut other) = (from_the_first(pieces), Spread::new(pieces, 2));
+        other.cursor = 500;
+        let (mut sent, mut seen) = (0, 0);
+        while !one.is_over() {
+            // What one sends is seen by the other after the next.
+            let (mine, theirs) = (offer(&mut one, A, 1), offer(&mut other, A, 1));
+            for (piece, by, at) in mine.iter().map(|p| (p, 0, 1)).chain(theirs.iter().map(|p| (p, 1, 0))) {
+                sent += 1;
+                seen += usize::from(mine == theirs);
+                for (i, spread) in [&mut one, &mut other].into_iter().enumerate() {
+                    if i == by {
+                        spread.on_sent(Timestamp::ZERO, A, *piece);
+                    } else if i == at {
+                        spread.on_seen(B, *piece);
+                    }
+                }
+            }
+        }
+        assert!(sent < 1020 && seen < 20, "{sent} were sent, {seen} by both");
+    }
+
+    #[test]
     fn what_others_have_is_not_offered() {
-        let mut spread = Spread::new(4, 0);
+        let mut spread = from_the_first(4);
         assert_eq!(spread.on_seen(B, 1), (None, None));
-        assert_eq!(offer(&mut spread, A, 2), [0, 2]);
+        assert_eq!(offer(&mut spread, A, 3), [0, 2, 3]);
         assert_eq!(
             spread.on_seen(B, 2),
             (Some(A), None),
@@ -192,16 +234,16 @@ mod tests {
 
     #[test]
     fn what_one_will_not_take_goes_to_another() {
-        let mut spread = Spread::new(4, 0);
+        let mut spread = from_the_first(4);
         offer(&mut spread, A, 3);
         spread.on_sent(Timestamp::ZERO, A, 0);
         spread.withdraw(A);
-        assert_eq!(offer(&mut spread, B, 9), [3, 1, 2]);
+        assert_eq!(offer(&mut spread, B, 9), [1, 2, 3]);
     }
 
     #[test]
     fn pieces_that_are_kept_to_oneself_go_out_again() {
-        let mut spread = Spread::new(3, 0);
+        let mut spread = from_the_first(3);
         offer(&mut spread, A, 2);
         spread.on_sent(Timestamp::ZERO, A, 0);
         spread.on_sent(Timestamp::ZERO, A, 1);
@@ -212,7 +254,7 @@ mod tests {
             Vec::<ConnId>::new()
         );
         assert_eq!(spread.expire(Timestamp::ZERO + UNSEEN, |_| false), [A]);
-        assert_eq!(offer(&mut spread, B, 9), [2, 0]);
+        assert_eq!(offer(&mut spread, B, 9), [0, 2]);
         assert_eq!(
             spread.expire(Timestamp::ZERO + UNSEEN * 2, |_| false),
             Vec::<ConnId>::new()
@@ -221,7 +263,7 @@ mod tests {
 
     #[test]
     fn who_got_a_piece_from_us_says_nothing_of_another_who_got_it_too() {
-        let mut spread = Spread::new(2, 0);
+        let mut spread = from_the_first(2);
         spread.on_sent(Timestamp::ZERO, A, 0);
         spread.on_sent(Timestamp::ZERO, B, 0);
         assert_eq!(spread.on_seen(A, 0), (None, None));
@@ -240,7 +282,7 @@ mod tests {
 
     #[test]
     fn who_passes_pieces_on_is_given_time() {
-        let mut spread = Spread::new(2, 0);
+        let mut spread = from_the_first(2);
         offer(&mut spread, A, 2);
         spread.on_sent(Timestamp::ZERO, A, 0);
         spread.on_sent(Timestamp::ZERO, A, 1);

@@ -22,6 +22,6 @@ mod spec;
 mod world;
 
 pub use outcome::{Outcome, PeerOutcome, least_time};
-pub use scene::fake_content;
+pub use scene::{fake_content, fake_spec};
 pub use spec::{Behaviour, Line, PeerSpec};
 pub use world::{Job, PeerIndex, Workers, World};

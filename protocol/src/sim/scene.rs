@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::world::{PeerIndex, World};
-use crate::engine::Rng;
-use crate::format::{Cid, Codec, HashKind, Leaf, PieceMap, SharedPieceMap};
+use crate::engine::{ContentPieces, ContentSpec, PickOrder, Rng};
+use crate::format::{Cid, Codec, HashKind, Leaf, PieceMap, PieceSet, SharedPieceMap};
+use crate::wire::NetworkId;
 
 impl World {
     /// Connects every two peers.
@@ -64,4 +65,20 @@ pub fn fake_content(name: u64, pieces: u32, len: u32) -> (Cid, SharedPieceMap) {
         })
         .collect();
     (cid(Codec::DagPb, u64::MAX), Arc::new(PieceMap::new(leaves)))
+}
+
+/// What an engine is told of such a content, all of which is wanted and `have` of which is here.
+pub fn fake_spec(content: Cid, map: &SharedPieceMap, have: PieceSet) -> ContentSpec {
+    ContentSpec {
+        content: Some(content),
+        packs: Vec::new(),
+        network: NetworkId::PUBLIC,
+        pieces: Some(ContentPieces {
+            map: map.clone(),
+            have,
+            wanted: None,
+        }),
+        related: Vec::new(),
+        order: PickOrder::RarestFirst,
+    }
 }

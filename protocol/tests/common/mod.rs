@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use modswarm_protocol::Cid;
-use modswarm_protocol::engine::{ContentPieces, ContentSpec, EngineConfig, PickOrder};
-use modswarm_protocol::format::{PieceSet, SharedPieceMap};
+use modswarm_protocol::engine::EngineConfig;
+use modswarm_protocol::format::SharedPieceMap;
+pub use modswarm_protocol::sim::fake_spec as spec;
 use modswarm_protocol::sim::{PeerSpec, World, fake_content};
-use modswarm_protocol::wire::NetworkId;
 
 pub const MBIT: u64 = 1_000_000 / 8;
 
@@ -26,21 +26,6 @@ pub fn with_seeds<T>(count: u64, test: impl Fn(u64) -> T) -> Vec<T> {
 
 pub fn peer(up: u64, down: u64) -> PeerSpec {
     PeerSpec::honest(up, down, Duration::from_millis(15))
-}
-
-pub fn spec(content: Cid, map: &SharedPieceMap, have: PieceSet) -> ContentSpec {
-    ContentSpec {
-        content: Some(content),
-        packs: Vec::new(),
-        network: NetworkId::PUBLIC,
-        pieces: Some(ContentPieces {
-            map: map.clone(),
-            have,
-            wanted: None,
-        }),
-        related: Vec::new(),
-        order: PickOrder::RarestFirst,
-    }
 }
 
 /// A world in which the first `seeds` peers have a content and the others fetch it, all connected.
