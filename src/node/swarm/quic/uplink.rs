@@ -91,7 +91,8 @@ impl State {
             measured = (acked - before) as f64 / span.as_secs_f64();
             self.measured = Some((now, acked, measured));
         }
-        sum.min(measured * BEYOND_MEASURED)
+        // Who pauses reports less than it sent.
+        sum.clamp(measured, measured * BEYOND_MEASURED)
     }
 }
 
