@@ -141,9 +141,10 @@ impl Quic {
         let listener = self.listener_for(remote).ok_or(Error::NoListener)?;
         let socket = listener.socket().map_err(Error::Io)?;
         let (sender, receiver) = oneshot::channel();
+        // Those that nobody came through.
+        self.punching.retain(|_, waiting| !waiting.is_canceled());
         match self.punching.entry(remote) {
-            Entry::Occupied(entry) if !entry.get().is_canceled() => return Err(Error::AlreadyPunching(remote).into()),
-            Entry::Occupied(mut entry) => drop(entry.insert(sender)),
+            Entry::Occupied(_) => return Err(Error::AlreadyPunching(remote).into()),
             Entry::Vacant(entry) => drop(entry.insert(sender)),
         }
         Ok(async move {

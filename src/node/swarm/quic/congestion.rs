@@ -55,11 +55,21 @@ const ACK_BYTES: u64 = 300;
 
 /// What a connection may have on its way now, for whoever writes to it. Bytes.
 #[derive(Debug, Default)]
-pub(super) struct Allowance(AtomicU64);
+pub(super) struct Allowance {
+    bytes: AtomicU64,
+    /// What was made of it last.
+    applied: AtomicU64,
+}
 
 impl Allowance {
-    pub(super) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+    /// What may be on its way, if that is so different from what it was last time that it is worth doing something about.
+    pub(super) fn changed(&self) -> Option<u64> {
+        let (bytes, applied) = (self.bytes.load(Relaxed), self.applied.load(Relaxed));
+        let changed = bytes.abs_diff(applied) > applied / 16;
+        changed.then(|| {
+            self.applied.store(bytes, Relaxed);
+            bytes
+        })
     }
 }
 
@@ -207,7 +217,7 @@ impl Congestion {
     }
 
     fn tell(&self) {
-        self.allowance.0.store(self.window(), Relaxed);
+        self.allowance.bytes.store(self.window(), Relaxed);
     }
 
     fn on_acked(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {

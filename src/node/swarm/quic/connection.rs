@@ -89,7 +89,6 @@ impl Connection {
         let bound = self.allowance.as_ref().map(|allowance| Bound {
             connection: self.connection.clone(),
             allowance: Arc::clone(allowance),
-            set: 0,
         });
         Stream {
             send,
@@ -149,16 +148,13 @@ impl StreamMuxer for Connection {
 struct Bound {
     connection: quinn::Connection,
     allowance: Arc<Allowance>,
-    set: u64,
 }
 
 impl Bound {
-    fn keep(&mut self) {
-        let most = self.allowance.bytes() + UNSENT;
+    fn keep(&self) {
         // Setting it takes the connection's lock.
-        if most.abs_diff(self.set) > self.set / 16 {
-            self.connection.set_send_window(most);
-            self.set = most;
+        if let Some(bytes) = self.allowance.changed() {
+            self.connection.set_send_window(bytes + UNSENT);
         }
     }
 }
@@ -182,7 +178,7 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(bound) = &mut self.bound {
+        if let Some(bound) = &self.bound {
             bound.keep();
         }
         AsyncWrite::poll_write(Pin::new(&mut self.send), cx, buf)
