@@ -34,6 +34,8 @@ const SILENT: u32 = 3;
 const DEAD_END: Duration = Duration::from_secs(60);
 /// A leecher that lets so many offers in a row lie wants something else, and may choose.
 const IGNORED: u32 = 3;
+/// Connections over which a seed still follows what leechers have once everything has gone out.
+const WATCHED: usize = 50;
 /// Offers that a leecher keeps; more are an offence.
 const MAX_OFFERED: usize = 64 * 1024;
 
@@ -353,7 +355,8 @@ impl Engine {
             let runs = Vec::new();
             self.send(conn_id, Message::Offer { handle, runs });
         }
-        if !fetching {
+        // Who is far behind goes first also later, as long as it costs little to be told.
+        if !fetching && self.conns.len() > WATCHED {
             self.close_sessions(id);
         }
     }
