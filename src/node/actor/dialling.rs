@@ -57,7 +57,7 @@ impl Actor {
         }
     }
 
-    pub(super) fn handle_query(&mut self, id: kad::QueryId, result: kad::QueryResult, last: bool) {
+    pub(super) fn handle_query(&mut self, id: kad::QueryId, result: kad::QueryResult, answered: bool, last: bool) {
         let mut reached = false;
         match result {
             kad::QueryResult::GetProviders(Ok(kad::GetProvidersOk::FoundProviders { providers, .. })) => {
@@ -76,7 +76,8 @@ impl Actor {
                     }
                 }
             }
-            kad::QueryResult::StartProviding(Ok(_)) => reached = true,
+            // The library calls it a success too if there was nobody to tell.
+            kad::QueryResult::StartProviding(Ok(_)) => reached = answered,
             _ => {}
         }
         if last {

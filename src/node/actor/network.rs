@@ -106,8 +106,13 @@ impl Actor {
                     self.engine.handle_rtt(now, *conn, rtt);
                 }
             }
-            BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed { id, result, step, .. }) => {
-                self.handle_query(id, result, step.last);
+            BehaviourEvent::Kad(kad::Event::OutboundQueryProgressed {
+                id,
+                result,
+                stats,
+                step,
+            }) => {
+                self.handle_query(id, result, stats.num_successes() > 0, step.last);
             }
             // Whoever joins late learns what was announced before.
             BehaviourEvent::Kad(kad::Event::RoutingUpdated { is_new_peer: true, .. })
