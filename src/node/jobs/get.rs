@@ -83,6 +83,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     drive.order = order;
     drive.first = first.map(|first| pieces_of(&skeleton.content, &first)).transpose()?;
     let finished = job.fetch_and_finish(&mut drive, &skeleton, &download).await?;
+    tracing::debug!("every file is in its place");
     let complete = job.complete(&drive, before, &skeleton, &download, finished).await?;
     if !request.seed {
         job.stop_seeding(skeleton.content.cid()).await?;

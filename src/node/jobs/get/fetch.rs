@@ -39,6 +39,7 @@ impl Job {
         let mut attempt = 1;
         loop {
             self.fetch(drive, skeleton, download).await?;
+            tracing::debug!("every piece is here");
             match self.finish(download).await? {
                 Ok(finished) => return Ok(finished),
                 Err(FinishError::Incomplete(_)) if attempt < FINISH_ATTEMPTS => attempt += 1,
