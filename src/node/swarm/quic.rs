@@ -1,6 +1,6 @@
 //! QUIC as libp2p speaks it, on quinn directly: what decides how fast a swarm is are settings of quinn that the library's own binding does not pass on.
 //!
-//! - Far connections share one window, sized by the delay that they add to the uplink (`congestion.rs`, `uplink.rs`).
+//! - Far connections share one window, sized by the delay that they add to the uplink (`congestion.rs`, `uplink.rs`, `transit.rs`).
 //! - What a connection takes from its streams is little more than may be on its way, as TCP's send buffer is kept short, so that who is served next is decided here.
 //! - Far receivers acknowledge every few packets, not every other one: on a slow uplink that is bytes for payload.
 //!
@@ -10,6 +10,7 @@ mod config;
 mod congestion;
 mod connection;
 mod listener;
+mod transit;
 mod uplink;
 
 use std::{
@@ -187,11 +188,11 @@ impl Transport for Quic {
             return self.punch(remote);
         }
         let endpoint = self.endpoint_for(remote, opts.port_use).map_err(Error::Io)?;
-        let (client, allowance) = self.config.client(remote);
+        let (client, far) = self.config.client(remote);
         Ok(async move {
             // Certificates name peers, not hosts; a name is asked for all the same.
             let connecting = endpoint.connect_with(client, remote, "l")?;
-            Connecting::new(connecting, allowance).await
+            Connecting::new(connecting, far).await
         }
         .boxed())
     }

@@ -4,16 +4,22 @@ use std::{net::SocketAddr, net::UdpSocket, sync::Arc, time::Duration};
 
 use libp2p::{identity::Keypair, tls};
 use quinn::{
-    AckFrequencyConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use super::{congestion::Allowance, congestion::Factory, multiaddr, uplink::Uplink};
+use super::{
+    congestion::{Factory, Far},
+    multiaddr,
+    uplink::Uplink,
+};
 use crate::node::network::{AddressClass, classify};
 
 /// Bytes that a stream and a connection may have in flight towards us.
 const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
+/// Bytes of the longest packet that is tried: what Ethernet takes, less the headers of IPv4 and UDP.
+const MTU: u16 = 1472;
 /// Streams that a peer may have open.
 const MAX_STREAMS: u32 = 256;
 /// A connection over which nothing comes for this long has ended…
@@ -22,9 +28,11 @@ const IDLE_TIMEOUT_MS: u32 = 10_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 /// A far receiver acknowledges after so many packets…
 pub(super) const ACK_PACKETS: u32 = 10;
-/// …or after this, whichever is first.
-pub(super) const ACK_DELAY: Duration = Duration::from_millis(25);
-
+/// …or after this, or a round trip if that is less, whichever is first. Quinn asks for it again when it changes by a fifth, and not when what it asked was
+/// lost: so it follows the round trip.
+const ACK_DELAY: Duration = Duration::from_millis(100);
+/// Bytes of datagrams that wait to be sent or read; older ones are dropped.
+const DATAGRAMS: usize = 1024;
 /// What endpoints and connections are made with.
 #[derive(Clone)]
 pub(super) struct Config {
@@ -61,18 +69,18 @@ impl Config {
         quinn::Endpoint::new(self.endpoint.clone(), server, socket, Arc::new(quinn::TokioRuntime))
     }
 
-    /// For a dial to `remote`, with what its connection may take in if that is bounded.
-    pub(super) fn client(&self, remote: SocketAddr) -> (quinn::ClientConfig, Option<Arc<Allowance>>) {
-        let (transport, allowance) = self.transport(remote);
+    /// For a dial to `remote`, with what its streams share with its controller if it is far.
+    pub(super) fn client(&self, remote: SocketAddr) -> (quinn::ClientConfig, Option<Arc<Far>>) {
+        let (transport, far) = self.transport(remote);
         let mut client = quinn::ClientConfig::new(Arc::clone(&self.client) as _);
         client.transport_config(transport);
-        (client, allowance)
+        (client, far)
     }
 
     /// The same for who dialled us.
-    pub(super) fn server(&self, remote: SocketAddr) -> (Arc<quinn::ServerConfig>, Option<Arc<Allowance>>) {
-        let (transport, allowance) = self.transport(remote);
-        (Arc::new(self.server_with(transport)), allowance)
+    pub(super) fn server(&self, remote: SocketAddr) -> (Arc<quinn::ServerConfig>, Option<Arc<Far>>) {
+        let (transport, far) = self.transport(remote);
+        (Arc::new(self.server_with(transport)), far)
     }
 
     fn server_with(&self, transport: Arc<TransportConfig>) -> quinn::ServerConfig {
@@ -83,26 +91,31 @@ impl Config {
         server
     }
 
-    fn transport(&self, remote: SocketAddr) -> (Arc<TransportConfig>, Option<Arc<Allowance>>) {
+    fn transport(&self, remote: SocketAddr) -> (Arc<TransportConfig>, Option<Arc<Far>>) {
         if classify(&multiaddr(remote)) == AddressClass::NearQuic {
             return (Arc::clone(&self.near), None);
         }
-        let allowance = Arc::new(Allowance::default());
+        let far = Arc::new(Far::default());
         let mut transport = common();
         let mut acks = AckFrequencyConfig::default();
         acks.ack_eliciting_threshold(ACK_PACKETS.into())
             .max_ack_delay(Some(ACK_DELAY));
-        let factory = Factory::new(Arc::clone(&self.uplink), Arc::clone(&allowance));
+        let factory = Factory::new(Arc::clone(&self.uplink), Arc::clone(&far));
         transport
             .ack_frequency_config(Some(acks))
+            .datagram_receive_buffer_size(Some(DATAGRAMS))
+            .datagram_send_buffer_size(DATAGRAMS)
             .congestion_controller_factory(Arc::new(factory));
-        (Arc::new(transport), Some(allowance))
+        (Arc::new(transport), Some(far))
     }
 }
 
 fn common() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU);
     transport
+        .mtu_discovery_config(Some(mtu))
         .max_concurrent_uni_streams(0u32.into())
         .max_concurrent_bidi_streams(MAX_STREAMS.into())
         .datagram_receive_buffer_size(None)

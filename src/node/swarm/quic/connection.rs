@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt as _, future::BoxFuture};
@@ -16,27 +17,34 @@ use libp2p::{
     tls,
 };
 use quinn::rustls::pki_types::CertificateDer;
-use tokio::time::{Sleep, sleep};
+use tokio::{
+    task::AbortHandle,
+    time::{Sleep, sleep},
+};
 
-use super::{Error, HANDSHAKE_TIMEOUT, congestion::Allowance};
+use super::{Error, HANDSHAKE_TIMEOUT, congestion::Far, transit};
 
 /// Bytes that a far connection takes beyond what may be on its way: what it has taken cannot be taken back, and goes out before anything else.
 const UNSENT: u64 = 128 * 1024;
+
+/// What a peer may still say on a stream that was let go of, in bytes, and for how long.
+const LAST_WORDS: usize = 1024;
+const LAST_WORDS_TIME: Duration = Duration::from_secs(5);
 
 /// A handshake under way.
 pub(super) struct Connecting {
     connecting: quinn::Connecting,
     remote: SocketAddr,
-    allowance: Option<Arc<Allowance>>,
+    far: Option<Arc<Far>>,
     timeout: Pin<Box<Sleep>>,
 }
 
 impl Connecting {
-    pub(super) fn new(connecting: quinn::Connecting, allowance: Option<Arc<Allowance>>) -> Self {
+    pub(super) fn new(connecting: quinn::Connecting, far: Option<Arc<Far>>) -> Self {
         Self {
             remote: connecting.remote_address(),
             connecting,
-            allowance,
+            far,
             timeout: Box::pin(sleep(HANDSHAKE_TIMEOUT)),
         }
     }
@@ -55,9 +63,14 @@ impl Future for Connecting {
         };
         let connection = connected?;
         let peer = peer_of(&connection).ok_or(Error::NoIdentity)?;
+        let far = self.far.take();
+        let probes = far
+            .as_ref()
+            .map(|far| tokio::spawn(transit::run(connection.clone(), Arc::clone(&far.transit))).abort_handle());
         let connection = Connection {
             connection,
-            allowance: self.allowance.take(),
+            far,
+            probes,
             incoming: None,
             outgoing: None,
             closing: None,
@@ -78,7 +91,9 @@ type Opening = BoxFuture<'static, Result<(quinn::SendStream, quinn::RecvStream),
 /// See the module.
 pub(super) struct Connection {
     connection: quinn::Connection,
-    allowance: Option<Arc<Allowance>>,
+    far: Option<Arc<Far>>,
+    /// Sends and echoes probes.
+    probes: Option<AbortHandle>,
     incoming: Option<Opening>,
     outgoing: Option<Opening>,
     closing: Option<BoxFuture<'static, quinn::ConnectionError>>,
@@ -86,15 +101,24 @@ pub(super) struct Connection {
 
 impl Connection {
     fn stream(&self, (send, recv): (quinn::SendStream, quinn::RecvStream)) -> Stream {
-        let bound = self.allowance.as_ref().map(|allowance| Bound {
+        let bound = self.far.as_ref().map(|far| Bound {
             connection: self.connection.clone(),
-            allowance: Arc::clone(allowance),
+            far: Arc::clone(far),
         });
         Stream {
             send,
-            recv,
+            recv: Some(recv),
             bound,
             closed: None,
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // It holds the connection too, which would outlive this one.
+        if let Some(probes) = &self.probes {
+            probes.abort();
         }
     }
 }
@@ -147,13 +171,13 @@ impl StreamMuxer for Connection {
 /// Keeps short what a connection has taken and not sent.
 struct Bound {
     connection: quinn::Connection,
-    allowance: Arc<Allowance>,
+    far: Arc<Far>,
 }
 
 impl Bound {
     fn keep(&self) {
         // Setting it takes the connection's lock.
-        if let Some(bytes) = self.allowance.changed() {
+        if let Some(bytes) = self.far.allowance.changed() {
             self.connection.set_send_window(bytes + UNSENT);
         }
     }
@@ -162,7 +186,8 @@ impl Bound {
 /// One stream, both directions.
 pub(super) struct Stream {
     send: quinn::SendStream,
-    recv: quinn::RecvStream,
+    /// Always there until it is dropped.
+    recv: Option<quinn::RecvStream>,
     bound: Option<Bound>,
     closed: Option<Result<(), io::ErrorKind>>,
 }
@@ -172,7 +197,33 @@ impl AsyncRead for Stream {
         if let Some(Err(_)) = self.closed {
             return Poll::Ready(Ok(0));
         }
-        AsyncRead::poll_read(Pin::new(&mut self.recv), cx, buf)
+        match &mut self.recv {
+            Some(recv) => AsyncRead::poll_read(Pin::new(recv), cx, buf),
+            None => Poll::Ready(Ok(0)),
+        }
+    }
+}
+
+impl Drop for Stream {
+    /// Who says something that needs no answer lets go of the stream at once, maybe before the peer has agreed to the protocol. To be told that its word is not
+    /// wanted, the peer would take for a failure, and drop what was said: so it is let say a little more.
+    fn drop(&mut self) {
+        let (Some(recv), Ok(runtime)) = (self.recv.take(), tokio::runtime::Handle::try_current()) else {
+            return;
+        };
+        runtime.spawn(async move {
+            let _ = tokio::time::timeout(LAST_WORDS_TIME, read_last_words(recv)).await;
+        });
+    }
+}
+
+/// Reads what still comes, which is forgotten, until the stream ends or it is too much.
+async fn read_last_words(mut recv: quinn::RecvStream) {
+    let mut left = LAST_WORDS;
+    while left > 0
+        && let Ok(Some(chunk)) = recv.read_chunk(left, false).await
+    {
+        left -= chunk.bytes.len().min(left);
     }
 }
 

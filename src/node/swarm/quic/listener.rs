@@ -132,11 +132,11 @@ impl Listener {
 
     fn came(&mut self, incoming: quinn::Incoming) -> Event {
         let remote = incoming.remote_address();
-        let (server, allowance) = self.config.server(remote);
+        let (server, far) = self.config.server(remote);
         match incoming.accept_with(server) {
             Ok(connecting) => TransportEvent::Incoming {
                 listener_id: self.id,
-                upgrade: Connecting::new(connecting, allowance),
+                upgrade: Connecting::new(connecting, far),
                 local_addr: multiaddr(self.local),
                 send_back_addr: multiaddr(remote),
             },

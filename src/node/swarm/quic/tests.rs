@@ -83,6 +83,26 @@ async fn both_ends_learn_who_the_other_is_and_talk() {
 }
 
 #[tokio::test]
+async fn who_lets_go_of_a_stream_after_its_last_word_is_heard_out() {
+    let ((mut a, _), (mut b, _)) = (made(), made());
+    let addr = listening(&mut b).await;
+    let dial = a.dial(addr, opts(Endpoint::Dialer, PortUse::Reuse)).unwrap();
+    let (dialled, came) = tokio::join!(dial, async { incoming(&mut b).await.await });
+    let ((_, mut from_a), (_, mut from_b)) = (dialled.unwrap(), came.unwrap());
+    let mut stream = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
+    stream.write_all(b"this needs no answer").await.unwrap();
+    drop(stream);
+
+    let mut stream = poll_fn(|cx| Pin::new(&mut from_b).poll_inbound(cx)).await.unwrap();
+    let mut got = Vec::new();
+    stream.read_to_end(&mut got).await.unwrap();
+    assert_eq!(got, b"this needs no answer");
+    // As to agree to a protocol.
+    stream.write_all(b"well").await.unwrap();
+    stream.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn dials_leave_from_the_port_that_is_listened_on_unless_asked_otherwise() {
     let ((mut a, _), (mut b, _)) = (made(), made());
     let (ours, theirs) = (listening(&mut a).await, listening(&mut b).await);

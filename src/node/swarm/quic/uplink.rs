@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
 };
@@ -22,6 +22,8 @@ const QUEUE: f64 = 0.040;
 const STEP: f64 = 0.5;
 /// Part of the window that is given up when more than a few packets were lost.
 const ON_LOSS: f64 = 0.15;
+/// Bytes that one acknowledgement may be of.
+const JUST_ACKED: u64 = 16 * 1024;
 /// The part of the traffic that sees the least queue: its own paths to the peers are taken to be free.
 const FREE: f64 = 0.25;
 /// The queue is let run empty this often.
@@ -32,17 +34,21 @@ const WHILE_EMPTYING: f64 = 0.9;
 const MEASURED_OVER: Duration = Duration::from_millis(100);
 /// How far the sum of reports may be beyond that.
 const BEYOND_MEASURED: f64 = 1.25;
-/// A window that nothing bounds yet.
-const UNBOUND: u64 = u64::MAX;
+/// Bytes that may be on their way before anything is known; from there it doubles.
+const START: u64 = 96 * 1024;
 
 /// What a member saw in its last round trip.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
     /// Bytes a second that were acknowledged.
     pub(super) rate: f64,
-    /// The least delay beyond `base`, in seconds.
+    /// The queue on the way there, in seconds.
     pub(super) queue: f64,
-    /// The round trip without queues, in seconds.
+    /// What the round trip takes besides, in seconds: its way, the queue of the peer's uplink, and how long the peer held acknowledgements back.
+    pub(super) rest: f64,
+    /// The same of the packets that came soonest, in seconds.
+    pub(super) least: f64,
+    /// The round trip without any of that, in seconds.
     pub(super) base: f64,
     /// The most that was on its way, in bytes.
     pub(super) most: u64,
@@ -60,6 +66,8 @@ pub(super) struct Report {
 #[derive(Debug)]
 pub(super) struct Uplink {
     window: AtomicU64,
+    /// Whether the members have filled it once.
+    bound: AtomicBool,
     in_flight: AtomicU64,
     members: AtomicU64,
     /// Bytes that were acknowledged, ever.
@@ -99,7 +107,8 @@ impl State {
 impl Default for Uplink {
     fn default() -> Self {
         Self {
-            window: AtomicU64::new(UNBOUND),
+            window: AtomicU64::new(START),
+            bound: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             members: AtomicU64::new(1),
             acked: AtomicU64::new(0),
@@ -111,7 +120,7 @@ impl Default for Uplink {
 impl Uplink {
     /// Whether the members have filled it yet.
     pub(super) fn is_bound(&self) -> bool {
-        self.window.load(Relaxed) != UNBOUND
+        self.bound.load(Relaxed)
     }
 
     /// Takes a report in. The queue that all members have in common, in seconds.
@@ -132,29 +141,48 @@ impl Uplink {
             None => {}
         }
         let window = self.window.load(Relaxed);
-        if window == UNBOUND {
+        if !self.is_bound() {
             if report.filled || report.lossy || (report.limited && seen.queue > QUEUE) {
-                // Those who have not reported yet send as the others do.
-                let unseen = self.in_flight.load(Relaxed) as f64 / seen.in_flight.max(1) as f64;
-                let fitting = seen.fitting() * unseen.max(1.0);
-                self.window.store((fitting as u64).max(least), Relaxed);
+                self.bind(&seen, least);
                 state.empty_next = Some(now + EMPTY_EVERY);
             }
             return seen.queue;
         }
-        let used = self.in_flight.load(Relaxed) >= window / 2;
+        let in_flight = self.in_flight.load(Relaxed);
+        // What was acknowledged just now was on its way too.
+        let used = Used {
+            half: in_flight >= window / 2,
+            most: in_flight + JUST_ACKED >= window / 4 * 3,
+        };
         let rate = state.rate(now, self.acked.load(Relaxed), seen.rate);
         let window = seen.adjust(window as f64, rate, &report, used) as u64;
         self.window.store(window.max(least), Relaxed);
         if state.empty_next.is_some_and(|at| now >= at) {
             state.empty_next = Some(now + EMPTY_EVERY);
-            let lasts = Duration::from_secs_f64(seen.base + QUEUE);
+            let lasts = Duration::from_secs_f64(seen.rest + QUEUE);
             state.emptying = Some((now + lasts, window.max(least)));
-            let held = (rate * seen.base * WHILE_EMPTYING) as u64;
+            let held = (rate * seen.least * WHILE_EMPTYING) as u64;
             self.window.store(held.clamp(least, window.max(least)), Relaxed);
         }
         seen.queue
     }
+
+    /// Ends the doubling: somebody has seen a queue.
+    fn bind(&self, seen: &Seen, least: u64) {
+        let in_flight = self.in_flight.load(Relaxed) as f64;
+        // Those who have not reported yet send as the others do; and half of it has found no queue a round trip ago.
+        let unseen = in_flight / seen.in_flight.max(1) as f64;
+        let fitting = (seen.fitting() * unseen.max(1.0)).max(in_flight / 2.0);
+        self.window.store((fitting as u64).max(least), Relaxed);
+        self.bound.store(true, Relaxed);
+    }
+}
+
+/// How much of the window is on its way.
+#[derive(Clone, Copy)]
+struct Used {
+    half: bool,
+    most: bool,
 }
 
 /// The members' reports, put together.
@@ -163,7 +191,9 @@ struct Seen {
     /// Bytes a second, and the most that was on its way, each member's by itself.
     rate: f64,
     in_flight: u64,
-    /// The mean round trip without queues, by traffic.
+    /// What round trips take besides that, those of packets that came soonest, and those without any queue; means by traffic.
+    rest: f64,
+    least: f64,
     base: f64,
     /// The queue that those see who see the least.
     queue: f64,
@@ -172,10 +202,18 @@ struct Seen {
 impl Seen {
     fn of(mut all: Vec<Report>) -> Self {
         let rate: f64 = all.iter().map(|report| report.rate).sum();
-        let weighted: f64 = all.iter().map(|report| report.rate * report.base).sum();
+        let mean = |of: fn(&Report) -> f64| {
+            let weighted: f64 = all.iter().map(|report| report.rate * of(report)).sum();
+            if rate > 0.0 { weighted / rate } else { 0.0 }
+        };
+        let (rest, least, base) = (
+            mean(|report| report.rest),
+            mean(|report| report.least),
+            mean(|report| report.base),
+        );
         all.sort_unstable_by(|a, b| a.queue.total_cmp(&b.queue));
         let mut counted = 0.0;
-        let least = all.iter().find(|report| {
+        let freest = all.iter().find(|report| {
             counted += report.rate;
             counted >= rate * FREE
         });
@@ -183,25 +221,32 @@ impl Seen {
             members: (all.len() as u64).max(1),
             rate,
             in_flight: all.iter().map(|report| report.most).sum(),
-            base: if rate > 0.0 { weighted / rate } else { 0.0 },
-            queue: least.map_or(0.0, |report| report.queue),
+            rest,
+            least,
+            base,
+            queue: freest.map_or(0.0, |report| report.queue),
         }
     }
 
-    /// What fills the path and the queue as it should be.
+    /// What fills the path and the queue as it should be, as far as can be told from a first look.
     fn fitting(&self) -> f64 {
         self.rate * (self.base + QUEUE)
     }
 
+    /// The part of what is on its way that is not in the queue.
+    fn free(&self) -> f64 {
+        self.rest / (self.rest + self.queue).max(f64::MIN_POSITIVE)
+    }
+
     /// The window after one member's `report`, who moves it by its part of the traffic, which is `rate`.
-    fn adjust(&self, window: f64, rate: f64, report: &Report, used: bool) -> f64 {
+    fn adjust(&self, window: f64, rate: f64, report: &Report, used: Used) -> f64 {
         let part = if rate > 0.0 { (report.rate / rate).min(1.0) } else { 0.0 };
         if report.lossy {
             return window * (1.0 - ON_LOSS * part);
         }
-        let path = self.base / (self.base + self.queue).max(f64::MIN_POSITIVE);
-        let change = STEP * (window * path + rate * QUEUE - window);
-        if !used || (change > 0.0 && !report.limited) {
+        let change = STEP * (window * self.free() + rate * QUEUE - window);
+        // A queue that was short while little was on its way says nothing of more.
+        if !used.half || (change > 0.0 && !(report.limited && used.most)) {
             return window;
         }
         window + change * part
@@ -249,7 +294,11 @@ impl Member {
     }
 
     pub(super) fn add_acked(&self, bytes: u64) {
-        self.uplink.acked.fetch_add(bytes, Relaxed);
+        let uplink = &self.uplink;
+        uplink.acked.fetch_add(bytes, Relaxed);
+        if !uplink.is_bound() && uplink.in_flight.load(Relaxed) * 2 >= uplink.window.load(Relaxed) {
+            uplink.window.fetch_add(bytes, Relaxed);
+        }
     }
 
     /// What this connection may have on its way: what the others leave, and no less than its share.

@@ -45,8 +45,11 @@ struct Sender {
     joins: f64,
     tokens: f64,
     in_flight: u64,
-    /// When it is heard of, when it was sent, and whether it came.
-    under_way: VecDeque<(f64, f64, bool)>,
+    /// When it is heard of, when it was sent, and when it came if it did.
+    under_way: VecDeque<(f64, f64, Option<f64>)>,
+    /// Whether the peer echoes, and when it did last.
+    echoes: bool,
+    echoed: f64,
     /// The peer's own line, if that is slow.
     narrow: Option<Line>,
     idle: bool,
@@ -70,6 +73,10 @@ struct Scene {
     senders: Vec<(f64, f64, Option<f64>)>,
     /// How many have something to send at a time, others every 300 ms.
     at_a_time: Option<usize>,
+    /// Whether peers echo.
+    echoes: bool,
+    /// How long acknowledgements wait at most in the queue of the peer's own uplink.
+    behind: f64,
 }
 
 impl Scene {
@@ -80,6 +87,8 @@ impl Scene {
             random_loss: 0.0,
             senders: vec![(0.06, 0.0, None); senders],
             at_a_time: None,
+            echoes: true,
+            behind: 0.0,
         }
     }
 
@@ -101,6 +110,8 @@ impl Scene {
             tokens: 0.0,
             in_flight: 0,
             under_way: VecDeque::new(),
+            echoes: self.echoes,
+            echoed: 0.0,
             narrow: narrow.map(Line::new),
             idle: false,
             delivered: 0,
@@ -152,8 +163,11 @@ impl Scene {
                     };
                     sent += u64::from(t > FROM);
                     full += u64::from(t > FROM && passed.is_none());
-                    let heard = passed.unwrap_or(t + 0.1) + sender.base;
-                    sender.under_way.push_back((heard, t, passed.is_some() && !by_itself));
+                    // The peer's own queue is longer and shorter in turn, and never quite empty.
+                    let behind = self.behind * (0.75 + 0.25 * (t + i as f64).sin());
+                    let heard = passed.unwrap_or(t + 0.1) + sender.base + behind;
+                    let came = passed.filter(|_| !by_itself);
+                    sender.under_way.push_back((heard, t, came));
                 }
             }
         }
@@ -174,8 +188,13 @@ impl Sender {
             let (_, sent, arrived) = self.under_way.pop_front().expect("looked");
             heard = true;
             self.in_flight -= PACKET;
-            if arrived {
+            if let Some(there) = arrived {
                 came += PACKET;
+                if self.echoes && t - self.echoed > self.base / 3.0 {
+                    self.echoed = t;
+                    // By a clock of its own.
+                    self.congestion.far.transit.learnt(there - sent + 1e6);
+                }
                 self.congestion.on_acked(at(t), at(sent), PACKET, self.idle);
             } else {
                 lost += PACKET;
@@ -214,12 +233,36 @@ fn connections_share_the_uplink_evenly() {
 }
 
 #[test]
-fn the_uplink_stays_full_while_few_have_something_to_send_and_others_every_moment() {
+fn the_queues_of_peers_are_not_taken_for_ones_own() {
     let mut scene = Scene::new(1.25e6, 7);
-    scene.at_a_time = Some(3);
-    let seen = scene.run(3);
-    assert!(seen.used > 0.93, "{} used", seen.used);
-    assert!(seen.lost < 0.02, "{} lost", seen.lost);
+    scene.behind = 0.08;
+    let seen = scene.run(8);
+    assert!(seen.used > 0.97, "{} used", seen.used);
+    assert!(seen.queue < 0.06, "{} s of queue", seen.queue);
+    assert!(seen.lost < 0.002, "{} lost", seen.lost);
+}
+
+#[test]
+fn peers_that_echo_nothing_are_known_by_their_round_trips() {
+    let mut scene = Scene::new(1.25e6, 7);
+    scene.echoes = false;
+    let seen = scene.run(9);
+    assert!(seen.used > 0.97, "{} used", seen.used);
+    assert!(seen.queue < 0.06, "{} s of queue", seen.queue);
+    assert!(seen.lost < 0.002, "{} lost", seen.lost);
+}
+
+#[test]
+fn the_uplink_stays_full_while_few_have_something_to_send_and_others_every_moment() {
+    let mut lost = 0.0;
+    for seed in 10..20 {
+        let mut scene = Scene::new(1.25e6, 7);
+        scene.at_a_time = Some(3);
+        let seen = scene.run(seed);
+        assert!(seen.used > 0.98, "seed {seed}: {} used", seen.used);
+        lost += seen.lost / 10.0;
+    }
+    assert!(lost < 0.05, "{lost} lost");
 }
 
 #[test]
