@@ -230,6 +230,11 @@ impl Conn {
         self.is_doubted(now) || self.served.values().any(|served| served.offering.is_dead_end(now))
     }
 
+    /// Whether others were seen to have what only it had got from us.
+    pub(crate) fn passes_on(&self) -> bool {
+        self.served.values().any(|served| served.offering.passes_on())
+    }
+
     /// Whether it has got much and never gave anything.
     pub(crate) fn is_taker(&self) -> bool {
         self.bytes_down == 0 && self.uploads.bytes >= MUCH

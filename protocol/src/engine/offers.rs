@@ -77,6 +77,11 @@ impl Offering {
         now < self.dead_end_until
     }
 
+    /// Whether anything that it got was seen to go further.
+    pub(crate) fn passes_on(&self) -> bool {
+        self.passes_on
+    }
+
     fn on_silent(&mut self, now: Timestamp) {
         self.unseen = self.unseen.saturating_sub(1);
         self.silent += 1;

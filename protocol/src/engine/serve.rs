@@ -254,7 +254,17 @@ impl Engine {
         let first = ready
             .iter()
             .filter(|(_, conn, standing)| place(conn, *standing) == first);
-        let rank = |id: ConnId, conn: &Conn| (rarest(conn), conn.held(), id <= turn, id);
+        // Once the first copy is out, only who passed pieces on is helped for being behind: others may be behind since nobody else serves them.
+        let over = !trades && transfers.values().all(|of| of.spread.is_none());
+        let proven = ready.iter().filter(|(_, conn, _)| over && conn.passes_on());
+        let held: SmallVec<[u32; READY]> = proven.map(|(_, conn, _)| conn.held()).collect();
+        let mean = held
+            .iter()
+            .map(|held| u64::from(*held))
+            .sum::<u64>()
+            .checked_div(held.len() as u64);
+        let held = |conn: &Conn| mean.filter(|_| !conn.passes_on()).unwrap_or(u64::from(conn.held()));
+        let rank = |id: ConnId, conn: &Conn| (rarest(conn), held(conn), id <= turn, id);
         first.min_by_key(|(id, conn, _)| rank(*id, conn)).map(|(id, ..)| *id)
     }
 
