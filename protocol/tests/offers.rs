@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::spec;
 use modswarm_protocol::Timestamp;
-use modswarm_protocol::engine::{Action, ConnId, Engine, EngineConfig, PeerKey, ServeJob};
+use modswarm_protocol::engine::{Action, ConnId, DisconnectReason, Engine, EngineConfig, PeerKey, ServeJob};
 use modswarm_protocol::format::{Cid, SharedPieceMap};
 use modswarm_protocol::sim::fake_content;
 use modswarm_protocol::wire::{Handle, Have, Hello, Message, NetworkId, Run};
@@ -27,6 +27,9 @@ struct Seed {
     /// What leechers say to have when they are asked; nothing if it is not in here.
     says: BTreeMap<ConnId, Have>,
     choked: BTreeSet<ConnId>,
+    /// Of whom it wants to know what they have.
+    follows: BTreeMap<ConnId, Handle>,
+    parted: Vec<ConnId>,
     offered: BTreeMap<ConnId, Vec<u32>>,
     jobs: VecDeque<ServeJob>,
     sent: Vec<(ConnId, u32)>,
@@ -50,6 +53,8 @@ impl Seed {
             map,
             says: BTreeMap::new(),
             choked: BTreeSet::new(),
+            follows: BTreeMap::new(),
+            parted: Vec::new(),
             offered: BTreeMap::new(),
             jobs: VecDeque::new(),
             sent: Vec::new(),
@@ -85,6 +90,7 @@ impl Seed {
             match action {
                 Action::Send(conn, Message::Open { handle, .. }) => {
                     let have = self.says[&conn].clone();
+                    self.follows.insert(conn, handle);
                     self.engine
                         .handle_message(self.now, conn, Message::Opened { handle, have });
                 }
@@ -104,6 +110,8 @@ impl Seed {
                 }
                 Action::Send(conn, Message::Choke) => drop(self.choked.insert(conn)),
                 Action::Send(conn, Message::Unchoke) => drop(self.choked.remove(&conn)),
+                Action::Send(conn, Message::Close { .. }) => drop(self.follows.remove(&conn)),
+                Action::Disconnect(conn, DisconnectReason::NothingShared) => self.parted.push(conn),
                 Action::Serve(job) => self.jobs.push_back(job),
                 Action::Disconnect(conn, reason) => panic!("{conn:?}: {reason}"),
                 Action::Send(..) | Action::Event(_) => {}
@@ -202,4 +210,27 @@ fn leechers_choose_while_there_are_as_many_seeds() {
     seed.run(Duration::from_secs(2));
     let later: usize = seed.offered.values().map(Vec::len).sum();
     assert_eq!(offered, later, "{} pieces of {}", seed.sent.len(), seed.map.len());
+}
+
+#[test]
+fn a_seed_follows_leechers_after_the_first_copy_and_parts_from_those_that_need_nothing() {
+    let mut seed = Seed::new(40, 16);
+    (1..=2).for_each(|conn| seed.join(conn, Have::None));
+    let mut told = 0;
+    while seed.sent.len() < 40 {
+        seed.run(Duration::from_millis(200));
+        for (to, piece) in seed.sent[told..].to_vec() {
+            // Each passes on what it gets.
+            let other = ConnId(3 - to.0);
+            let (handle, runs) = (seed.follows[&other], vec![Run { start: piece, len: 1 }]);
+            seed.hear(other, Message::Have { handle, runs });
+        }
+        told = seed.sent.len();
+        assert!(seed.now < Timestamp::ZERO + Duration::from_secs(60), "{:?}", seed.sent);
+    }
+    seed.run(Duration::from_secs(2));
+    assert_eq!(seed.follows.len(), 2, "who is behind is not known any more");
+    seed.hear(ConnId(1), Message::Close { handle: ASKS });
+    seed.run(Duration::from_secs(150));
+    assert_eq!(seed.parted, [ConnId(1)]);
 }

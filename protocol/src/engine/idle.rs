@@ -74,8 +74,9 @@ impl Engine {
         if self.uses_pieces(transfer) {
             return false;
         }
-        // A seed opens what it seeds only to learn how it spreads.
+        // A seed opens what it seeds only to learn how it spreads, and who is behind.
         self.end_spreading(transfer);
+        self.close_sessions(transfer);
         let Some(of) = self.transfers.get_mut(&transfer).filter(|of| of.content.is_some()) else {
             return false;
         };

@@ -69,7 +69,10 @@ impl Engine {
     }
 
     fn has_business(&self, id: ConnId, conn: &Conn) -> bool {
-        !conn.sessions.is_empty() || !conn.served.is_empty() || self.waiting_handles(id).next().is_some()
+        // A seed may still follow what somebody has who needs nothing any more.
+        let needed = |of: &Transfer| of.is_fetching() || of.spread.is_some();
+        let mut asked = conn.sessions.values().filter_map(|of| self.transfers.get(&of.transfer));
+        asked.any(needed) || !conn.served.is_empty() || self.waiting_handles(id).next().is_some()
     }
 
     /// Since when no block has moved.
