@@ -33,6 +33,7 @@ pub(super) const ACK_PACKETS: u32 = 10;
 const ACK_DELAY: Duration = Duration::from_millis(100);
 /// Bytes of datagrams that wait to be sent or read; older ones are dropped.
 const DATAGRAMS: usize = 1024;
+
 /// What endpoints and connections are made with.
 #[derive(Clone)]
 pub(super) struct Config {

@@ -373,8 +373,11 @@ impl Congestion {
             let own = (queue - common).max(0.0);
             let fitting = window * (base + OWN_QUEUE) / (base + own).max(f64::MIN_POSITIVE);
             if fitting < window || round.limited {
-                let fast = own < OWN_QUEUE / 4.0;
-                let grown = window + if fast { window } else { STEP * (fitting - window) };
+                let grown = if own < OWN_QUEUE / 4.0 {
+                    f64::INFINITY
+                } else {
+                    window + STEP * (fitting - window)
+                };
                 self.window = grown.min(window * GROWTH) as u64;
             }
             // What was not used is not known to fit.
