@@ -219,7 +219,8 @@ fn a_seed_follows_leechers_after_the_first_copy_and_parts_from_those_that_need_n
     let mut told = 0;
     while seed.sent.len() < 40 {
         seed.run(Duration::from_millis(200));
-        for (to, piece) in seed.sent[told..].to_vec() {
+        let news = seed.sent[told..].to_vec();
+        for (to, piece) in news {
             // Each passes on what it gets.
             let other = ConnId(3 - to.0);
             let (handle, runs) = (seed.follows[&other], vec![Run { start: piece, len: 1 }]);
