@@ -104,6 +104,23 @@ fn scenes() -> Vec<Scene> {
             leechers: vec![peer(10, 100, 15); 8],
             parted: None,
         },
+        Scene {
+            name: "8 peers of 5 to 40 Mbit/s up and 30 to 200 down, 20 to 120 ms".to_owned(),
+            seeds: vec![peer(40, 100, 10)],
+            leechers: [
+                (5, 50, 5),
+                (10, 100, 40),
+                (10, 30, 15),
+                (20, 100, 25),
+                (20, 200, 10),
+                (40, 100, 10),
+                (5, 40, 60),
+                (30, 100, 20),
+            ]
+            .map(|(up, down, delay)| peer(up, down, delay))
+            .to_vec(),
+            parted: None,
+        },
         equal(70),
         among_a_hundred("100 peers, 30 of them liars", 30, Behaviour::Liar { every: 1 }),
         among_a_hundred("100 peers, 40 of them free-riders", 40, Behaviour::FreeRider),

@@ -210,7 +210,8 @@ impl Conn {
 
     /// Whether it takes and does not give: it has something, if only from us, and chokes us, or takes requests and does not answer.
     pub(crate) fn is_selfish(&self) -> bool {
-        let owes = self.held() > 0 || self.uploads.bytes > 0;
+        // Who reads a skeleton has nothing to give yet.
+        let owes = self.has_at_least() > 0;
         (self.choked_by_peer && owes) || self.snubbed_until.is_some()
     }
 
@@ -248,6 +249,11 @@ impl Conn {
     /// Pieces that it is known to have, of all that we have opened there.
     pub(crate) fn held(&self) -> u32 {
         self.sessions.values().map(|session| session.held).sum()
+    }
+
+    /// Pieces that it has at the least: who keeps back what it has does not pass for one who is behind.
+    pub(crate) fn has_at_least(&self) -> u32 {
+        self.held().max(self.uploads.leaves_sent)
     }
 
     /// Whether it may ask for leaves. Through a pack's handle it may too, by CID; and who reads a skeleton will want pieces next.

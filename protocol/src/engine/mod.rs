@@ -50,6 +50,7 @@ mod slots;
 mod spread;
 mod stats;
 mod transfer;
+mod turns;
 mod uplink;
 mod uploads;
 mod window;

@@ -1,30 +1,17 @@
 //! The server's half of the protocol: what peers open and ask for, and who is served next.
 
-use std::collections::BTreeMap;
-
-use smallvec::SmallVec;
-
 use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};
-use super::conn::{Conn, Served, Standing};
+use super::conn::Served;
 use super::core::Engine;
 use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
-use super::transfer::{Pieces, Transfer};
+use super::turns::{pieces_of, rarity};
 use super::uploads::{CidWant, Wanted};
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_HANDLES, MAX_RUNS};
 use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run, What, join_runs};
-
-/// A piece that so many have is common: who asks for it counts more than how many more have it.
-const COMMON: u16 = 6;
-/// Connections that are looked at without taking memory for it.
-const READY: usize = 32;
-/// Bytes that one peer may get beyond what another gets in the same time…
-const AHEAD_OF_OTHERS: u64 = 2 * 1024 * 1024;
-/// …and one part in so many: whoever gets far ahead is done early, and what its downlink could have taken is missing in the end.
-const AHEAD_PART: u64 = 16;
 
 impl Engine {
     pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
@@ -214,58 +201,6 @@ impl Engine {
                 self.reject(id, handle, Rejection::Pieces(runs.to_vec()), RejectReason::NotFound);
             }
         }
-    }
-
-    /// The connection to serve next. Who does not give, lets nothing spread, or got much more from us than others comes last; of the rest, what the fewest
-    /// have goes first, then who has least, then in turn. While the limit is shut, only those that none holds for are served.
-    fn next_to_serve(&mut self) -> Option<ConnId> {
-        let now = self.now;
-        let open = self.up.is_open(now);
-        let exempt = &self.exempt;
-        let (conns, transfers, turn) = (&self.conns, &self.transfers, self.serve_turn);
-        // Only who fetches something can be given anything in return; who has it remembers who gave.
-        let trades = transfers.values().any(Transfer::is_fetching);
-        self.to_serve
-            .retain(|id| conns.get(id).is_some_and(|conn| conn.uploads.is_ready(now)));
-        let waiting = || self.to_serve.iter().filter_map(|id| Some((*id, conns.get(id)?)));
-        let owes = waiting().any(|(_, conn)| conn.bytes_down > 0);
-        let due = waiting().filter(|(id, _)| open || exempt.contains(id));
-        let ready = due.map(|(id, conn)| (id, conn, conn.standing(now, trades, owes)));
-        let ready: SmallVec<[(ConnId, &Conn, Standing); READY]> = ready.collect();
-        let equals = ready.iter().filter(|(.., standing)| *standing == Standing::Equal);
-        let least = equals.map(|(_, conn, _)| conn.uploads.turn()).min();
-        let fair = least.map_or(u64::MAX, |least| least + least / AHEAD_PART + AHEAD_OF_OTHERS);
-        let rarest = |conn: &Conn| {
-            let mut known: Option<(Handle, Option<&Pieces>)> = None;
-            conn.uploads.rank(|handle, piece| {
-                let of = known.filter(|(of, _)| *of == handle).map(|(_, of)| of);
-                let of = of.unwrap_or_else(|| pieces_of(transfers, &conn.served, handle));
-                known = Some((handle, of));
-                rarity(of, piece)
-            })
-        };
-        // The last pieces that nobody has go out whoever asks for them.
-        let mut spreads = transfers.values().filter_map(|of| of.spread.as_ref());
-        let ends = spreads.any(|spread| spread.left() == 0);
-        let is_ahead = |conn: &Conn| conn.uploads.turn() > fair && !(ends && rarest(conn) == 0);
-        let place = |conn: &Conn, standing: Standing| (standing, is_ahead(conn));
-        let first = ready.iter().map(|(_, conn, standing)| place(conn, *standing)).min()?;
-        // What they ask for is looked at only of those who may come next.
-        let first = ready
-            .iter()
-            .filter(|(_, conn, standing)| place(conn, *standing) == first);
-        // Once the first copy is out, only who passed pieces on is helped for being behind: others may be behind since nobody else serves them.
-        let over = !trades && transfers.values().all(|of| of.spread.is_none());
-        let proven = ready.iter().filter(|(_, conn, _)| over && conn.passes_on());
-        let held: SmallVec<[u32; READY]> = proven.map(|(_, conn, _)| conn.held()).collect();
-        let mean = held
-            .iter()
-            .map(|held| u64::from(*held))
-            .sum::<u64>()
-            .checked_div(held.len() as u64);
-        let held = |conn: &Conn| mean.filter(|_| !conn.passes_on()).unwrap_or(u64::from(conn.held()));
-        let rank = |id: ConnId, conn: &Conn| (rarest(conn), held(conn), id <= turn, id);
-        first.min_by_key(|(id, conn, _)| rank(*id, conn)).map(|(id, ..)| *id)
     }
 
     /// Serves one block to a peer; false if there is none to serve it now.
@@ -482,20 +417,4 @@ impl Engine {
             );
         }
     }
-}
-
-/// The pieces that a peer can ask for by `handle`.
-fn pieces_of<'a>(
-    transfers: &'a BTreeMap<TransferId, Transfer>,
-    served: &BTreeMap<Handle, Served>,
-    handle: Handle,
-) -> Option<&'a Pieces> {
-    let of = served.get(&handle).and_then(|served| transfers.get(&served.transfer));
-    of.and_then(|of| of.pieces.as_ref())
-}
-
-/// How many peers are known to have a piece that is asked for: what few have goes out first.
-fn rarity(pieces: Option<&Pieces>, piece: u32) -> u16 {
-    let pieces = pieces.filter(|pieces| piece < pieces.len());
-    pieces.map_or(0, |pieces| pieces.picker.availability(piece).min(COMMON))
 }

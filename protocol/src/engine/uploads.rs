@@ -75,6 +75,8 @@ pub(crate) struct Uploads {
     stuck: bool,
     pub(crate) meter: Meter,
     pub(crate) bytes: u64,
+    /// Pieces and leaves that went to it; nodes are not counted.
+    pub(crate) leaves_sent: u32,
     /// Bytes that count as if it had got them, since it was not here to take its turn.
     missed: u64,
 }
@@ -268,6 +270,7 @@ impl Uploads {
         }
         if let Some((_, at, handle, piece)) = self.best(closed, rank) {
             self.take(at, piece);
+            self.leaves_sent = self.leaves_sent.saturating_add(1);
             return Some(Wanted::Piece(handle, piece));
         }
         let at = self.queue.iter().position(|entry| !closed.contains(&entry.handle()))?;
@@ -277,6 +280,7 @@ impl Uploads {
                 let wanted = Wanted::Cid(*want);
                 self.queue.remove(at);
                 self.leaves -= 1;
+                self.leaves_sent = self.leaves_sent.saturating_add(1);
                 Some(wanted)
             }
         }
