@@ -75,6 +75,11 @@ pub(super) struct Allowance {
 }
 
 impl Allowance {
+    /// What was made of it last.
+    pub(super) fn applied(&self) -> u64 {
+        self.applied.load(Relaxed)
+    }
+
     /// What may be on its way, if that is so different from what it was last time that it is worth doing something about.
     pub(super) fn changed(&self) -> Option<u64> {
         let (bytes, applied) = (self.bytes.load(Relaxed), self.applied.load(Relaxed));
@@ -91,6 +96,16 @@ impl Allowance {
 pub(super) struct Far {
     pub(super) allowance: Allowance,
     pub(super) transit: Arc<Transit>,
+}
+
+#[cfg(test)]
+impl Far {
+    /// As if so many bytes were let be on their way.
+    pub(super) fn allowing(bytes: u64) -> Self {
+        let far = Self::default();
+        far.allowance.bytes.store(bytes, Relaxed);
+        far
+    }
 }
 
 /// Makes the controller of one connection.
@@ -123,6 +138,8 @@ struct Congestion {
     /// The round trip, and the way there, which is beyond by the difference of two clocks.
     base: Least,
     there: Least,
+    /// What a round trip took with the queue that all have in common, in seconds.
+    whole: Option<f64>,
     probed: Option<Instant>,
     /// When the window was last made smaller for what was lost, or since it was full: what was sent before says nothing of it.
     cut: Option<Instant>,
@@ -242,6 +259,7 @@ impl Congestion {
             doubling: true,
             base: Least::new(now),
             there: Least::new(now),
+            whole: None,
             probed: None,
             cut: None,
             round: Span::new(now),
@@ -386,7 +404,7 @@ impl Congestion {
         self.window = self.window.max(self.min());
         tracing::trace!(
             window = self.window,
-            shared = self.member.window(),
+            shared = self.member.window(self.whole),
             on_its_way = round.most,
             doubling = self.doubling,
             kb_s = (rate / 1e3) as u64,
@@ -400,7 +418,7 @@ impl Congestion {
         );
     }
 
-    fn report(&self, now: Instant, span: f64, rate: f64, seen: &Span, lossy: bool, filled: bool) -> f64 {
+    fn report(&mut self, now: Instant, span: f64, rate: f64, seen: &Span, lossy: bool, filled: bool) -> f64 {
         let queue = self.queue(seen);
         let report = Report {
             rate,
@@ -414,7 +432,9 @@ impl Congestion {
             lossy,
             filled,
         };
-        self.member.report(now, report, self.min())
+        let common = self.member.report(now, report, self.min());
+        self.whole = Some(report.rest + common);
+        common
     }
 }
 
@@ -457,7 +477,7 @@ impl Controller for Congestion {
     }
 
     fn window(&self) -> u64 {
-        self.window.min(self.member.window()).max(self.min())
+        self.window.min(self.member.window(self.whole)).max(self.min())
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{AsyncRead, AsyncWrite, FutureExt as _, future::BoxFuture};
@@ -24,8 +24,15 @@ use tokio::{
 
 use super::{Error, HANDSHAKE_TIMEOUT, congestion::Far, transit};
 
-/// Bytes that a far connection takes beyond what may be on its way: what it has taken cannot be taken back, and goes out before anything else.
-const UNSENT: u64 = 128 * 1024;
+/// What a far connection takes beyond what may be on its way: so many times that, and so many bytes at the least and at the most. What it has taken cannot be taken
+/// back, and goes out before anything else.
+const UNSENT: u64 = 2;
+const UNSENT_MIN: u64 = 16 * 1024;
+const UNSENT_MAX: u64 = 128 * 1024;
+/// Messages of so many bytes do not wait behind blocks for that; within a second, a stream's no more than this.
+const MESSAGE: usize = 8 * 1024;
+const MESSAGES: usize = 64 * 1024;
+const MESSAGES_OVER: Duration = Duration::from_secs(1);
 
 /// What a peer may still say on a stream that was let go of, in bytes, and for how long.
 const LAST_WORDS: usize = 1024;
@@ -107,10 +114,22 @@ impl Connection {
         });
         Stream {
             send,
+            messages: Messages {
+                since: Instant::now(),
+                bytes: 0,
+            },
             recv: Some(recv),
             bound,
             closed: None,
         }
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// Takes a connection on this machine for a far one.
+    pub(super) fn pretend(&mut self, far: Far) {
+        self.far = Some(Arc::new(far));
     }
 }
 
@@ -178,14 +197,51 @@ impl Bound {
     fn keep(&self) {
         // Setting it takes the connection's lock.
         if let Some(bytes) = self.far.allowance.changed() {
-            self.connection.set_send_window(bytes + UNSENT);
+            self.connection.set_send_window(send_window(bytes));
         }
+    }
+
+    /// Writes although the connection has taken as much as it should.
+    fn write_beyond(&self, send: &mut quinn::SendStream, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let bytes = self.far.allowance.applied();
+        self.connection
+            .set_send_window(send_window(bytes) + (UNSENT_MAX + MESSAGES as u64));
+        let written = AsyncWrite::poll_write(Pin::new(send), cx, buf);
+        self.connection.set_send_window(send_window(bytes));
+        written
+    }
+}
+
+/// Bytes that a connection takes in that may have so many on its way.
+fn send_window(allowance: u64) -> u64 {
+    allowance + (allowance * UNSENT).clamp(UNSENT_MIN, UNSENT_MAX)
+}
+
+/// What a stream has written beyond what its connection should have taken.
+struct Messages {
+    since: Instant,
+    bytes: usize,
+}
+
+impl Messages {
+    /// Whether so many bytes more may go ahead.
+    fn take(&mut self, bytes: usize) -> bool {
+        if self.since.elapsed() >= MESSAGES_OVER {
+            *self = Self {
+                since: Instant::now(),
+                bytes: 0,
+            };
+        }
+        let fits = self.bytes + bytes <= MESSAGES;
+        self.bytes += if fits { bytes } else { 0 };
+        fits
     }
 }
 
 /// One stream, both directions.
 pub(super) struct Stream {
     send: quinn::SendStream,
+    messages: Messages,
     /// Always there until it is dropped.
     recv: Option<quinn::RecvStream>,
     bound: Option<Bound>,
@@ -229,10 +285,16 @@ async fn read_last_words(mut recv: quinn::RecvStream) {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if let Some(bound) = &self.bound {
-            bound.keep();
+        let this = &mut *self;
+        let Some(bound) = &this.bound else {
+            return AsyncWrite::poll_write(Pin::new(&mut this.send), cx, buf);
+        };
+        bound.keep();
+        let written = AsyncWrite::poll_write(Pin::new(&mut this.send), cx, buf);
+        if written.is_pending() && buf.len() <= MESSAGE && this.messages.take(buf.len()) {
+            return bound.write_beyond(&mut this.send, cx, buf);
         }
-        AsyncWrite::poll_write(Pin::new(&mut self.send), cx, buf)
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,9 +1,9 @@
 //! Two transports on this machine.
 
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, future::poll_fn};
+use futures::{AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, future::poll_fn};
 use libp2p::core::muxing::StreamMuxer as _;
 
-use super::*;
+use super::{congestion::Far, *};
 
 fn made() -> (Quic, PeerId) {
     let key = Keypair::generate_ed25519();
@@ -100,6 +100,36 @@ async fn who_lets_go_of_a_stream_after_its_last_word_is_heard_out() {
     // As to agree to a protocol.
     stream.write_all(b"well").await.unwrap();
     stream.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn messages_do_not_wait_behind_blocks() {
+    let ((mut a, _), (mut b, _)) = (made(), made());
+    let addr = listening(&mut b).await;
+    let dial = a.dial(addr, opts(Endpoint::Dialer, PortUse::Reuse)).unwrap();
+    let (dialled, came) = tokio::join!(dial, async { incoming(&mut b).await.await });
+    let ((_, mut from_a), _from_b) = (dialled.unwrap(), came.unwrap());
+    from_a.pretend(Far::allowing(20_000));
+    let mut blocks = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
+    let mut messages = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
+    // Nothing is awaited from here on: nothing goes out in between.
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut taken = |stream: &mut connection::Stream, bytes: &[u8]| {
+        let mut sum = 0;
+        while let Poll::Ready(n) = Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
+            sum += n.unwrap();
+        }
+        sum
+    };
+    let (block, message) = (vec![0; 1 << 20], [0; 1000]);
+    assert_eq!(
+        taken(&mut blocks, &block),
+        60_000,
+        "twice as much waits as may be on its way"
+    );
+    let beyond = taken(&mut messages, &message);
+    assert!((60_000..=64 * 1024).contains(&beyond), "{beyond}");
+    assert_eq!(taken(&mut blocks, &block), 0);
 }
 
 #[tokio::test]

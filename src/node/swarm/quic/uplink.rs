@@ -70,6 +70,8 @@ pub(super) struct Uplink {
     bound: AtomicBool,
     in_flight: AtomicU64,
     members: AtomicU64,
+    /// What the round trips of all members take together, in microseconds.
+    rounds: AtomicU64,
     /// Bytes that were acknowledged, ever.
     acked: AtomicU64,
     state: Mutex<State>,
@@ -111,6 +113,7 @@ impl Default for Uplink {
             bound: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             members: AtomicU64::new(1),
+            rounds: AtomicU64::new(0),
             acked: AtomicU64::new(0),
             state: Mutex::default(),
         }
@@ -131,6 +134,7 @@ impl Uplink {
         let all: Vec<Report> = state.reports.values().map(|(_, report)| *report).collect();
         let seen = Seen::of(all);
         self.members.store(seen.members, Relaxed);
+        self.rounds.store(micros(seen.rounds), Relaxed);
         let least = seen.members * least_each;
         match state.emptying {
             Some((until, _)) if now < until => return seen.queue,
@@ -178,6 +182,10 @@ impl Uplink {
     }
 }
 
+fn micros(secs: f64) -> u64 {
+    (secs * 1e6) as u64
+}
+
 /// How much of the window is on its way.
 #[derive(Clone, Copy)]
 struct Used {
@@ -195,6 +203,8 @@ struct Seen {
     rest: f64,
     least: f64,
     base: f64,
+    /// All of that and the queue, of all of them together.
+    rounds: f64,
     /// The queue that those see who see the least.
     queue: f64,
 }
@@ -217,6 +227,7 @@ impl Seen {
             counted += report.rate;
             counted >= rate * FREE
         });
+        let queue = freest.map_or(0.0, |report| report.queue);
         Self {
             members: (all.len() as u64).max(1),
             rate,
@@ -224,7 +235,8 @@ impl Seen {
             rest,
             least,
             base,
-            queue: freest.map_or(0.0, |report| report.queue),
+            rounds: all.iter().map(|report| report.rest + queue).sum(),
+            queue,
         }
     }
 
@@ -301,11 +313,16 @@ impl Member {
         }
     }
 
-    /// What this connection may have on its way: what the others leave, and no less than its share.
-    pub(super) fn window(&self) -> u64 {
+    /// What this connection, whose round trip takes `round` seconds, may have on its way: what the others leave, and no less than its share, with which
+    /// all of them send equally fast.
+    pub(super) fn window(&self, round: Option<f64>) -> u64 {
         let window = self.uplink.window.load(Relaxed);
         let others = self.uplink.in_flight.load(Relaxed).saturating_sub(self.in_flight);
-        let share = window / self.uplink.members.load(Relaxed).max(1);
+        let rounds = self.uplink.rounds.load(Relaxed);
+        let share = match round {
+            Some(round) if rounds > 0 => (window as f64 * (micros(round) as f64 / rounds as f64).min(1.0)) as u64,
+            _ => window / self.uplink.members.load(Relaxed).max(1),
+        };
         window.saturating_sub(others).max(share)
     }
 
@@ -327,5 +344,42 @@ impl Drop for Member {
         self.set_in_flight(0);
         let mut state = self.uplink.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.reports.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_send_equally_fast_however_far_their_peers_are() {
+        let uplink = Arc::new(Uplink::default());
+        let mut members = [0.030, 0.240].map(|rest| (Member::new(Arc::clone(&uplink)), rest));
+        let now = Instant::now();
+        for (member, rest) in &members {
+            let report = Report {
+                rate: 1e5,
+                queue: 0.0,
+                rest: *rest,
+                least: *rest,
+                base: *rest,
+                most: 10_000,
+                counts_for: Duration::from_secs(60),
+                limited: true,
+                lossy: false,
+                filled: false,
+            };
+            member.report(now, report, 1);
+        }
+        // Each has all that may be on its way wherever the others leave it nothing.
+        let all = uplink.window.load(Relaxed);
+        for i in [0, 1] {
+            members[1 - i].0.set_in_flight(all);
+            let (member, rest) = &members[i];
+            let rate = member.window(Some(*rest)) as f64 / rest;
+            let fair = all as f64 / 0.270;
+            assert!((rate / fair - 1.0).abs() < 0.01, "{rate} of {fair}");
+            members[1 - i].0.set_in_flight(0);
+        }
     }
 }
