@@ -66,7 +66,16 @@ const ELSEWHERE: f64 = 0.2;
 /// A datagram of fewer bytes is an acknowledgement, which counts as on its way nowhere.
 const ACK_BYTES: u64 = 300;
 
-/// What a connection may have on its way now, for whoever writes to it. Bytes.
+/// What a connection takes beyond what may be on its way: so many times that, and so many bytes at the least and at the most. What it has taken cannot be taken
+/// back, and goes out before anything else.
+const UNSENT: u64 = 2;
+const UNSENT_MIN: u64 = 16 * 1024;
+const UNSENT_MAX: u64 = 128 * 1024;
+/// For so long after a loss no less than may be on its way: quinn keeps all that came after a lost packet until that packet has come too, and the line would run
+/// empty meanwhile.
+const AFTER_LOSS: Duration = Duration::from_secs(10);
+
+/// What a connection may take from its streams and keep until it has come. Bytes.
 #[derive(Debug, Default)]
 pub(super) struct Allowance {
     bytes: AtomicU64,
@@ -80,7 +89,7 @@ impl Allowance {
         self.applied.load(Relaxed)
     }
 
-    /// What may be on its way, if that is so different from what it was last time that it is worth doing something about.
+    /// What it may take, if that is so different from what it was last time that it is worth doing something about.
     pub(super) fn changed(&self) -> Option<u64> {
         let (bytes, applied) = (self.bytes.load(Relaxed), self.applied.load(Relaxed));
         let changed = bytes.abs_diff(applied) > applied / 16;
@@ -100,7 +109,7 @@ pub(super) struct Far {
 
 #[cfg(test)]
 impl Far {
-    /// As if so many bytes were let be on their way.
+    /// As if it might take so many bytes.
     pub(super) fn allowing(bytes: u64) -> Self {
         let far = Self::default();
         far.allowance.bytes.store(bytes, Relaxed);
@@ -143,6 +152,8 @@ struct Congestion {
     probed: Option<Instant>,
     /// When the window was last made smaller for what was lost, or since it was full: what was sent before says nothing of it.
     cut: Option<Instant>,
+    /// When anything was last lost.
+    lost: Option<Instant>,
     round: Span,
     look: Span,
 }
@@ -262,10 +273,11 @@ impl Congestion {
             whole: None,
             probed: None,
             cut: None,
+            lost: None,
             round: Span::new(now),
             look: Span::new(now),
         };
-        this.tell();
+        this.tell(now);
         this
     }
 
@@ -273,8 +285,12 @@ impl Congestion {
         MIN_PACKETS * self.mtu
     }
 
-    fn tell(&self) {
-        self.far.allowance.bytes.store(self.window(), Relaxed);
+    fn tell(&self, now: Instant) {
+        let lossy = self.lost.is_some_and(|at| now.duration_since(at) < AFTER_LOSS);
+        let window = self.window();
+        let unsent = (window * UNSENT).clamp(UNSENT_MIN, UNSENT_MAX);
+        let beyond = if lossy { unsent.max(window) } else { unsent };
+        self.far.allowance.bytes.store(window + beyond, Relaxed);
     }
 
     fn on_acked(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool) {
@@ -455,12 +471,13 @@ impl Controller for Congestion {
         self.on_acked(now, sent, bytes, app_limited);
     }
 
-    fn on_end_acks(&mut self, _: Instant, in_flight: u64, _: bool, _: Option<u64>) {
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, _: bool, _: Option<u64>) {
         self.member.set_in_flight(in_flight);
-        self.tell();
+        self.tell(now);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost: u64) {
+        self.lost = Some(now);
         if self.cut.is_none_or(|cut| sent > cut) {
             self.round.lost += lost;
         }

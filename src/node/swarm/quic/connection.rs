@@ -24,15 +24,12 @@ use tokio::{
 
 use super::{Error, HANDSHAKE_TIMEOUT, congestion::Far, transit};
 
-/// What a far connection takes beyond what may be on its way: so many times that, and so many bytes at the least and at the most. What it has taken cannot be taken
-/// back, and goes out before anything else.
-const UNSENT: u64 = 2;
-const UNSENT_MIN: u64 = 16 * 1024;
-const UNSENT_MAX: u64 = 128 * 1024;
 /// Messages of so many bytes do not wait behind blocks for that; within a second, a stream's no more than this.
 const MESSAGE: usize = 8 * 1024;
 const MESSAGES: usize = 64 * 1024;
 const MESSAGES_OVER: Duration = Duration::from_secs(1);
+/// Room that is made for one, for what a connection may have taken when its window was larger counts too.
+const BEYOND: u64 = 1024 * 1024;
 
 /// What a peer may still say on a stream that was let go of, in bytes, and for how long.
 const LAST_WORDS: usize = 1024;
@@ -197,24 +194,18 @@ impl Bound {
     fn keep(&self) {
         // Setting it takes the connection's lock.
         if let Some(bytes) = self.far.allowance.changed() {
-            self.connection.set_send_window(send_window(bytes));
+            self.connection.set_send_window(bytes);
         }
     }
 
     /// Writes although the connection has taken as much as it should.
     fn write_beyond(&self, send: &mut quinn::SendStream, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let bytes = self.far.allowance.applied();
-        self.connection
-            .set_send_window(send_window(bytes) + (UNSENT_MAX + MESSAGES as u64));
+        self.connection.set_send_window(bytes * 2 + BEYOND);
         let written = AsyncWrite::poll_write(Pin::new(send), cx, buf);
-        self.connection.set_send_window(send_window(bytes));
+        self.connection.set_send_window(bytes);
         written
     }
-}
-
-/// Bytes that a connection takes in that may have so many on its way.
-fn send_window(allowance: u64) -> u64 {
-    allowance + (allowance * UNSENT).clamp(UNSENT_MIN, UNSENT_MAX)
 }
 
 /// What a stream has written beyond what its connection should have taken.

@@ -109,7 +109,7 @@ async fn messages_do_not_wait_behind_blocks() {
     let dial = a.dial(addr, opts(Endpoint::Dialer, PortUse::Reuse)).unwrap();
     let (dialled, came) = tokio::join!(dial, async { incoming(&mut b).await.await });
     let ((_, mut from_a), _from_b) = (dialled.unwrap(), came.unwrap());
-    from_a.pretend(Far::allowing(20_000));
+    from_a.pretend(Far::allowing(60_000));
     let mut blocks = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
     let mut messages = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
     // Nothing is awaited from here on: nothing goes out in between.
