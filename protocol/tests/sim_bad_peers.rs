@@ -4,10 +4,10 @@ mod common;
 
 use std::time::Duration;
 
-use common::{MBIT, Swarm, peer, with_seeds};
+use common::{MBIT, Swarm, peer, spec, with_seeds};
 use modswarm_protocol::Timestamp;
-use modswarm_protocol::engine::Event;
-use modswarm_protocol::sim::{Behaviour, Outcome, PeerSpec};
+use modswarm_protocol::engine::{EngineConfig, Event};
+use modswarm_protocol::sim::{Behaviour, Outcome, PeerSpec, World, fake_content};
 
 const PIECE: u32 = 64 * 1024;
 const LONG: Duration = Duration::from_secs(600);
@@ -99,6 +99,36 @@ fn leechers_that_dribble_keep_nobody_from_the_last_pieces() {
         let left = honest.iter().filter(|peer| swarm.world.pieces_done(**peer).len() < 600);
         println!("{:?}", swarm.world.now());
         assert!(done, "{} are not complete", left.count());
+    });
+}
+
+/// What one that dribbles is asked for in the end goes to another that may dribble too: nobody waits for both.
+#[test]
+fn two_that_dribble_do_not_hold_the_end_of_a_sparse_swarm() {
+    with_seeds(3, |seed| {
+        let good = peer(20 * MBIT, 100 * MBIT);
+        let drip = with(Behaviour::Drip { rate: 5000 }, good);
+        let mut world = World::new(seed);
+        let (content, map) = fake_content(seed, 400, 2 * PIECE);
+        let peers: Vec<PeerSpec> = (0..=60)
+            .map(|i| if i > 0 && i % 10 < 3 { drip } else { good })
+            .collect();
+        for (i, spec_of) in peers.iter().enumerate() {
+            let index = world.add_peer(*spec_of, EngineConfig::default());
+            world.add_content(index, spec(content, &map, if i == 0 { map.all() } else { map.none() }));
+        }
+        world.connect_randomly(15);
+        let honest: Vec<usize> = (1..=60).filter(|i| peers[*i] == good).collect();
+        let done = |world: &World, part: usize| {
+            let done = honest.iter().filter(|peer| world.pieces_done(**peer).len() == 400);
+            done.count() >= honest.len() / part
+        };
+        assert!(world.run_until(LONG, |world| done(world, 2)));
+        let median = world.now();
+        assert!(world.run_until(LONG, |world| done(world, 1)));
+        let last = world.now();
+        println!("half were done after {median:?}, all after {last:?}");
+        assert!(last.as_micros() <= median.as_micros() * 3 / 2, "{median:?}, {last:?}");
     });
 }
 
