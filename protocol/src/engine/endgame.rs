@@ -24,9 +24,10 @@ const MOVE_RISK: u64 = 2;
 const GAIN: Duration = Duration::from_millis(100);
 /// A transfer too small for a budget may double one piece for this gain.
 const LARGE_GAIN: Duration = Duration::from_secs(2);
-/// Of a peer that was given up on before, or takes so many times as long as another, a piece is asked elsewhere for this gain whatever has come twice already: who
-/// dribbles holds up nobody's end, and by then has not brought much.
+/// Of a peer that was given up on before, a piece is asked elsewhere for this gain whatever has come twice already…
 const RESCUE_GAIN: Duration = Duration::from_secs(5);
+/// …and of one that takes so many times as long as another, for this one: who dribbles holds up nobody's end, and by then has not brought much.
+const DRIBBLE_GAIN: Duration = Duration::from_secs(10);
 const DRIBBLES: u32 = 8;
 /// A piece that two are asked for goes to a third at the most, if both dribble: who has never been asked for anything may do so too.
 const MAX_COPIES: usize = 2;
@@ -83,7 +84,7 @@ pub(crate) fn choose(
             continue;
         }
         let dribbles = before >= after * DRIBBLES;
-        if copies > 1 && !(dribbles && before - after >= RESCUE_GAIN) {
+        if copies > 1 && !(dribbles && before - after >= DRIBBLE_GAIN) {
             continue;
         }
         let until_turn = other.window.drains_in(ahead.saturating_sub(len));
@@ -109,7 +110,7 @@ pub(crate) fn choose(
     let charge = if choice.moved { 0 } else { len };
     let spent = spent + transfer.bytes_moved / MOVE_RISK;
     let given_up = conns.get(&choice.from).is_some_and(|from| from.snubbed_until.is_some());
-    let rescue = (given_up || dribbles) && gain >= RESCUE_GAIN;
+    let rescue = (given_up && gain >= RESCUE_GAIN) || (dribbles && gain >= DRIBBLE_GAIN);
     let small = budget < len && spent == 0 && gain >= LARGE_GAIN;
     (spent + charge <= budget || small || rescue).then_some(choice)
 }
