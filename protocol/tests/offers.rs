@@ -5,12 +5,12 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use common::spec;
+use common::{connect, spec};
 use modswarm_protocol::Timestamp;
-use modswarm_protocol::engine::{Action, ConnId, DisconnectReason, Engine, EngineConfig, PeerKey, ServeJob};
+use modswarm_protocol::engine::{Action, ConnId, DisconnectReason, Engine, EngineConfig, ServeJob};
 use modswarm_protocol::format::{Cid, SharedPieceMap};
 use modswarm_protocol::sim::fake_content;
-use modswarm_protocol::wire::{Handle, Have, Hello, Message, NetworkId, Run};
+use modswarm_protocol::wire::{Handle, Have, Message, Run};
 
 const LEN: u32 = 64 * 1024;
 /// Bytes a second that the seed's line takes.
@@ -72,15 +72,8 @@ impl Seed {
         let id = ConnId(conn);
         self.says.insert(id, says);
         self.choked.insert(id);
-        let peer = PeerKey::of(&conn.to_le_bytes());
-        self.engine
-            .handle_connected(self.now, id, peer, Duration::from_millis(20));
-        let hello = Hello {
-            network: NetworkId::PUBLIC,
-            agent: "test".to_owned(),
-            extensions: Vec::new(),
-        };
-        self.hear(id, Message::Hello(hello));
+        connect(&mut self.engine, self.now, id);
+        self.drain();
         let root = self.content;
         self.hear(id, Message::Open { handle: ASKS, root });
     }

@@ -4,12 +4,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::spec;
+use common::{connect, spec};
 use modswarm_protocol::Timestamp;
-use modswarm_protocol::engine::{Action, ConnId, Engine, EngineConfig, PeerKey, ServeJob};
+use modswarm_protocol::engine::{Action, ConnId, Engine, EngineConfig, ServeJob};
 use modswarm_protocol::format::{Cid, Codec, HashKind};
 use modswarm_protocol::sim::fake_content;
-use modswarm_protocol::wire::{Handle, Have, Hello, Message, NetworkId, RequestId, Run};
+use modswarm_protocol::wire::{Handle, Have, Message, RequestId, Run};
 
 const LEN: u32 = 64 * 1024;
 const PIECES: u32 = 1000;
@@ -57,15 +57,8 @@ impl Node {
     }
 
     fn join(&mut self, conn: ConnId) {
-        let peer = PeerKey::of(&conn.0.to_le_bytes());
-        self.engine
-            .handle_connected(self.now, conn, peer, Duration::from_millis(20));
-        let hello = Hello {
-            network: NetworkId::PUBLIC,
-            agent: "test".to_owned(),
-            extensions: Vec::new(),
-        };
-        self.hear(conn, Message::Hello(hello));
+        connect(&mut self.engine, self.now, conn);
+        self.drain();
         let root = self.content;
         self.hear(conn, Message::Open { handle: HANDLE, root });
     }
@@ -122,7 +115,7 @@ fn who_is_behind_goes_before_what_is_rare() {
         let runs = vec![Run { start: 0, len: has }];
         node.hear(conn, Message::Have { handle: HANDLE, runs });
     }
-    // What one of them asks for, both lack; of what the other asks for, one has half.
+    // What the one asks for nobody has but us; what the other asks for, the one has too.
     node.ask(ahead, 400, 300);
     node.ask(behind, 100, 100);
     // Until it is known how fast the line is, little is under way to each.

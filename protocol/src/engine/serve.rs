@@ -1,4 +1,4 @@
-//! The server's half of the protocol: what peers open and ask for, and who is served next.
+//! The server's half of the protocol: what peers open and ask for, and what they get.
 
 use super::action::{Action, ServeFailure, ServeJob, Violation};
 use super::choke::{Candidate, ROUND};

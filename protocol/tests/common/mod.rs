@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use modswarm_protocol::Cid;
-use modswarm_protocol::engine::EngineConfig;
+use modswarm_protocol::engine::{ConnId, Engine, EngineConfig, PeerKey};
 use modswarm_protocol::format::SharedPieceMap;
 pub use modswarm_protocol::sim::fake_spec as spec;
 use modswarm_protocol::sim::{PeerSpec, World, fake_content};
+use modswarm_protocol::wire::{Hello, Message, NetworkId};
+use modswarm_protocol::{Cid, Timestamp};
 
 pub const MBIT: u64 = 1_000_000 / 8;
 
@@ -22,6 +23,18 @@ pub fn with_seeds<T>(count: u64, test: impl Fn(u64) -> T) -> Vec<T> {
         test(seed)
     };
     seeds.into_iter().map(run).collect()
+}
+
+/// Somebody connects to an engine and says hello.
+pub fn connect(engine: &mut Engine, now: Timestamp, conn: ConnId) {
+    let peer = PeerKey::of(&conn.0.to_le_bytes());
+    engine.handle_connected(now, conn, peer, Duration::from_millis(20));
+    let hello = Hello {
+        network: NetworkId::PUBLIC,
+        agent: "test".to_owned(),
+        extensions: Vec::new(),
+    };
+    engine.handle_message(now, conn, Message::Hello(hello));
 }
 
 pub fn peer(up: u64, down: u64) -> PeerSpec {

@@ -28,6 +28,14 @@ async fn incoming(quic: &mut Quic) -> Connecting {
     }
 }
 
+/// Connects `a` to `b`: what each of them has of it, and who the other is.
+async fn connected(a: &mut Quic, b: &mut Quic) -> ((PeerId, Connection), (PeerId, Connection)) {
+    let addr = listening(b).await;
+    let dial = a.dial(addr, opts(Endpoint::Dialer, PortUse::Reuse)).unwrap();
+    let (dialled, came) = tokio::join!(dial, async { incoming(b).await.await });
+    (dialled.unwrap(), came.unwrap())
+}
+
 fn opts(role: Endpoint, port_use: PortUse) -> DialOpts {
     DialOpts { role, port_use }
 }
@@ -57,10 +65,7 @@ fn only_quic_addresses_are_dialled() {
 #[tokio::test]
 async fn both_ends_learn_who_the_other_is_and_talk() {
     let ((mut a, a_id), (mut b, b_id)) = (made(), made());
-    let addr = listening(&mut b).await;
-    let dial = a.dial(addr, opts(Endpoint::Dialer, PortUse::Reuse)).unwrap();
-    let (dialled, came) = tokio::join!(dial, async { incoming(&mut b).await.await });
-    let ((peer_of_a, mut from_a), (peer_of_b, mut from_b)) = (dialled.unwrap(), came.unwrap());
+    let ((peer_of_a, mut from_a), (peer_of_b, mut from_b)) = connected(&mut a, &mut b).await;
     assert_eq!((peer_of_a, peer_of_b), (b_id, a_id));
 
     let sent: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
@@ -85,10 +90,7 @@ async fn both_ends_learn_who_the_other_is_and_talk() {
 #[tokio::test]
 async fn who_lets_go_of_a_stream_after_its_last_word_is_heard_out() {
     let ((mut a, _), (mut b, _)) = (made(), made());
-    let addr = listening(&mut b).await;
-    let dial = a.dial(addr, opts(Endpoint::Dialer, PortUse::Reuse)).unwrap();
-    let (dialled, came) = tokio::join!(dial, async { incoming(&mut b).await.await });
-    let ((_, mut from_a), (_, mut from_b)) = (dialled.unwrap(), came.unwrap());
+    let ((_, mut from_a), (_, mut from_b)) = connected(&mut a, &mut b).await;
     let mut stream = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
     stream.write_all(b"this needs no answer").await.unwrap();
     drop(stream);
@@ -105,10 +107,7 @@ async fn who_lets_go_of_a_stream_after_its_last_word_is_heard_out() {
 #[tokio::test]
 async fn messages_do_not_wait_behind_blocks() {
     let ((mut a, _), (mut b, _)) = (made(), made());
-    let addr = listening(&mut b).await;
-    let dial = a.dial(addr, opts(Endpoint::Dialer, PortUse::Reuse)).unwrap();
-    let (dialled, came) = tokio::join!(dial, async { incoming(&mut b).await.await });
-    let ((_, mut from_a), _from_b) = (dialled.unwrap(), came.unwrap());
+    let ((_, mut from_a), _from_b) = connected(&mut a, &mut b).await;
     from_a.pretend(Far::allowing(60_000));
     let mut blocks = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
     let mut messages = poll_fn(|cx| Pin::new(&mut from_a).poll_outbound(cx)).await.unwrap();
