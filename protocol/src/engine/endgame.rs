@@ -1,6 +1,6 @@
 //! The end of a transfer: everything is on request, and some connections have nothing to do while others are slow.
 //!
-//! A piece is then asked of a second peer if that peer would bring it much sooner. Where the first has not come near it, it is
+//! A piece is then asked of a second peer, and of a third if two dribble, that would bring it much sooner. Where the first has not come near it, it is
 //! told to forget the piece in time (the piece *moves*); else it may come twice, and what may come twice is bounded.
 
 use std::collections::BTreeMap;
