@@ -232,14 +232,19 @@ fn connections_share_the_uplink_evenly() {
     }
 }
 
+/// The uplink was full, with a short queue that lost hardly anything.
+fn assert_full(seen: &Outcome) {
+    assert!(seen.used > 0.97, "{} used", seen.used);
+    assert!(seen.queue < 0.06, "{} s of queue", seen.queue);
+    assert!(seen.lost < 0.002, "{} lost", seen.lost);
+}
+
 #[test]
 fn the_queues_of_peers_are_not_taken_for_ones_own() {
     let mut scene = Scene::new(1.25e6, 7);
     scene.behind = 0.08;
     let seen = scene.run(8);
-    assert!(seen.used > 0.97, "{} used", seen.used);
-    assert!(seen.queue < 0.06, "{} s of queue", seen.queue);
-    assert!(seen.lost < 0.002, "{} lost", seen.lost);
+    assert_full(&seen);
 }
 
 #[test]
@@ -247,9 +252,7 @@ fn peers_that_echo_nothing_are_known_by_their_round_trips() {
     let mut scene = Scene::new(1.25e6, 7);
     scene.echoes = false;
     let seen = scene.run(9);
-    assert!(seen.used > 0.97, "{} used", seen.used);
-    assert!(seen.queue < 0.06, "{} s of queue", seen.queue);
-    assert!(seen.lost < 0.002, "{} lost", seen.lost);
+    assert_full(&seen);
 }
 
 #[test]
