@@ -27,9 +27,9 @@ const STALE: Duration = Duration::from_secs(5);
 /// A leecher that has nothing to ask for, with nothing left to offer it, may choose after this long: what others were offered may take them a while.
 const NOTHING_LEFT: Duration = Duration::from_millis(1500);
 /// Pieces that a leecher is sent before any of them is seen with others.
-const TRIAL: usize = 3;
+const TRIAL: usize = 2;
 /// A leecher that keeps so many pieces to itself is offered no more while there are others…
-const SILENT: u32 = 3;
+const SILENT: u32 = 2;
 /// …for this long.
 const DEAD_END: Duration = Duration::from_secs(60);
 /// A leecher that lets so many offers in a row lie wants something else, and may choose.
@@ -50,6 +50,15 @@ impl Offered {
             .retain(|piece| *piece < pieces.len() && !pieces.has(*piece) && source.has(*piece));
         self.0.iter().copied().find(|piece| pieces.picker.contains(*piece))
     }
+}
+
+/// Who is offered more than a trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Who was seen to pass something on; so many bytes each, if not more.
+    Proven { share: u64 },
+    /// Everyone.
+    All,
 }
 
 /// What a leecher was offered of one content.
@@ -208,14 +217,20 @@ impl Engine {
         } else {
             u64::MAX
         };
-        self.offer_to(id, &leechers, true, most);
+        // The fewer there are who are known to pass on what they get, the more of it each of them gets.
+        let filling = AHEAD_MIN.max(self.up_in(id, AHEAD));
+        let known = leechers
+            .iter()
+            .filter(|(conn_id, handle)| proven(self, conn_id, handle));
+        let share = filling.checked_div(known.count() as u64).unwrap_or(0);
+        self.offer_to(id, &leechers, Trust::Proven { share }, most);
         let ahead: u64 = leechers
             .iter()
             .map(|(conn_id, handle)| offering(self, conn_id, handle).bytes)
             .sum();
-        if ahead < AHEAD_MIN.max(self.up_in(id, AHEAD)) {
+        if ahead < filling / 2 {
             // The uplink is not left idle while those who could be offered something are on trial.
-            self.offer_to(id, &leechers, false, most);
+            self.offer_to(id, &leechers, Trust::All, most);
         }
         if self
             .transfers
@@ -246,7 +261,7 @@ impl Engine {
     }
 
     /// Offers each of `leechers` what it has room for, `most` bytes at the most (or one piece).
-    fn offer_to(&mut self, id: TransferId, leechers: &[(ConnId, Handle)], on_trial: bool, most: u64) {
+    fn offer_to(&mut self, id: TransferId, leechers: &[(ConnId, Handle)], trust: Trust, most: u64) {
         let now = self.now;
         for (conn_id, handle) in leechers.iter().copied() {
             let Some(conn) = self.conns.get_mut(&conn_id) else {
@@ -257,16 +272,20 @@ impl Engine {
                 return;
             };
             let target = (u128::from(conn.uploads.meter.rate(now)) * AHEAD.as_micros() / 1_000_000) as u64;
-            let target = target.max(AHEAD_MIN).min(most);
             let Some(served) = conn.served.get_mut(&handle) else {
                 continue;
             };
             let offering = &mut served.offering;
+            let share = match trust {
+                Trust::Proven { share } if offering.passes_on => share,
+                Trust::Proven { .. } | Trust::All => 0,
+            };
+            let target = target.max(AHEAD_MIN).max(share).min(most);
             if offering.steered && offering.bytes > target / 4 * 3 {
                 continue;
             }
             let offered = spread.offer(conn_id, |piece| {
-                let trusted = !on_trial
+                let trusted = trust == Trust::All
                     || offering.passes_on
                     || offering.pieces + offering.unseen + (offering.silent as usize) < TRIAL;
                 let room =
