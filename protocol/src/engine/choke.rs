@@ -2,7 +2,7 @@
 //!
 //! While there are slots for all who want one, nobody waits. Otherwise those who give us most while we are downloading keep
 //! theirs, and the rest go round: who has waited longest takes the slot of who has had one longest. Who gets nothing before others do (it gives nothing, or lets
-//! nothing spread) holds a slot only while those others leave one.
+//! nothing spread) holds a slot only while those others leave one. Who has it all does not let those wait for a round from whom it has it.
 
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ pub(crate) struct Candidate {
     pub(crate) since: Timestamp,
     /// Whether it gets only the slots that others leave.
     pub(crate) last: bool,
+    /// Whether it ever gave us anything.
+    pub(crate) gave: bool,
+    /// Whether it stands back for those who did: it never gave us anything, and we have it all from others.
+    pub(crate) stands_back: bool,
     /// Bytes a second that it gives us.
     pub(crate) gives: u64,
 }
@@ -71,7 +75,7 @@ impl Choker {
             return (Vec::new(), unchoke);
         }
         if !round {
-            return (Vec::new(), Vec::new());
+            return give_way(&mut all);
         }
         let lots: Vec<u64> = all.iter().map(|_| rng.next()).collect();
         let mut chosen = vec![false; all.len()];
@@ -117,6 +121,17 @@ impl Choker {
     }
 }
 
+/// Between rounds, who stands back for others leaves its slot to them.
+fn give_way(all: &mut [Candidate]) -> (Vec<ConnId>, Vec<ConnId>) {
+    all.sort_by_key(|c| c.since);
+    let holders = all.iter().rev().filter(|c| c.unchoked && c.stands_back);
+    let waiting = all.iter().filter(|c| c.interested && !c.unchoked && c.gave);
+    holders
+        .zip(waiting)
+        .map(|(holds, waits)| (holds.conn, waits.conn))
+        .unzip()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +158,8 @@ mod tests {
                 interested: true,
                 unchoked: state[i].0,
                 since: state[i].1,
+                gave: false,
+                stands_back: false,
                 last: last(i),
                 gives: gives(i),
             });
@@ -179,6 +196,32 @@ mod tests {
         let held = simulate(12, 4, 120, |i| if i < 3 { 1000 } else { 0 });
         assert!(held[..3].iter().all(|h| *h > 110), "{held:?}");
         assert!(held[3..].iter().all(|h| *h > 5), "{held:?}");
+    }
+
+    #[test]
+    fn who_gave_does_not_wait_for_a_round_while_those_who_never_did_hold_slots() {
+        let mut choker = Choker::new(2);
+        let mut rng = Rng::new(1);
+        let now = Timestamp::ZERO + ROUND;
+        let candidate = |i: u64, gave: bool, unchoked: bool| Candidate {
+            conn: ConnId(i),
+            interested: true,
+            unchoked,
+            since: Timestamp::ZERO,
+            last: false,
+            gave,
+            stands_back: !gave,
+            gives: 0,
+        };
+        let holders = [candidate(1, false, true), candidate(2, true, true)];
+        choker.decide(now, [&holders[..], &[candidate(3, false, false)]].concat(), &mut rng);
+        let later = now + ROUND / 2;
+        let waits = [&holders[..], &[candidate(4, false, false)]].concat();
+        assert_eq!(choker.decide(later, waits, &mut rng), (vec![], vec![]));
+        let gave = [&holders[..], &[candidate(4, true, false), candidate(5, true, false)]].concat();
+        let (choke, unchoke) = choker.decide(later, gave, &mut rng);
+        assert_eq!(choke, [ConnId(1)]);
+        assert!(unchoke == [ConnId(4)], "{unchoke:?}");
     }
 
     #[test]

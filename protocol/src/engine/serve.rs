@@ -354,6 +354,8 @@ impl Engine {
                 interested: leeching && !idle,
                 unchoked: !conn.choking,
                 since: conn.slot_since,
+                gave: conn.bytes_down > 0,
+                stands_back: conn.bytes_down == 0 && owes && fetching.is_empty(),
                 last: conn.is_vain(now) || (owes && conn.is_taker()),
                 gives: if trades { conn.down.rate(now) } else { 0 },
             }
