@@ -324,6 +324,10 @@ fn messages() -> Vec<Message> {
             handle: Handle(1),
             runs: runs.clone(),
         },
+        Message::Release {
+            handle: Handle(1),
+            runs: runs.clone(),
+        },
         Message::Have {
             handle,
             runs: runs.clone(),

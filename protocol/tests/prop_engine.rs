@@ -52,7 +52,8 @@ fn message() -> impl Strategy<Value = Message> {
         prop_oneof![
             Just(RejectReason::NotFound),
             Just(RejectReason::Choked),
-            Just(RejectReason::Busy)
+            Just(RejectReason::Busy),
+            Just(RejectReason::Released)
         ]
     };
     let have = prop_oneof![
@@ -82,6 +83,7 @@ fn message() -> impl Strategy<Value = Message> {
         4 => (handle(), within()).prop_map(|(handle, runs)| Message::Request { handle, runs }),
         1 => (handle(), runs()).prop_map(|(handle, runs)| Message::Request { handle, runs }),
         2 => (handle(), runs()).prop_map(|(handle, runs)| Message::Cancel { handle, runs }),
+        2 => (handle(), runs()).prop_map(|(handle, runs)| Message::Release { handle, runs }),
         1 => handle().prop_map(|handle| Message::Close { handle }),
         1 => handle().prop_map(|handle| Message::Closed { handle, reason: CloseReason::Removed }),
         4 => (handle(), within()).prop_map(|(handle, runs)| Message::Have { handle, runs }),

@@ -78,7 +78,8 @@ fn message() -> impl Strategy<Value = Message> {
         Just(RejectReason::NotFound),
         Just(RejectReason::Choked),
         Just(RejectReason::Busy),
-        (3..u32::MAX).prop_map(RejectReason::Other),
+        Just(RejectReason::Released),
+        (4..u32::MAX).prop_map(RejectReason::Other),
     ];
     let close_reason = prop_oneof![
         Just(CloseReason::Removed),
@@ -102,6 +103,7 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Request { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Cancel { handle, runs }),
+        (handle(), runs()).prop_map(|(handle, runs)| Message::Release { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::action::Expected;
 use super::exchange::Exchange;
 use super::flood::Flood;
@@ -21,7 +23,7 @@ use crate::wire::{Handle, RequestId, What};
 /// How long a snubbed peer is left alone the first time; twice as long each further time.
 const SNUB_PENALTY: Duration = Duration::from_secs(5);
 /// A block that is not on request any more is awaited for this long from its first byte.
-const LATE_PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const LATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Doublings of [`SNUB_PENALTY`].
 const SNUB_DOUBLINGS: u32 = 5;
 
@@ -91,6 +93,8 @@ pub(crate) struct Conn {
     pub(crate) chosen: bool,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
+    /// Until when it is awaited that other peers release pieces for this one.
+    pub(crate) awaits: SmallVec<[Timestamp; 4]>,
     pub(crate) arriving: Option<Arriving>,
     pub(crate) choked_by_peer: bool,
     pub(crate) snubbed_until: Option<Timestamp>,
@@ -127,6 +131,7 @@ impl Conn {
             chosen: false,
             window: Window::new(now, rtt),
             requests: Requests::default(),
+            awaits: SmallVec::new(),
             arriving: None,
             choked_by_peer: true,
             snubbed_until: None,

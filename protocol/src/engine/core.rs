@@ -235,6 +235,7 @@ impl Engine {
             | Message::Request { .. }
             | Message::RequestCids { .. }
             | Message::Cancel { .. }
+            | Message::Release { .. }
             | Message::Close { .. } => Ok(self.handle_as_server(id, message)?),
         }
     }

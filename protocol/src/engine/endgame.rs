@@ -1,7 +1,8 @@
 //! The end of a transfer: everything is on request, and some connections have nothing to do while others are slow.
 //!
-//! A piece is then asked of a second peer, and of a third if two dribble, that would bring it much sooner. Where the first has not come near it, it is
-//! told to forget the piece in time (the piece *moves*); else it may come twice, and what may come twice is bounded.
+//! A piece is then asked of a second peer, and of more if those dribble, that would bring it much sooner. Where the first has not come near it, it is
+//! asked to release the piece before (the piece *moves*); else it may come twice, and what may come twice is bounded. Pieces move before the end too, to
+//! peers that would have nothing to do.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,10 +17,10 @@ use crate::wire::{Handle, What};
 
 /// Pending pieces that are looked at for one choice.
 const MAX_LOOKS: usize = 4096;
+/// Before the end.
+const EARLY_LOOKS: usize = 256;
 /// Of the bytes wanted, one part in this many may come twice.
 const BUDGET: u64 = 200;
-/// Of the bytes moved, one part in this many is taken to come twice.
-const MOVE_RISK: u64 = 2;
 /// A second copy must come at least this much sooner than the first.
 const GAIN: Duration = Duration::from_millis(100);
 /// A transfer too small for a budget may double one piece for this gain.
@@ -29,27 +30,27 @@ const RESCUE_GAIN: Duration = Duration::from_secs(5);
 /// …and of one that takes so many times as long as another, for this one: who dribbles holds up nobody's end, and by then has not brought much.
 const DRIBBLE_GAIN: Duration = Duration::from_secs(10);
 const DRIBBLES: u32 = 8;
-/// A piece that two are asked for goes to a third at the most, if both dribble: who has never been asked for anything may do so too.
-const MAX_COPIES: usize = 2;
-/// How long before its turn a piece is cancelled in time, beyond a round trip: servers read a little ahead.
-const CANCEL_MARGIN: Duration = Duration::from_millis(400);
+/// A piece that so many are asked for goes to one more at the most, if all of them dribble: who has never been asked for anything may do so too.
+const MAX_COPIES: usize = 4;
+/// How long before its turn a piece can be released, beyond a round trip: servers read a little ahead.
+const RELEASE_MARGIN: Duration = Duration::from_millis(60);
 
-/// A piece to ask of one more peer.
+/// A piece to have of another peer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Choice {
-    pub(crate) piece: u32,
-    /// Who was to bring it.
-    pub(crate) from: ConnId,
-    /// Whether `from` is told in time to forget it.
-    pub(crate) moved: bool,
+pub(crate) enum Choice {
+    /// Once who was to bring it has released it.
+    Move { piece: u32, from: ConnId },
+    /// Beside whoever is to bring it.
+    Double { piece: u32 },
 }
 
-/// The piece that `id` would bring soonest as compared with who is to bring it; none if nothing is gained.
+/// The piece that `id` would bring soonest as compared with who is to bring it; none if nothing is gained. Before the end is near (`over`) pieces only move.
 pub(crate) fn choose(
     now: Timestamp,
     id: ConnId,
     handle: Handle,
     transfer_id: TransferId,
+    over: bool,
     conns: &BTreeMap<ConnId, Conn>,
     transfers: &BTreeMap<TransferId, Transfer>,
 ) -> Option<Choice> {
@@ -59,8 +60,8 @@ pub(crate) fn choose(
     let pieces = transfer.pieces.as_ref()?;
     let root = transfer.content?;
     let mut doubled = 0;
-    let mut best: Option<(Duration, Choice, u64, bool)> = None;
-    for (piece, pending) in pieces.pending.iter().take(MAX_LOOKS) {
+    let mut best: Option<Gain> = None;
+    for (piece, pending) in pieces.pending.iter().take(if over { MAX_LOOKS } else { EARLY_LOOKS }) {
         let len = u64::from(pieces.piece_len(*piece));
         let copies = pending.assignees.len() + usize::from(pending.verifying);
         if copies > 1 {
@@ -80,39 +81,51 @@ pub(crate) fn choose(
             continue;
         };
         let after = conn.window.eta(now, len);
-        if before < after * 3 / 2 + GAIN {
-            continue;
-        }
-        let dribbles = before >= after * DRIBBLES;
-        if copies > 1 && !(dribbles && before - after >= DRIBBLE_GAIN) {
+        if before < after * 3 / 2 + GAIN || request.is_being_released(now) {
             continue;
         }
         let until_turn = other.window.drains_in(ahead.saturating_sub(len));
-        let moved = copies == 1 && request.received == 0 && until_turn > (other.window.rtt() + CANCEL_MARGIN) * 2;
+        let moves = copies == 1
+            && request.received == 0
+            && request.release.is_none()
+            && until_turn > other.window.rtt() + RELEASE_MARGIN;
+        let dribbles = before >= after * DRIBBLES;
+        if (!over && !moves) || (copies > 1 && !(dribbles && before - after >= DRIBBLE_GAIN)) {
+            continue;
+        }
         let gain = before - after;
-        if best.as_ref().is_none_or(|(known, ..)| gain > *known) {
-            best = Some((
+        if best.as_ref().is_none_or(|best| gain > best.gain) {
+            best = Some(Gain {
                 gain,
-                Choice {
-                    piece: *piece,
-                    from,
-                    moved,
-                },
+                piece: *piece,
                 len,
+                from,
+                moves,
                 dribbles,
-            ));
+            });
         }
     }
-    let (gain, choice, len, dribbles) = best?;
+    let best = best?;
+    let (piece, from) = (best.piece, best.from);
+    if best.moves {
+        return Some(Choice::Move { piece, from });
+    }
     let spent = transfer.bytes_wasted + doubled;
     let budget = pieces.wanted_bytes / BUDGET;
-    // A move costs nothing if the peer is told in time; where that was not so, what came twice is spent.
-    let charge = if choice.moved { 0 } else { len };
-    let spent = spent + transfer.bytes_moved / MOVE_RISK;
-    let given_up = conns.get(&choice.from).is_some_and(|from| from.snubbed_until.is_some());
-    let rescue = (given_up && gain >= RESCUE_GAIN) || (dribbles && gain >= DRIBBLE_GAIN);
-    let small = budget < len && spent == 0 && gain >= LARGE_GAIN;
-    (spent + charge <= budget || small || rescue).then_some(choice)
+    let given_up = conns.get(&from).is_some_and(|from| from.snubbed_until.is_some());
+    let rescue = (given_up && best.gain >= RESCUE_GAIN) || (best.dribbles && best.gain >= DRIBBLE_GAIN);
+    let small = budget < best.len && spent == 0 && best.gain >= LARGE_GAIN;
+    (spent + best.len <= budget || small || rescue).then_some(Choice::Double { piece })
+}
+
+/// What is gained by having a piece of another peer.
+struct Gain {
+    gain: Duration,
+    piece: u32,
+    len: u64,
+    from: ConnId,
+    moves: bool,
+    dribbles: bool,
 }
 
 /// What `other` was asked for a piece.

@@ -7,14 +7,14 @@ use smallvec::{SmallVec, smallvec};
 use super::action::Action;
 use super::config::PickOrder;
 use super::core::Engine;
-use super::endgame;
+use super::endgame::{self, Choice};
 use super::flow::Gate;
 use super::ids::{ConnId, TransferId};
-use super::requests::Request;
+use super::requests::{Release, Request};
 use super::session::{Role, Session, SessionState, Source};
 use crate::format::Cid;
 use crate::wire::limits::{MAX_CIDS, MAX_QUEUED_PIECES, MAX_RUNS};
-use crate::wire::{Handle, Message, What, runs_of};
+use crate::wire::{Handle, Message, Run, What, runs_of};
 
 /// Nodes of skeletons on request from one peer at a time.
 const MAX_NODES_IN_FLIGHT: usize = 2 * MAX_CIDS;
@@ -26,6 +26,10 @@ const RUN_BYTES: u64 = 512 * 1024;
 const TURN_BYTES: u64 = 128 * 1024;
 /// While several sessions share a connection, none has more on request than it delivers in this time (or than [`TURN_BYTES`]).
 const SESSION_DRAIN: Duration = Duration::from_secs(1);
+/// Pieces that others have been asked to release for one connection in the endgame; before, one.
+const MAX_AWAITED: usize = 4;
+/// How long a peer is awaited, beyond two round trips, that was asked to release a piece.
+const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 /// Contents on one connection that are looked at without taking memory for it.
 const FEW: usize = 4;
 /// A transfer's first pieces are chosen by lot: whatever they are, they can be traded soonest.
@@ -229,41 +233,124 @@ impl Engine {
             }
             bytes += run_bytes;
         }
-        let over = pieces.picker.count() == 0 && !pieces.pending.is_empty() && session.offers.is_none();
-        if bytes == 0 && over {
-            return self.pick_again(id, handle, transfer_id, into);
+        if bytes == 0 && !pieces.pending.is_empty() && session.offers.is_none() {
+            let over = pieces.picker.count() == 0;
+            if over || conn.requests.is_empty() {
+                return self.pick_again(id, handle, transfer_id, over, into);
+            }
         }
         bytes
     }
 
-    /// The endgame: everything is on request, and this connection has nothing to do.
-    fn pick_again(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId, into: &mut Vec<u32>) -> u64 {
+    /// Everything that this connection could bring is on request, and it has nothing to do. `over`: everything altogether is.
+    fn pick_again(
+        &mut self,
+        id: ConnId,
+        handle: Handle,
+        transfer_id: TransferId,
+        over: bool,
+        into: &mut Vec<u32>,
+    ) -> u64 {
+        let now = self.now;
+        let most = if over { MAX_AWAITED } else { 1 };
+        let Some(conn) = self.conns.get_mut(&id) else { return 0 };
+        conn.awaits.retain(|until| now < *until);
+        for _ in conn.awaits.len()..most {
+            match endgame::choose(now, id, handle, transfer_id, over, &self.conns, &self.transfers) {
+                None => break,
+                Some(Choice::Move { piece, from }) => self.ask_to_release(from, transfer_id, piece, id),
+                Some(Choice::Double { piece }) => {
+                    into.push(piece);
+                    return self.book(id, handle, transfer_id, piece);
+                }
+            }
+        }
+        0
+    }
+
+    /// Asks a peer to release a piece that `to` would bring sooner.
+    fn ask_to_release(&mut self, from: ConnId, transfer_id: TransferId, piece: u32, to: ConnId) {
+        let Some(root) = self.transfers.get(&transfer_id).and_then(|of| of.content) else {
+            return;
+        };
+        let Some(conn) = self.conns.get_mut(&from) else { return };
+        let Some(handle) = conn.by_root.get(&root).copied() else {
+            return;
+        };
+        let Some(request) = conn.requests.get_mut(handle, What::Piece(piece)) else {
+            return;
+        };
+        let until = self.now + conn.window.rtt() * 2 + RELEASE_PATIENCE;
+        request.release = Some(Release { to, until });
+        if let Some(to) = self.conns.get_mut(&to) {
+            to.awaits.push(until);
+        }
+        let runs = vec![Run { start: piece, len: 1 }];
+        self.send(from, Message::Release { handle, runs });
+    }
+
+    /// A peer has released pieces: who would bring them sooner is asked for them.
+    pub(super) fn on_released(&mut self, id: ConnId, handle: Handle, runs: &[Run]) {
+        let Some(conn) = self.conns.get(&id) else { return };
+        let pieces: Vec<u32> = runs.iter().flat_map(|run| conn.requests.within(handle, *run)).collect();
+        for piece in pieces {
+            let what = What::Piece(piece);
+            let request = self
+                .conns
+                .get(&id)
+                .and_then(|conn| conn.requests.get(handle, what).copied());
+            self.end_request(id, handle, what, true);
+            if let Some(request) = request
+                && let Some(release) = request.release
+            {
+                self.take_over(release.to, request.transfer, piece);
+            }
+        }
+    }
+
+    /// Asks a connection for a piece that was released for it, if that can be.
+    fn take_over(&mut self, id: ConnId, transfer_id: TransferId, piece: u32) {
+        let Some(of) = self.transfers.get(&transfer_id) else {
+            return;
+        };
+        let (Some(root), Some(pieces)) = (of.content, &of.pieces) else {
+            return;
+        };
+        let Some(conn) = self.conns.get(&id) else { return };
+        let Some(handle) = conn.by_root.get(&root).copied() else {
+            return;
+        };
+        let serves = conn.sessions.get(&handle).is_some_and(|session| {
+            session.state == SessionState::Open && session.offers.is_none() && session.source.has(piece)
+        });
+        if serves
+            && pieces.picker.contains(piece)
+            && of.is_fetching()
+            && !conn.choked_by_peer
+            && conn.snubbed_until.is_none()
+            && conn.window.room() > 0
+        {
+            self.book(id, handle, transfer_id, piece);
+            self.send_requests(id, handle, vec![piece]);
+        }
+    }
+
+    /// Books a request of a piece that is to be sent. Its bytes.
+    fn book(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId, piece: u32) -> u64 {
         let now = self.now;
         let exempt = self.is_exempt(id);
-        let Some(choice) = endgame::choose(now, id, handle, transfer_id, &self.conns, &self.transfers) else {
-            return 0;
-        };
-        if choice.moved {
-            self.cancel_at(choice.from, transfer_id, choice.piece);
-        }
         let Some(conn) = self.conns.get_mut(&id) else { return 0 };
         let Some(transfer) = self.transfers.get_mut(&transfer_id) else {
             return 0;
         };
         let Some(pieces) = &mut transfer.pieces else { return 0 };
-        let Some(index) = pieces.map.index(choice.piece) else {
-            return 0;
-        };
+        let Some(index) = pieces.map.index(piece) else { return 0 };
         let leaf = pieces.map.leaf(index);
-        if choice.moved {
-            transfer.bytes_moved += u64::from(leaf.len);
-        }
-        pieces.assign(choice.piece, id);
-        let request = Request::new(now, transfer_id, leaf.cid, Some(choice.piece), leaf.len);
-        conn.requests.insert(handle, What::Piece(choice.piece), request);
+        pieces.assign(piece, id);
+        let request = Request::new(now, transfer_id, leaf.cid, Some(piece), leaf.len);
+        conn.requests.insert(handle, What::Piece(piece), request);
         conn.window.on_request(now, u64::from(leaf.len));
         Gate::new(exempt, &mut self.down, &mut transfer.limits.down).take(now, u64::from(leaf.len));
-        into.push(choice.piece);
         u64::from(leaf.len)
     }
 
@@ -401,6 +488,7 @@ impl Request {
             len,
             received: 0,
             sent_at: now,
+            release: None,
             mark: 0,
         }
     }

@@ -1,11 +1,11 @@
 //! Blocks that come in: whether they are wanted, and what became of them.
 
 use super::action::{Event, Expected, Unwanted, Verdict, Violation};
-use super::conn::{Arriving, Kept};
+use super::conn::{Arriving, Kept, LATE_PATIENCE};
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::reputation::Fault;
-use super::requests::Arrival;
+use super::requests::{Arrival, Request};
 use super::session::Role;
 use crate::format::Cid;
 use crate::time::Timestamp;
@@ -48,6 +48,7 @@ impl Engine {
             Arrival::Unsolicited => return Err(Unwanted::Violation(Violation::Unsolicited)),
         };
         let session = conn.sessions.contains_key(&handle);
+        let awaited = !requested && conn.window.drains_in(u64::from(len)) < LATE_PATIENCE;
         let of = self.transfers.get_mut(&transfer);
         let mut needed = false;
         let mut index = None;
@@ -60,7 +61,7 @@ impl Engine {
                     let verifying = pieces.pending.get(&piece).is_some_and(|pending| pending.verifying > 0);
                     needed = session && !pieces.has(piece) && !verifying && pieces.wanted[piece as usize];
                     index = pieces.map.index(piece);
-                    if needed && !requested {
+                    if needed && awaited {
                         // Nobody else need be asked for it while it is coming.
                         pieces.assign(piece, id);
                     }
@@ -97,7 +98,7 @@ impl Engine {
                     what,
                     requested,
                     since: self.now,
-                    awaited: !requested,
+                    awaited,
                 }),
             });
         }
@@ -147,7 +148,8 @@ impl Engine {
     fn on_whole(&mut self, id: ConnId, kept: Kept) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if kept.requested {
-            conn.requests.remove(kept.handle, kept.what);
+            let request = conn.requests.remove(kept.handle, kept.what);
+            self.stop_awaiting(request);
         }
         if let Some(piece) = kept.expected.piece
             && let Some(pieces) = self
@@ -265,6 +267,7 @@ impl Engine {
             return;
         };
         conn.window.on_release(request.rest());
+        self.stop_awaiting(Some(request));
         if refused {
             self.give_back_requested(id, request.transfer, request.rest());
         }
@@ -310,8 +313,19 @@ impl Engine {
                 transfer.bytes_wasted += wasted + u64::from(arriving.rest);
             }
         }
+        self.stop_awaiting(Some(request));
         self.give_back_requested(id, request.transfer, request.rest());
         self.release(id, request.transfer, request.piece, request.cid, true);
+    }
+
+    /// A request has ended: whoever awaited its release awaits it no more.
+    fn stop_awaiting(&mut self, request: Option<Request>) {
+        if let Some(release) = request.and_then(|request| request.release)
+            && let Some(conn) = self.conns.get_mut(&release.to)
+        {
+            conn.awaits.retain(|until| *until != release.until);
+            self.to_fill.insert(release.to);
+        }
     }
 
     /// Takes requests back and tells the peer so.

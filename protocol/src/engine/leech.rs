@@ -169,6 +169,7 @@ impl Engine {
                 self.refuse_root(id, handle);
                 self.open_sessions(id);
             }
+            Rejection::Pieces(runs) if reason == RejectReason::Released => self.on_released(id, handle, &runs),
             Rejection::Pieces(runs) => {
                 if reason == RejectReason::NotFound {
                     // A race with `Lost`, or content that came after `Opened`: what it does not have, it does not have.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::ids::TransferId;
+use super::ids::{ConnId, TransferId};
 use super::window::Window;
 use crate::format::Cid;
 use crate::time::Timestamp;
@@ -36,11 +36,26 @@ pub(crate) struct Request {
     /// Of these, bytes that have come.
     pub(crate) received: u32,
     pub(crate) sent_at: Timestamp,
+    /// That the peer was asked to release it, if it was.
+    pub(crate) release: Option<Release>,
     /// What had been requested over this connection, ever, up to and including this block.
     pub(crate) mark: u64,
 }
 
+/// A request that goes to another peer if the one that was asked first has not come near it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Release {
+    /// Who would bring the piece sooner.
+    pub(crate) to: ConnId,
+    /// Until when an answer is awaited.
+    pub(crate) until: Timestamp,
+}
+
 impl Request {
+    pub(crate) fn is_being_released(&self, now: Timestamp) -> bool {
+        self.release.is_some_and(|release| now < release.until)
+    }
+
     pub(crate) fn rest(&self) -> u64 {
         u64::from(self.len - self.received)
     }
@@ -251,6 +266,7 @@ mod tests {
             len: 1000,
             received: 0,
             sent_at: Timestamp::ZERO,
+            release: None,
             mark: 0,
         }
     }

@@ -26,6 +26,14 @@ impl Engine {
                 }
                 Ok(())
             }
+            Message::Release { handle, runs } => {
+                let released = self.conns.get_mut(&id).map(|conn| conn.uploads.release(handle, runs));
+                for runs in released.unwrap_or_default().chunks(MAX_RUNS) {
+                    let what = Rejection::Pieces(runs.to_vec());
+                    self.reject(id, handle, what, RejectReason::Released);
+                }
+                Ok(())
+            }
             Message::Close { handle } => {
                 if let Some(conn) = self.conns.get_mut(&id) {
                     let served = conn.served.remove(&handle);

@@ -231,8 +231,6 @@ pub(crate) struct Transfer {
     pub(crate) bytes_fetched: u64,
     pub(crate) bytes_wasted: u64,
     pub(crate) bytes_corrupt: u64,
-    /// Taken from one peer and asked of another in the endgame.
-    pub(crate) bytes_moved: u64,
     pub(crate) bytes_skeleton: u64,
     pub(crate) bytes_served: u64,
     pub(crate) down: Meter,
@@ -264,7 +262,6 @@ impl Transfer {
             bytes_fetched: 0,
             bytes_wasted: 0,
             bytes_corrupt: 0,
-            bytes_moved: 0,
             bytes_skeleton: 0,
             bytes_served: 0,
             down: Meter::default(),

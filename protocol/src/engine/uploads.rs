@@ -8,7 +8,7 @@ use super::rate::Meter;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_QUEUED_CIDS, MAX_QUEUED_PIECES};
-use crate::wire::{Handle, RequestId, Run};
+use crate::wire::{Handle, RequestId, Run, runs_of};
 
 /// Bytes that the caller is asked to write at a time, at the least: what was asked for cannot be cancelled any more…
 const AHEAD_MIN: u64 = 64 * 1024;
@@ -160,6 +160,18 @@ impl Uploads {
         }
         self.queue = kept;
         self.recount();
+    }
+
+    /// As [`Uploads::cancel`]; returns what was dropped.
+    pub(crate) fn release(&mut self, handle: Handle, mut runs: Vec<Run>) -> Vec<Run> {
+        runs.sort_unstable();
+        let named = |piece: &u32| {
+            let after = runs.partition_point(|run| run.start <= *piece);
+            after > 0 && *piece < runs[after - 1].end()
+        };
+        let dropped = runs_of(self.queued(handle).filter(named));
+        self.cancel(handle, &dropped);
+        dropped
     }
 
     /// Drops all that was asked for through `handle`.

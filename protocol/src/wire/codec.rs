@@ -65,6 +65,7 @@ mod kind {
     pub(super) const UNCHOKE: u32 = 13;
     pub(super) const PEERS: u32 = 14;
     pub(super) const OFFER: u32 = 15;
+    pub(super) const RELEASE: u32 = 16;
 }
 
 /// A whole frame at the start of a buffer.
@@ -167,6 +168,7 @@ impl Message {
                         RejectReason::NotFound => 0,
                         RejectReason::Choked => 1,
                         RejectReason::Busy => 2,
+                        RejectReason::Released => 3,
                         RejectReason::Other(n) => *n,
                     },
                 );
@@ -193,6 +195,7 @@ impl Message {
             Self::Have { handle, runs } => put_head_runs(out, kind::HAVE, *handle, runs),
             Self::Lost { handle, runs } => put_head_runs(out, kind::LOST, *handle, runs),
             Self::Offer { handle, runs } => put_head_runs(out, kind::OFFER, *handle, runs),
+            Self::Release { handle, runs } => put_head_runs(out, kind::RELEASE, *handle, runs),
             Self::Close { handle } => put_head(out, kind::CLOSE, *handle),
             Self::Closed { handle, reason } => {
                 put_head(out, kind::CLOSED, *handle);
@@ -263,6 +266,7 @@ impl Message {
                     0 => RejectReason::NotFound,
                     1 => RejectReason::Choked,
                     2 => RejectReason::Busy,
+                    3 => RejectReason::Released,
                     n => RejectReason::Other(n),
                 };
                 let what = match reader.byte()? {
@@ -330,6 +334,10 @@ impl Message {
                 }
                 Self::Peers { handle, peers }
             }
+            kind::RELEASE => Self::Release {
+                handle: reader.handle()?,
+                runs: reader.runs(MAX_RUNS)?,
+            },
             kind::OFFER => Self::Offer {
                 handle: reader.handle()?,
                 runs: reader.runs(MAX_RUNS)?,

@@ -101,6 +101,8 @@ pub enum RejectReason {
     Choked,
     /// The sender has as much to do as it takes on.
     Busy,
+    /// The receiver asked for it to be released.
+    Released,
     /// A reason of a later version.
     Other(u32),
 }
@@ -187,6 +189,13 @@ pub enum Message {
     },
     /// Leecher: no longer wants these pieces. What is under way comes all the same.
     Cancel {
+        /// The handle.
+        handle: Handle,
+        /// Up to [`super::limits::MAX_RUNS`].
+        runs: Vec<Run>,
+    },
+    /// Leecher: would have these pieces from others. Those that are not under way yet are rejected, with [`RejectReason::Released`]; the rest come.
+    Release {
         /// The handle.
         handle: Handle,
         /// Up to [`super::limits::MAX_RUNS`].
