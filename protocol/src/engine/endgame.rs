@@ -33,7 +33,7 @@ const DRIBBLES: u32 = 8;
 /// A piece that so many are asked for goes to one more at the most, if all of them dribble: who has never been asked for anything may do so too.
 const MAX_COPIES: usize = 4;
 /// How long before its turn a piece can be released, beyond a round trip: servers read a little ahead.
-const RELEASE_MARGIN: Duration = Duration::from_millis(60);
+const RELEASE_MARGIN: Duration = Duration::from_millis(200);
 
 /// A piece to have of another peer.
 #[derive(Clone, Copy, Debug)]

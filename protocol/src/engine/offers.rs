@@ -217,20 +217,20 @@ impl Engine {
         } else {
             u64::MAX
         };
-        // The fewer there are who are known to pass on what they get, the more of it each of them gets.
-        let filling = AHEAD_MIN.max(self.up_in(id, AHEAD));
         let known = leechers
             .iter()
             .filter(|(conn_id, handle)| proven(self, conn_id, handle));
+        let filling = AHEAD_MIN.max(self.up_in(id, AHEAD));
         let share = filling.checked_div(known.count() as u64).unwrap_or(0);
-        self.offer_to(id, &leechers, Trust::Proven { share }, most);
-        let ahead: u64 = leechers
-            .iter()
-            .map(|(conn_id, handle)| offering(self, conn_id, handle).bytes)
-            .sum();
-        if ahead < filling / 2 {
-            // The uplink is not left idle while those who could be offered something are on trial.
-            self.offer_to(id, &leechers, Trust::All, most);
+        // The uplink is not left idle while those who could be offered something are on trial; but who is known to pass on what it gets takes more of it first.
+        for trust in [Trust::Proven { share: 0 }, Trust::Proven { share }, Trust::All] {
+            self.offer_to(id, &leechers, trust, most);
+            let ahead = leechers
+                .iter()
+                .map(|(conn_id, handle)| offering(self, conn_id, handle).bytes);
+            if ahead.sum::<u64>() >= filling / 2 {
+                break;
+            }
         }
         if self
             .transfers
