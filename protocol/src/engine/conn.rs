@@ -95,6 +95,8 @@ pub(crate) struct Conn {
     pub(crate) requests: Requests,
     /// Until when it is awaited that other peers release pieces for this one.
     pub(crate) awaits: SmallVec<[Timestamp; 4]>,
+    /// When it was looked last for pieces that could move to this one.
+    pub(crate) looked_at: Timestamp,
     pub(crate) arriving: Option<Arriving>,
     pub(crate) choked_by_peer: bool,
     pub(crate) snubbed_until: Option<Timestamp>,
@@ -132,6 +134,7 @@ impl Conn {
             window: Window::new(now, rtt),
             requests: Requests::default(),
             awaits: SmallVec::new(),
+            looked_at: now,
             arriving: None,
             choked_by_peer: true,
             snubbed_until: None,

@@ -28,6 +28,8 @@ const TURN_BYTES: u64 = 128 * 1024;
 const SESSION_DRAIN: Duration = Duration::from_secs(1);
 /// Pieces that others have been asked to release for one connection in the endgame; before, one.
 const MAX_AWAITED: usize = 4;
+/// How often it is looked, before the end, for pieces that could move to a peer with nothing to do.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a peer is awaited, beyond two round trips, that was asked to release a piece.
 const RELEASE_PATIENCE: Duration = Duration::from_millis(500);
 /// Contents on one connection that are looked at without taking memory for it.
@@ -235,7 +237,9 @@ impl Engine {
         }
         if bytes == 0 && !pieces.pending.is_empty() && session.offers.is_none() {
             let over = pieces.picker.count() == 0;
-            if over || conn.requests.is_empty() {
+            let looks = conn.requests.is_empty() && now.since(conn.looked_at) >= LOOK_EVERY;
+            if over || looks {
+                conn.looked_at = now;
                 return self.pick_again(id, handle, transfer_id, over, into);
             }
         }
