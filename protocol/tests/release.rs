@@ -190,3 +190,13 @@ fn pieces_move_before_the_end_too() {
     node.hear(SLOW, released(moving[0]));
     assert_eq!(asked(&node.said_to(IDLE)), moving);
 }
+
+#[test]
+fn an_answer_that_comes_too_late_takes_nothing_back() {
+    let mut node = Node::new(4, false);
+    node.meet_seed(SLOW);
+    let first = asked(&node.said_to(SLOW));
+    node.hear(SLOW, released(first[0]));
+    node.wait(Duration::from_millis(100));
+    assert_eq!(asked(&node.said_to(SLOW)), [0; 0], "it is on request still");
+}

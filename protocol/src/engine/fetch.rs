@@ -299,16 +299,14 @@ impl Engine {
         let pieces: Vec<u32> = runs.iter().flat_map(|run| conn.requests.within(handle, *run)).collect();
         for piece in pieces {
             let what = What::Piece(piece);
-            let request = self
-                .conns
-                .get(&id)
-                .and_then(|conn| conn.requests.get(handle, what).copied());
-            self.end_request(id, handle, what, true);
-            if let Some(request) = request
-                && let Some(release) = request.release
-            {
-                self.take_over(release.to, request.transfer, piece);
-            }
+            let request = self.conns.get(&id).and_then(|conn| conn.requests.get(handle, what));
+            // The answer may be to a former request of the same; then this one is still to be answered, and if it was asked back too, its block may come.
+            let Some((transfer, release)) = request.and_then(|request| Some((request.transfer, request.release?)))
+            else {
+                continue;
+            };
+            self.retract_request(id, handle, what);
+            self.take_over(release.to, transfer, piece);
         }
     }
 
