@@ -221,7 +221,7 @@ mod tests {
         let gave = [&holders[..], &[candidate(4, true, false), candidate(5, true, false)]].concat();
         let (choke, unchoke) = choker.decide(later, gave, &mut rng);
         assert_eq!(choke, [ConnId(1)]);
-        assert!(unchoke == [ConnId(4)], "{unchoke:?}");
+        assert_eq!(unchoke, [ConnId(4)]);
     }
 
     #[test]
