@@ -3,6 +3,7 @@
 mod gather;
 mod quic;
 mod tcp;
+mod tls;
 
 use std::{num::NonZeroUsize, time::Duration};
 

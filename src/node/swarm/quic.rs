@@ -32,7 +32,7 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    tls,
+    tls::certificate::GenError,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -78,7 +78,7 @@ impl From<Error> for TransportError<Error> {
 ///
 /// # Errors
 /// If no certificate can be made from the key.
-pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, tls::certificate::GenError> {
+pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, GenError> {
     let transport = Quic::new(key)?;
     Ok(transport
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
@@ -97,7 +97,7 @@ struct Quic {
 }
 
 impl Quic {
-    fn new(key: &Keypair) -> Result<Self, tls::certificate::GenError> {
+    fn new(key: &Keypair) -> Result<Self, GenError> {
         Ok(Self {
             config: Config::new(key)?,
             listeners: SelectAll::new(),

@@ -25,19 +25,21 @@ use libp2p::{
     },
     identity::Keypair,
     multiaddr::Protocol,
-    noise, tcp, tls, yamux,
+    noise, tcp,
+    tls::certificate::GenError,
+    yamux,
 };
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
-use super::gather::Gather;
+use super::{gather::Gather, tls};
 use crate::node::network::{AddressClass, classify};
 
 /// What can keep the transport from being made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SetUpError {
     #[error(transparent)]
-    Tls(#[from] tls::certificate::GenError),
+    Tls(#[from] GenError),
     #[error(transparent)]
     Noise(#[from] noise::Error),
 }
@@ -161,13 +163,10 @@ fn was_refused(error: &(dyn Error + 'static)) -> bool {
         if let Some(negotiation) = error.downcast_ref::<NegotiationError>() {
             return matches!(negotiation, NegotiationError::Failed);
         }
-        // These two do not name what they hold as their source.
-        cause = if let Some(tls::UpgradeError::ClientUpgrade(inner)) = error.downcast_ref() {
-            Some(inner)
-        } else if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner)
-        } else {
-            error.source()
+        // An error of input and output does not name what it holds as its source.
+        cause = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => error.source(),
         };
     }
     false

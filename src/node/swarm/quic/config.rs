@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, net::UdpSocket, sync::Arc, time::Duration};
 
-use libp2p::{identity::Keypair, tls};
+use libp2p::{identity::Keypair, tls::certificate::GenError};
 use quinn::{
     AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
@@ -13,7 +13,10 @@ use super::{
     multiaddr,
     uplink::Uplink,
 };
-use crate::node::network::{AddressClass, classify};
+use crate::node::{
+    network::{AddressClass, classify},
+    swarm::tls,
+};
 
 /// Bytes that a stream and a connection may have in flight towards us.
 const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
@@ -45,9 +48,8 @@ pub(super) struct Config {
 }
 
 impl Config {
-    pub(super) fn new(key: &Keypair) -> Result<Self, tls::certificate::GenError> {
-        let client = tls::make_client_config(key, None)?;
-        let server = tls::make_server_config(key)?;
+    pub(super) fn new(key: &Keypair) -> Result<Self, GenError> {
+        let tls = tls::Config::new(key)?;
         // The key outlives a restart: peers that still send to a connection of before are told at once that it is gone.
         let endpoint = key.derive_secret(b"libp2p quic stateless reset key").map(|secret| {
             let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
@@ -56,8 +58,8 @@ impl Config {
         let mut endpoint = endpoint.unwrap_or_default();
         endpoint.supported_versions(vec![1]);
         Ok(Self {
-            client: Arc::new(QuicClientConfig::try_from(client).expect("libp2p's cipher suites are QUIC's")),
-            server: Arc::new(QuicServerConfig::try_from(server).expect("libp2p's cipher suites are QUIC's")),
+            client: Arc::new(QuicClientConfig::try_from(tls.client).expect("the cipher suites are QUIC's")),
+            server: Arc::new(QuicServerConfig::try_from(tls.server).expect("the cipher suites are QUIC's")),
             endpoint,
             near: Arc::new(common()),
             uplink: Arc::default(),

@@ -14,7 +14,6 @@ use futures::{AsyncRead, AsyncWrite, FutureExt as _, future::BoxFuture};
 use libp2p::{
     PeerId,
     core::muxing::{StreamMuxer, StreamMuxerEvent},
-    tls,
 };
 use quinn::rustls::pki_types::CertificateDer;
 use tokio::{
@@ -23,6 +22,7 @@ use tokio::{
 };
 
 use super::{Error, HANDSHAKE_TIMEOUT, congestion::Far, transit};
+use crate::node::swarm::tls;
 
 /// Messages of so many bytes do not wait behind blocks for that; within a second, a stream's no more than this.
 const MESSAGE: usize = 8 * 1024;
@@ -86,8 +86,7 @@ impl Future for Connecting {
 /// Whom the certificate names; the handshake has verified it.
 fn peer_of(connection: &quinn::Connection) -> Option<PeerId> {
     let certificates: Box<Vec<CertificateDer<'static>>> = connection.peer_identity()?.downcast().ok()?;
-    let certificate = tls::certificate::parse(certificates.first()?).ok()?;
-    Some(certificate.peer_id())
+    tls::peer_of(&certificates)
 }
 
 type Opening = BoxFuture<'static, Result<(quinn::SendStream, quinn::RecvStream), quinn::ConnectionError>>;
