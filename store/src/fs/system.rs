@@ -5,6 +5,7 @@ use std::{
     ffi::OsString,
     fs, io,
     path::{Path, PathBuf},
+    sync::Mutex,
     time::UNIX_EPOCH,
 };
 
@@ -15,16 +16,16 @@ use crate::backend::{Backend, BackendDir, BackendFile, Entry, Identity, Onto};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemBackend;
 
-/// A file of the system.
+/// A file of the system. Who writes to it holds the lock: systems let one writer at a time into a file, and Linux has the others spin meanwhile.
 #[derive(Debug)]
-struct SystemFile(fs::File);
+struct SystemFile(fs::File, Mutex<()>);
 
 /// A folder of the system.
 #[derive(Debug)]
 struct SystemDir(sys::Dir);
 
 fn file(opened: io::Result<fs::File>) -> io::Result<Box<dyn BackendFile>> {
-    Ok(Box::new(SystemFile(opened?)))
+    Ok(Box::new(SystemFile(opened?, Mutex::default())))
 }
 
 fn entry_of(path: &Path, metadata: &fs::Metadata) -> io::Result<Entry> {
@@ -145,6 +146,7 @@ impl BackendFile for SystemFile {
     }
 
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let _turn = crate::lock(&self.1);
         sys::write_all_at(&self.0, buf, offset)
     }
 
