@@ -12,8 +12,8 @@ use libp2p::PeerId;
 use modswarm_protocol::{
     Cid,
     wire::{
-        BulkHeader, Encoding, Handle, Have, HaveMap, Hello, Message, NetworkId, RejectReason, Rejection, Run,
-        StreamKind, What,
+        BulkHeader, Encoding, Handle, Have, HaveMap, Hello, Message, NetworkId, RejectReason, Rejection, RequestId,
+        Run, StreamKind, What,
         limits::{
             MAX_FRAME_LEN, MAX_HANDLES, MAX_OPENED_LEN, MAX_PAYLOAD_LEN, MAX_QUEUED_CIDS, MAX_QUEUED_PIECES, MAX_RUNS,
         },
@@ -831,6 +831,19 @@ async fn a_piece_that_was_not_asked_of_it_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_behind_nothing_that_was_asked_is_refused() {
+    let mut node = Getting::new().await;
+    let mut asked = node.asked().await;
+    let cid = node.pack.content;
+    let request = RequestId(u32::MAX);
+    let what = What::Node { request, cid, more: 0 };
+    let bytes = node.pack.blocks[&cid].clone();
+    asked.bulk.send_block(asked.handle, what, &bytes).await;
+    asked.control.ended().await;
+    node.stands("sent a block that was not asked for").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wrong_bytes_ban_their_sender() {
     let mut node = Getting::new().await;
     let mut asked = node.asked().await;
@@ -899,6 +912,51 @@ async fn an_honest_raw_seed_and_an_honest_raw_leecher_are_served_and_believed() 
         assert_eq!(header.what, What::Piece(piece));
         assert_eq!(payload, pack.blocks[&pack.leaves[piece as usize].cid]);
     }
+    // What lies in the home of this one has a skeleton that comes whole.
+    control
+        .say(&Message::WantSkeleton {
+            handle: HANDLE,
+            request: RequestId(9),
+            cids: vec![root],
+        })
+        .await;
+    let mut nodes = pack.nodes();
+    loop {
+        let (header, payload) = bulk.next_block().await.expect("a block");
+        let (cid, more) = match header.what {
+            What::Block { position: 0, .. } => (root, None),
+            What::Node { cid, more, .. } => (cid, Some(more)),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(payload, pack.blocks[&cid]);
+        nodes.retain(|node| *node != cid);
+        if let Some(more) = more {
+            assert_eq!(usize::from(more), nodes.len());
+        }
+        if nodes.is_empty() {
+            break;
+        }
+    }
     seeding.abort();
     drop(process);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_skeleton_that_comes_whole_and_in_any_order_is_read() {
+    let pack = RawPack::new(2, 400, 1000);
+    assert!(pack.nodes().len() > 3, "something lies below the folder");
+    let mut seed = RawPeer::new().await;
+    let addr = seed.addr();
+    let served = Arc::clone(&pack);
+    let seeding = tokio::spawn(async move { seed.seed(served, Deeds::HonestWhole).await });
+    let getter = Machine::new("getter");
+    let process = getter.start(&["get", &pack.link(), "--json", "--no-seed", "--peer", &addr]);
+    tokio::task::spawn_blocking(move || {
+        let got = process.finish();
+        assert_eq!(got.code(), 0, "{}", got.said);
+        assert!(std::fs::read(getter.path("Raw/raw.pak")).expect("a file") == pack.file());
+    })
+    .await
+    .expect("the get completes");
+    seeding.abort();
 }

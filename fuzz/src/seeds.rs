@@ -318,6 +318,11 @@ fn messages() -> Vec<Message> {
         Message::WantNodes {
             handle,
             request: RequestId(5),
+            cids: cids.clone(),
+        },
+        Message::WantSkeleton {
+            handle,
+            request: RequestId(6),
             cids,
         },
         Message::Cancel {
@@ -384,12 +389,17 @@ fn header(what: What) -> BulkHeader {
     }
 }
 
-fn headers() -> [BulkHeader; 2] {
+fn headers() -> [BulkHeader; 3] {
     [
         header(What::Piece(5)),
         header(What::Block {
             request: RequestId(5),
             position: 1,
+        }),
+        header(What::Node {
+            request: RequestId(6),
+            cid: Cid::of(Codec::DagPb, HashKind::Blake3, b"node"),
+            more: 3,
         }),
     ]
 }

@@ -76,9 +76,13 @@ fn message() -> impl Strategy<Value = Message> {
         1 => (handle(), 0..4u32, vec(0..10u16, 0..5), reason()).prop_map(|(handle, request, positions, reason)| {
             Message::Rejected { handle, what: Rejection::Blocks { request: RequestId(request), positions }, reason }
         }),
-        2 => (handle(), cids(), any::<bool>()).prop_map(|(handle, cids, nodes)| {
+        3 => (handle(), cids(), 0..3u8).prop_map(|(handle, cids, kind)| {
             let request = RequestId(0);
-            if nodes { Message::WantNodes { handle, request, cids } } else { Message::RequestCids { handle, request, cids } }
+            match kind {
+                0 => Message::WantNodes { handle, request, cids },
+                1 => Message::WantSkeleton { handle, request, cids },
+                _ => Message::RequestCids { handle, request, cids },
+            }
         }),
         4 => (handle(), within()).prop_map(|(handle, runs)| Message::Request { handle, runs }),
         1 => (handle(), runs()).prop_map(|(handle, runs)| Message::Request { handle, runs }),

@@ -3,7 +3,7 @@
 use modswarm_protocol::format::{Cid, Codec, HashKind, PieceSet};
 use modswarm_protocol::wire::limits::{
     MAX_BULK_HEADER_LEN, MAX_CIDS, MAX_FRAME_LEN, MAX_HELLO_LEN, MAX_OPENED_LEN, MAX_PAYLOAD_LEN, MAX_PEER_ADDR_LEN,
-    MAX_PEER_ADDRS, MAX_PEER_ID_LEN, MAX_PEERS, MAX_PEERS_LEN, MAX_PIECES, MAX_RUNS,
+    MAX_PEER_ADDRS, MAX_PEER_ID_LEN, MAX_PEERS, MAX_PEERS_LEN, MAX_PIECES, MAX_RUNS, MAX_SKELETON_NODES,
 };
 use modswarm_protocol::wire::{
     BulkHeader, CloseReason, DecodeError, Encoding, Extension, Handle, Have, HaveMap, Hello, KnownPeer, Message,
@@ -96,6 +96,11 @@ fn message() -> impl Strategy<Value = Message> {
             reason
         }),
         (handle(), request(), cids()).prop_map(|(handle, request, cids)| Message::WantNodes { handle, request, cids }),
+        (handle(), request(), cids()).prop_map(|(handle, request, cids)| Message::WantSkeleton {
+            handle,
+            request,
+            cids
+        }),
         (handle(), request(), cids()).prop_map(|(handle, request, cids)| Message::RequestCids {
             handle,
             request,
@@ -121,6 +126,11 @@ fn header() -> impl Strategy<Value = BulkHeader> {
         (any::<u32>(), any::<u16>()).prop_map(|(request, position)| What::Block {
             request: RequestId(request),
             position
+        }),
+        (any::<u32>(), cid(), 0..MAX_SKELETON_NODES as u16).prop_map(|(request, cid, more)| What::Node {
+            request: RequestId(request),
+            cid,
+            more
         }),
     ];
     let encoding = prop_oneof![Just(Encoding::Plain), (1..u32::MAX).prop_map(Encoding::Other)];

@@ -135,7 +135,7 @@ fn a_server_releases_what_it_has_not_come_to_and_sends_the_rest() {
     while let Some(job) = jobs.pop() {
         sent.extend(match job.what {
             What::Piece(piece) => Some(piece),
-            What::Block { .. } => None,
+            What::Block { .. } | What::Node { .. } => None,
         });
         node.engine.handle_served(node.now, &job, Ok(LEN));
         node.drain();

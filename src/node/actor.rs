@@ -320,7 +320,7 @@ impl Actor {
                 transfer.problem = problem;
             }
             if let (Some(bytes), Some(sink)) = (node, &transfer.sink) {
-                // The job asks for fewer nodes at a time than the channel holds.
+                // Fewer come at a time than the channel holds.
                 let _ = sink.try_send(TransferEvent::Node {
                     cid: expected.cid,
                     bytes,

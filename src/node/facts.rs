@@ -7,6 +7,7 @@ use libp2p::{Multiaddr, PeerId, core::upgrade::NegotiationError, swarm::Connecti
 use modswarm_protocol::{
     Cid,
     engine::{ConnId, ContentPieces, DisconnectReason, Expected, ServeFailure, ServeJob, TransferId, Verdict},
+    format::Content,
     wire::{BulkHeader, DecodeError, Message, StreamKind},
 };
 use modswarm_store::{Download, WriteError};
@@ -61,8 +62,30 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) struct Seed {
     pub(super) pieces: ContentPieces,
-    /// What may be served as nodes.
-    pub(super) nodes: HashSet<Cid>,
+    pub(super) nodes: Nodes,
+}
+
+/// What may be served as nodes of one content.
+#[derive(Debug, Default)]
+pub(super) struct Nodes {
+    pub(super) all: HashSet<Cid>,
+    /// Those that a peer needs who has nothing yet, from the top…
+    pub(super) skeleton: Vec<Cid>,
+    /// …and their bytes.
+    pub(super) bytes: u64,
+}
+
+impl Nodes {
+    /// Of a content and of the packs around it. `head_bytes` are those of `heads`.
+    pub(super) fn new(content: &Content, heads: &[Cid], head_bytes: u64) -> Self {
+        let carriers = content.carriers().iter().map(|(cid, _)| *cid);
+        let skeleton: Vec<Cid> = heads.iter().chain(content.node_cids()).copied().collect();
+        Self {
+            all: skeleton.iter().copied().chain(carriers).collect(),
+            skeleton,
+            bytes: content.skeleton_bytes() + head_bytes,
+        }
+    }
 }
 
 /// What to do with a block whose header came.

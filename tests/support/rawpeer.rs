@@ -22,8 +22,8 @@ use modswarm_protocol::{
     Cid, Codec, HashKind,
     format::{ContentBuilder, Leaf, Manifest, Name, build_pack},
     wire::{
-        BulkHeader, Encoding, Handle, Have, Hello, Message, NetworkId, RejectReason, Rejection, RequestId, StreamKind,
-        What, split_frame,
+        BulkHeader, Encoding, Extension, Handle, Have, Hello, Message, NetworkId, RejectReason, Rejection, RequestId,
+        StreamKind, What, split_frame,
     },
 };
 use tokio::sync::{mpsc, oneshot};
@@ -37,10 +37,19 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The first message of an honest peer.
 pub fn hello() -> Message {
+    hello_with(&[])
+}
+
+/// As [`hello`], with names of extensions.
+pub fn hello_with(extensions: &[&str]) -> Message {
+    let extension = |name: &&str| Extension {
+        name: (*name).to_owned(),
+        value: Vec::new(),
+    };
     Message::Hello(Hello {
         network: NETWORK,
         agent: "raw/1".to_owned(),
-        extensions: Vec::new(),
+        extensions: extensions.iter().map(extension).collect(),
     })
 }
 
@@ -436,6 +445,15 @@ impl RawPack {
         })
     }
 
+    /// All blocks but the leaves, those above last.
+    pub fn nodes(&self) -> Vec<Cid> {
+        let is_leaf = |cid: &Cid| self.leaves.iter().any(|leaf| leaf.cid == *cid);
+        let below = |cid: &Cid| [self.content, self.pack].contains(cid);
+        let mut nodes: Vec<Cid> = self.blocks.keys().copied().filter(|cid| !is_leaf(cid)).collect();
+        nodes.sort_by_key(|cid| (below(cid), *cid));
+        nodes
+    }
+
     /// What `get` takes.
     pub fn link(&self) -> String {
         format!("modswarm:{}?c={}", self.pack, self.content)
@@ -461,6 +479,8 @@ impl RawPack {
 pub enum Deeds {
     /// All that is asked for, as the pack has it.
     Honest,
+    /// All that is asked for, but nodes only with the whole skeleton, from the bottom, and never by name alone.
+    HonestWhole,
     /// Nodes are right; of the pieces, each one whose index this divides is wrong, at its right length.
     WrongPieces { every: u32 },
     /// Nodes are right; of a piece comes this many bytes, and then nothing more.
@@ -471,7 +491,12 @@ pub enum Deeds {
 
 /// Serves one session.
 async fn serve(streams: libp2p_stream::Control, node: PeerId, mut control: Wire, pack: &RawPack, deeds: Deeds) {
-    control.say(&hello()).await;
+    let greeting = if deeds == Deeds::HonestWhole {
+        hello_with(&[Extension::SKELETONS])
+    } else {
+        hello()
+    };
+    control.say(&greeting).await;
     let (blocks, queue) = mpsc::unbounded_channel();
     let mut roots: HashMap<Handle, Cid> = HashMap::new();
     let bulk = tokio::spawn(send_blocks(streams, node, queue));
@@ -487,6 +512,18 @@ async fn serve(streams: libp2p_stream::Control, node: PeerId, mut control: Wire,
                 let (what, reason) = (Rejection::Open, RejectReason::NotFound);
                 control.say(&Message::Rejected { handle, what, reason }).await;
             }
+            Message::WantSkeleton { handle, request, .. } if deeds == Deeds::HonestWhole => {
+                let nodes = pack.nodes();
+                for (cid, more) in nodes.iter().zip((0..nodes.len() as u16).rev()) {
+                    let what = What::Node {
+                        request,
+                        cid: *cid,
+                        more,
+                    };
+                    let _ = blocks.send((handle, what, pack.blocks[cid].clone(), None));
+                }
+            }
+            Message::WantNodes { .. } if deeds == Deeds::HonestWhole => {}
             Message::WantNodes { handle, request, cids } | Message::RequestCids { handle, request, cids } => {
                 let mut positions = Vec::new();
                 for (cid, position) in cids.iter().zip(0..) {
@@ -510,7 +547,7 @@ async fn serve(streams: libp2p_stream::Control, node: PeerId, mut control: Wire,
                         Deeds::WrongPieces { every } if piece.is_multiple_of(every) => {
                             (bytes.iter().map(|byte| !byte).collect(), None)
                         }
-                        Deeds::Honest | Deeds::WrongPieces { .. } => (bytes.clone(), None),
+                        Deeds::Honest | Deeds::HonestWhole | Deeds::WrongPieces { .. } => (bytes.clone(), None),
                         Deeds::Stalls { after } => (bytes.clone(), Some(after)),
                         Deeds::Silent => continue,
                     };

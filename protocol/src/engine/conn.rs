@@ -13,6 +13,7 @@ use super::offers::Offering;
 use super::rate::Meter;
 use super::requests::Requests;
 use super::session::{Session, SessionState, Source};
+use super::skeleton::Coming;
 use super::uploads::Uploads;
 use super::window::Window;
 use crate::format::Cid;
@@ -93,6 +94,10 @@ pub(crate) struct Conn {
     pub(crate) chosen: bool,
     pub(crate) window: Window,
     pub(crate) requests: Requests,
+    /// Skeletons that were asked for whole.
+    pub(crate) coming: SmallVec<[Coming; 1]>,
+    /// Whether the peer sends such.
+    pub(crate) skeletons: bool,
     /// Until when it is awaited that other peers release pieces for this one.
     pub(crate) awaits: SmallVec<[Timestamp; 4]>,
     /// When it was looked last for pieces that could move to this one.
@@ -133,6 +138,8 @@ impl Conn {
             chosen: false,
             window: Window::new(now, rtt),
             requests: Requests::default(),
+            coming: SmallVec::new(),
+            skeletons: false,
             awaits: SmallVec::new(),
             looked_at: now,
             arriving: None,

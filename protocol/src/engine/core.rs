@@ -90,11 +90,12 @@ impl Engine {
         while config.agent.len() > MAX_AGENT_LEN {
             config.agent.pop();
         }
-        config.extensions.truncate(MAX_EXTENSIONS - 1);
-        config.extensions.push(Extension {
-            name: Extension::PEER_EXCHANGE.to_owned(),
+        let own = [Extension::PEER_EXCHANGE, Extension::SKELETONS];
+        config.extensions.truncate(MAX_EXTENSIONS - own.len());
+        config.extensions.extend(own.map(|name| Extension {
+            name: name.to_owned(),
             value: Vec::new(),
-        });
+        }));
         let reputation = Reputation::new(config.started_at, std::mem::take(&mut config.known));
         Self {
             now: Timestamp::ZERO,
@@ -211,12 +212,18 @@ impl Engine {
                 if hello.network != self.config.network {
                     return Err(DisconnectReason::OtherNetwork);
                 }
-                conn.exchange.spoken = hello.extensions.iter().any(|e| e.name == Extension::PEER_EXCHANGE);
+                let names = |name| hello.extensions.iter().any(|e| e.name == name);
+                conn.exchange.spoken = names(Extension::PEER_EXCHANGE);
+                conn.skeletons = names(Extension::SKELETONS);
+                let skeletons = conn.skeletons;
                 conn.agent = Some(hello.agent.clone());
                 self.actions.push_back(Action::Event(Event::Ready {
                     conn: id,
                     agent: hello.agent,
                 }));
+                if !skeletons {
+                    self.on_no_skeletons(id);
+                }
                 self.open_sessions(id);
                 Ok(())
             }
@@ -232,6 +239,7 @@ impl Engine {
             | Message::Unchoke => Ok(self.handle_as_leecher(id, message)?),
             Message::Open { .. }
             | Message::WantNodes { .. }
+            | Message::WantSkeleton { .. }
             | Message::Request { .. }
             | Message::RequestCids { .. }
             | Message::Cancel { .. }
@@ -423,6 +431,7 @@ impl Engine {
             self.busy = true;
         }
         self.take_back(id, &overdue);
+        self.find_silent_skeletons(id);
         if let Some((block, piece)) = tired.and_then(|block| Some((block, block.piece?))) {
             self.unassign(block.transfer, piece.get(), id);
         }

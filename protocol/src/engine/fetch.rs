@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use smallvec::{SmallVec, smallvec};
 
-use super::action::Action;
 use super::config::PickOrder;
 use super::core::Engine;
 use super::endgame::{self, Choice};
@@ -447,12 +446,13 @@ impl Engine {
                 .values()
                 .filter(|conn| conn.has_session(transfer_id, false))
                 .count();
-            let share = waiting.div_ceil(peers.max(1));
-            self.ask_nodes(id, handle, transfer_id, share);
+            let whole = self.is_skeleton_due(id, transfer_id);
+            let share = if whole { waiting } else { waiting.div_ceil(peers.max(1)) };
+            self.ask_nodes(id, handle, transfer_id, share, whole);
         }
     }
 
-    fn ask_nodes(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId, mut share: usize) {
+    fn ask_nodes(&mut self, id: ConnId, handle: Handle, transfer_id: TransferId, mut share: usize, mut whole: bool) {
         let now = self.now;
         while share > 0 {
             let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -474,8 +474,11 @@ impl Engine {
                 conn.requests
                     .insert(handle, what, Request::new(now, transfer_id, *cid, None, 0));
             }
-            self.actions
-                .push_back(Action::Send(id, Message::WantNodes { handle, request, cids }));
+            if std::mem::take(&mut whole) {
+                self.ask_skeleton(id, handle, request, transfer_id, cids);
+            } else {
+                self.send(id, Message::WantNodes { handle, request, cids });
+            }
             self.set_busy();
         }
     }

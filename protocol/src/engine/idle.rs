@@ -4,6 +4,7 @@ use super::action::{Event, Violation};
 use super::config::ContentSpec;
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
+use super::serve::Asked;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::MAX_QUEUED_CIDS;
@@ -25,7 +26,7 @@ pub(crate) struct Waiting {
     pub(crate) handle: Handle,
     pub(crate) root: Cid,
     /// Nodes that were asked for without awaiting the answer.
-    pub(crate) nodes: Vec<(RequestId, Vec<Cid>)>,
+    pub(crate) nodes: Vec<(RequestId, Vec<Cid>, Asked)>,
 }
 
 impl Engine {
@@ -81,6 +82,7 @@ impl Engine {
             return false;
         };
         of.pieces = None;
+        of.skeleton = None;
         of.idle.get_or_insert_default();
         self.to_tell.remove(&transfer);
         true
@@ -93,7 +95,7 @@ impl Engine {
         } in waiting
         {
             self.reject(conn, handle, Rejection::Open, RejectReason::NotFound);
-            for (request, cids) in nodes {
+            for (request, cids, _) in nodes {
                 let positions = (0..cids.len() as u16).collect();
                 self.reject(
                     conn,
@@ -115,8 +117,8 @@ impl Engine {
         } in waiting
         {
             let mut answered = self.on_open(conn, handle, root);
-            for (request, cids) in nodes {
-                answered = answered.and_then(|()| self.on_want(conn, handle, request, &cids, true));
+            for (request, cids, asked) in nodes {
+                answered = answered.and_then(|()| self.on_want(conn, handle, request, &cids, asked));
             }
             if let Err(violation) = answered {
                 self.disconnect(conn, violation.into());
@@ -131,6 +133,7 @@ impl Engine {
         handle: Handle,
         request: RequestId,
         cids: &[Cid],
+        asked: Asked,
     ) -> Option<Result<(), Violation>> {
         let idle = self.transfers.values_mut().filter_map(|of| of.idle.as_mut());
         let mut waiting: Vec<&mut Waiting> = idle
@@ -139,11 +142,11 @@ impl Engine {
             .collect();
         let of_handle = waiting.iter().position(|waiting| waiting.handle == handle)?;
         let kept = waiting.iter().flat_map(|waiting| &waiting.nodes);
-        let kept: usize = kept.map(|(_, cids)| cids.len()).sum();
+        let kept: usize = kept.map(|(_, cids, _)| cids.len()).sum();
         if kept + cids.len() > MAX_QUEUED_CIDS {
             return Some(Err(Violation::OverLimit("nodes")));
         }
-        waiting[of_handle].nodes.push((request, cids.to_vec()));
+        waiting[of_handle].nodes.push((request, cids.to_vec(), asked));
         Some(Ok(()))
     }
 

@@ -38,6 +38,9 @@ impl Engine {
             return Err(Unwanted::Violation(Violation::WrongShape));
         }
         let BulkHeader { handle, what, len, .. } = *header;
+        if let What::Node { request, cid, more } = what {
+            return self.judge_unnamed(id, header, (request, cid, more));
+        }
         let (transfer, cid, piece, requested) = match conn.requests.classify(self.now, handle, what) {
             Arrival::Requested(request) => (request.transfer, request.cid, request.piece, true),
             Arrival::Late(transfer, cid, piece) => (transfer, cid, piece, false),
@@ -192,10 +195,12 @@ impl Engine {
                     self.after_gain(block.transfer);
                 }
                 None => {
-                    if transfer.nodes.settle(&block.cid) {
-                        transfer.bytes_skeleton += len;
-                        let (transfer, cid, conn) = (block.transfer, block.cid, block.conn);
-                        self.event(Event::NodeDone { transfer, cid, conn });
+                    // It may have come before it was wanted, and whoever asked has it now.
+                    let wanted = transfer.nodes.settle(&block.cid);
+                    transfer.bytes_skeleton += len;
+                    let (transfer, cid, conn) = (block.transfer, block.cid, block.conn);
+                    self.event(Event::NodeDone { transfer, cid, conn });
+                    if wanted {
                         self.after_gain(block.transfer);
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::action::Violation;
+use super::action::{Expected, Violation};
 use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::session::{Role, Session, SessionState, Source};
@@ -182,6 +182,10 @@ impl Engine {
                 self.after_refusal(id, handle, reason);
             }
             Rejection::Blocks { request, positions } => {
+                if positions.is_empty() {
+                    self.end_skeletons(id, |coming| coming.is_of(handle, Some(request)));
+                    return Ok(());
+                }
                 for position in positions {
                     self.refuse_block(id, handle, What::Block { request, position }, reason);
                 }
@@ -362,12 +366,20 @@ impl Engine {
             if let Some(arriving) = &mut conn.arriving {
                 arriving.kept = None;
             }
-            if kept.awaited
-                && let Some(piece) = kept.expected.piece
-            {
-                self.unassign(kept.expected.transfer, piece.get(), id);
+            let Expected {
+                transfer, cid, piece, ..
+            } = kept.expected;
+            match piece {
+                Some(piece) if kept.awaited => self.unassign(transfer, piece.get(), id),
+                None if !kept.requested => {
+                    if let Some(of) = self.transfers.get_mut(&transfer) {
+                        of.nodes.release(id, &cid, false);
+                    }
+                }
+                _ => {}
             }
         }
+        self.end_skeletons(id, |coming| coming.is_of(handle, None));
         let Some(conn) = self.conns.get_mut(&id) else { return };
         let requested: Vec<What> = conn.requests.of_handle(handle).map(|(what, _)| what).collect();
         for what in requested {

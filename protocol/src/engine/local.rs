@@ -115,6 +115,7 @@ impl Engine {
             id = other;
         }
         self.name(id, Some(content), &[], &[]);
+        self.end_skeleton_of(id);
         let Some(transfer) = self.transfers.get_mut(&id) else {
             return id;
         };

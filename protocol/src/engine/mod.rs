@@ -46,6 +46,7 @@ mod requests;
 mod rng;
 mod serve;
 mod session;
+mod skeleton;
 mod slots;
 mod spread;
 mod stats;

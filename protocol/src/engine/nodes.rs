@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use smallvec::SmallVec;
 
 use super::ids::ConnId;
+use super::skeleton::Whole;
 use crate::format::Cid;
 
 /// Nodes that one transfer may want at a time; more are not taken.
@@ -22,7 +23,11 @@ struct Wanted {
 /// Nodes to fetch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NodeFetch {
+    /// Whether all that is below comes with what is asked for.
+    pub(crate) whole: Whole,
     wanted: BTreeMap<Cid, Wanted>,
+    /// What is coming in, or in the hands of whoever verifies it, without having been named.
+    unnamed: BTreeMap<Cid, ConnId>,
     /// What can be asked for, in order; may name nodes that are settled meanwhile.
     queue: VecDeque<Cid>,
 }
@@ -32,9 +37,12 @@ impl NodeFetch {
         self.wanted.is_empty()
     }
 
-    /// Nodes that wait to be asked for.
+    /// Nodes that wait to be asked for; none while all of them are coming.
     pub(crate) fn waiting(&self) -> usize {
-        self.queue.len()
+        match self.whole {
+            Whole::From(_) => 0,
+            Whole::No | Whole::Due => self.queue.len(),
+        }
     }
 
     pub(crate) fn contains(&self, cid: &Cid) -> bool {
@@ -47,8 +55,17 @@ impl NodeFetch {
                 return;
             }
             if !self.wanted.contains_key(cid) {
-                self.wanted.insert(*cid, Wanted::default());
-                self.queue.push_back(*cid);
+                let asked = self.unnamed.get(cid).copied();
+                self.wanted.insert(
+                    *cid,
+                    Wanted {
+                        asked,
+                        ..Wanted::default()
+                    },
+                );
+                if asked.is_none() {
+                    self.queue.push_back(*cid);
+                }
             }
         }
     }
@@ -79,8 +96,19 @@ impl NodeFetch {
         taken
     }
 
+    /// The node comes from `conn` without having been named.
+    pub(crate) fn on_unnamed(&mut self, conn: ConnId, cid: &Cid) {
+        self.unnamed.insert(*cid, conn);
+        if let Some(wanted) = self.wanted.get_mut(cid) {
+            wanted.asked.get_or_insert(conn);
+        }
+    }
+
     /// `conn` will not send the node. `refused`: and shall not be asked again soon.
     pub(crate) fn release(&mut self, conn: ConnId, cid: &Cid, refused: bool) {
+        if self.unnamed.get(cid) == Some(&conn) {
+            self.unnamed.remove(cid);
+        }
         let Some(wanted) = self.wanted.get_mut(cid) else { return };
         if refused && !wanted.refused.contains(&conn) {
             wanted.refused.push(conn);
@@ -93,6 +121,7 @@ impl NodeFetch {
 
     /// The node is here. Whether it was wanted.
     pub(crate) fn settle(&mut self, cid: &Cid) -> bool {
+        self.unnamed.remove(cid);
         self.wanted.remove(cid).is_some()
     }
 

@@ -13,7 +13,7 @@ use crate::time::Timestamp;
 use crate::wire::{Handle, Run, What};
 
 /// How long a block may come after its request was taken back.
-const LATE_GRACE: Duration = Duration::from_secs(180);
+pub(crate) const LATE_GRACE: Duration = Duration::from_secs(180);
 /// Taken-back requests that are remembered. While more than this were taken back within the grace, no late block is an offence.
 pub(crate) const MAX_LATE: usize = 16 * 1024;
 /// A block that has been on request for this long goes elsewhere if, as it goes, it would not come for as long again and
@@ -209,7 +209,7 @@ impl Requests {
         let keys = (handle, What::Piece(run.start))..(handle, What::Piece(run.end()));
         self.open.range(keys).filter_map(|((_, what), _)| match what {
             What::Piece(piece) => Some(*piece),
-            What::Block { .. } => None,
+            What::Block { .. } | What::Node { .. } => None,
         })
     }
 

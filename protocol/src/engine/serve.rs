@@ -13,12 +13,26 @@ use crate::time::Timestamp;
 use crate::wire::limits::{MAX_HANDLES, MAX_RUNS};
 use crate::wire::{Handle, Have, Message, RejectReason, Rejection, RequestId, Run, What, join_runs};
 
+/// What is asked for by CID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Nodes of a skeleton.
+    Nodes,
+    /// These and the rest of it.
+    Skeleton,
+    /// Leaves.
+    Leaves,
+}
+
 impl Engine {
     pub(super) fn handle_as_server(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {
         match message {
             Message::Open { handle, root } => self.on_open(id, handle, root),
-            Message::WantNodes { handle, request, cids } => self.on_want(id, handle, request, &cids, true),
-            Message::RequestCids { handle, request, cids } => self.on_want(id, handle, request, &cids, false),
+            Message::WantNodes { handle, request, cids } => self.on_want(id, handle, request, &cids, Asked::Nodes),
+            Message::WantSkeleton { handle, request, cids } => {
+                self.on_want(id, handle, request, &cids, Asked::Skeleton)
+            }
+            Message::RequestCids { handle, request, cids } => self.on_want(id, handle, request, &cids, Asked::Leaves),
             Message::Request { handle, runs } => self.on_request(id, handle, runs),
             Message::Cancel { handle, runs } => {
                 if let Some(conn) = self.conns.get_mut(&id) {
@@ -113,9 +127,10 @@ impl Engine {
         handle: Handle,
         request: RequestId,
         cids: &[Cid],
-        nodes: bool,
+        asked: Asked,
     ) -> Result<(), Violation> {
-        if nodes && let Some(kept) = self.keep_want(id, handle, request, cids) {
+        let nodes = asked != Asked::Leaves;
+        if nodes && let Some(kept) = self.keep_want(id, handle, request, cids, asked) {
             return kept;
         }
         let Some(conn) = self.conns.get_mut(&id) else {
@@ -143,6 +158,9 @@ impl Engine {
         } else {
             conn.asked_at = self.now;
             conn.uploads.push_leaves(wants)?;
+        }
+        if asked == Asked::Skeleton {
+            self.send_skeleton(id, handle, request, cids);
         }
         self.to_serve.insert(id);
         Ok(())
@@ -245,6 +263,25 @@ impl Engine {
                     limited: !exempt,
                 }
             }
+            Some(Wanted::Node(node)) => {
+                let Some(served) = conn.served.get(&node.handle) else {
+                    return true;
+                };
+                ServeJob {
+                    conn: id,
+                    handle: node.handle,
+                    transfer: served.transfer,
+                    what: What::Node {
+                        request: node.request,
+                        cid: node.cid,
+                        more: node.more,
+                    },
+                    piece: None,
+                    cid: node.cid,
+                    len: None,
+                    limited: !exempt,
+                }
+            }
             Some(Wanted::Piece(handle, piece)) => {
                 let Some(served) = conn.served.get(&handle) else {
                     return true;
@@ -329,13 +366,17 @@ impl Engine {
                 ServeFailure::Busy => RejectReason::Busy,
             };
             let what = match job.what {
-                What::Piece(piece) => Rejection::Pieces(vec![Run { start: piece, len: 1 }]),
-                What::Block { request, position } => Rejection::Blocks {
+                What::Piece(piece) => Some(Rejection::Pieces(vec![Run { start: piece, len: 1 }])),
+                What::Block { request, position } => Some(Rejection::Blocks {
                     request,
                     positions: vec![position],
-                },
+                }),
+                // Whoever has not named it asks for it by name when it does not come.
+                What::Node { .. } => None,
             };
-            self.reject(job.conn, job.handle, what, reason);
+            if let Some(what) = what {
+                self.reject(job.conn, job.handle, what, reason);
+            }
         }
         self.to_serve.insert(job.conn);
     }

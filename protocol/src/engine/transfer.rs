@@ -1,6 +1,7 @@
 //! One content being fetched or seeded: its pieces, who is assigned which, and its accounts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -220,6 +221,8 @@ pub(crate) struct Transfer {
     /// Everything has gone out once, or others have it.
     pub(crate) spread_over: bool,
     pub(crate) nodes: NodeFetch,
+    /// The nodes of its skeleton, if they are few and known.
+    pub(crate) skeleton: Option<Arc<[Cid]>>,
     pub(crate) share: Share,
     pub(crate) limits: OwnLimits,
     pub(crate) paused: bool,
@@ -252,6 +255,7 @@ impl Transfer {
             spread: None,
             spread_over: false,
             nodes: NodeFetch::default(),
+            skeleton: None,
             share: Share::default(),
             limits: OwnLimits::default(),
             paused: false,

@@ -35,6 +35,16 @@ pub(crate) struct CidWant {
     pub(crate) cid: Cid,
 }
 
+/// A node that comes without having been named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnnamedNode {
+    pub(crate) handle: Handle,
+    pub(crate) request: RequestId,
+    pub(crate) cid: Cid,
+    /// How many come after it.
+    pub(crate) more: u16,
+}
+
 /// The next thing to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wanted {
@@ -42,6 +52,8 @@ pub(crate) enum Wanted {
     Piece(Handle, u32),
     /// A node or a leaf by CID.
     Cid(CidWant),
+    /// The next of a whole skeleton.
+    Node(UnnamedNode),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +76,8 @@ impl Entry {
 pub(crate) struct Uploads {
     /// Nodes of skeletons: before all else, and while choked.
     nodes: VecDeque<CidWant>,
+    /// The rest of the skeleton that they are of, behind them.
+    skeleton: VecDeque<UnnamedNode>,
     queue: VecDeque<Entry>,
     pieces: u32,
     leaves: usize,
@@ -103,6 +117,22 @@ impl Uploads {
     pub(crate) fn push_nodes(&mut self, wants: impl IntoIterator<Item = CidWant>) -> Result<(), Violation> {
         self.nodes.extend(wants);
         self.check_cids()
+    }
+
+    /// Has `cids` follow the nodes that were named; one skeleton at a time. Whether there is anything to come.
+    pub(crate) fn push_skeleton(&mut self, handle: Handle, request: RequestId, cids: Vec<Cid>) -> bool {
+        if cids.is_empty() || !self.skeleton.is_empty() {
+            return false;
+        }
+        let more = (0..cids.len() as u16).rev();
+        let nodes = cids.into_iter().zip(more).map(|(cid, more)| UnnamedNode {
+            handle,
+            request,
+            cid,
+            more,
+        });
+        self.skeleton.extend(nodes);
+        true
     }
 
     pub(crate) fn push_leaves(&mut self, wants: impl IntoIterator<Item = CidWant>) -> Result<(), Violation> {
@@ -177,6 +207,7 @@ impl Uploads {
     /// Drops all that was asked for through `handle`.
     pub(crate) fn close(&mut self, handle: Handle) {
         self.nodes.retain(|want| want.handle != handle);
+        self.skeleton.retain(|node| node.handle != handle);
         self.queue.retain(|entry| match entry {
             Entry::Run(of, _) => *of != handle,
             Entry::Leaf(want) => want.handle != handle,
@@ -245,7 +276,7 @@ impl Uploads {
 
     /// Whether there is something to serve and the caller has not too much to write already.
     pub(crate) fn is_ready(&self, now: Timestamp) -> bool {
-        if self.nodes.is_empty() && self.queue.is_empty() {
+        if self.is_empty() {
             return false;
         }
         let ahead = (self.meter.rate(now).saturating_mul(AHEAD_MICROS) / 1_000_000).clamp(AHEAD_MIN, AHEAD_MAX);
@@ -263,12 +294,16 @@ impl Uploads {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.nodes.is_empty() && self.queue.is_empty()
+        !self.has_nodes() && self.queue.is_empty()
+    }
+
+    fn has_nodes(&self) -> bool {
+        !self.nodes.is_empty() || !self.skeleton.is_empty()
     }
 
     /// The rank of what [`Uploads::next`] would take; least for nodes.
     pub(crate) fn rank(&self, rank: impl FnMut(Handle, u32) -> u16) -> u16 {
-        if !self.nodes.is_empty() {
+        if self.has_nodes() {
             return 0;
         }
         self.best(&[], rank).map_or(0, |(rank, ..)| rank)
@@ -279,6 +314,9 @@ impl Uploads {
     pub(crate) fn next(&mut self, closed: &[Handle], rank: impl Fn(Handle, u32) -> u16) -> Option<Wanted> {
         if let Some(node) = self.nodes.pop_front() {
             return Some(Wanted::Cid(node));
+        }
+        if let Some(node) = self.skeleton.pop_front() {
+            return Some(Wanted::Node(node));
         }
         if let Some((_, at, handle, piece)) = self.best(closed, rank) {
             self.take(at, piece);
@@ -372,7 +410,7 @@ mod tests {
         std::iter::from_fn(|| uploads.next(&[], |_, _| 0))
             .filter_map(|wanted| match wanted {
                 Wanted::Piece(_, piece) => Some(piece),
-                Wanted::Cid(_) => None,
+                Wanted::Cid(_) | Wanted::Node(_) => None,
             })
             .collect()
     }
@@ -419,7 +457,7 @@ mod tests {
             .into_iter()
             .filter_map(|wanted| match wanted {
                 Wanted::Piece(_, piece) => Some(piece),
-                Wanted::Cid(_) => None,
+                Wanted::Cid(_) | Wanted::Node(_) => None,
             })
             .collect();
         assert_eq!(pieces, [3, 10, 0, 1, 2, 4, 9]);

@@ -1,8 +1,9 @@
 //! Streams and the blocks on them.
 
-use super::codec::{DecodeError, Reader, put_varint};
-use super::limits::MAX_PAYLOAD_LEN;
+use super::codec::{DecodeError, Reader, put_cid, put_varint};
+use super::limits::{MAX_PAYLOAD_LEN, MAX_SKELETON_NODES};
 use super::message::{Handle, RequestId};
+use crate::format::Cid;
 
 /// What a stream is for: its first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,15 @@ pub enum What {
         /// The position in it, from 0.
         position: u16,
     },
+    /// A node that was not named in the `WantSkeleton` behind which it comes.
+    Node {
+        /// The request.
+        request: RequestId,
+        /// The node.
+        cid: Cid,
+        /// How many come after it, less than [`super::limits::MAX_SKELETON_NODES`].
+        more: u16,
+    },
 }
 
 /// How a payload lies on the wire. Others than plain are used only after both sides named them in their `Hello`.
@@ -83,6 +93,13 @@ impl BulkHeader {
                 put_varint(out, request.0);
                 put_varint(out, u32::from(position));
             }
+            What::Node { request, cid, more } => {
+                out.push(2);
+                put_varint(out, self.handle.0);
+                put_varint(out, request.0);
+                put_cid(out, &cid);
+                put_varint(out, u32::from(more));
+            }
         }
         put_varint(
             out,
@@ -118,6 +135,16 @@ impl BulkHeader {
                 let position = reader.varint()?;
                 let position = u16::try_from(position).map_err(|_| DecodeError::OutOfRange("position"))?;
                 What::Block { request, position }
+            }
+            2 => {
+                let request = RequestId(reader.varint()?);
+                let cid = reader.cid()?;
+                let more = reader.varint()?;
+                if more >= MAX_SKELETON_NODES {
+                    return Err(DecodeError::OutOfRange("nodes to come"));
+                }
+                let more = more as u16;
+                What::Node { request, cid, more }
             }
             _ => return Err(DecodeError::OutOfRange("kind of block")),
         };

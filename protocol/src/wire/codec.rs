@@ -66,6 +66,7 @@ mod kind {
     pub(super) const PEERS: u32 = 14;
     pub(super) const OFFER: u32 = 15;
     pub(super) const RELEASE: u32 = 16;
+    pub(super) const WANT_SKELETON: u32 = 17;
 }
 
 /// A whole frame at the start of a buffer.
@@ -189,6 +190,7 @@ impl Message {
                 }
             }
             Self::WantNodes { handle, request, cids } => put_cids(out, kind::WANT_NODES, *handle, *request, cids),
+            Self::WantSkeleton { handle, request, cids } => put_cids(out, kind::WANT_SKELETON, *handle, *request, cids),
             Self::RequestCids { handle, request, cids } => put_cids(out, kind::REQUEST_CIDS, *handle, *request, cids),
             Self::Request { handle, runs } => put_head_runs(out, kind::REQUEST, *handle, runs),
             Self::Cancel { handle, runs } => put_head_runs(out, kind::CANCEL, *handle, runs),
@@ -293,6 +295,10 @@ impl Message {
                 let (handle, request, cids) = reader.cids()?;
                 Self::WantNodes { handle, request, cids }
             }
+            kind::WANT_SKELETON => {
+                let (handle, request, cids) = reader.cids()?;
+                Self::WantSkeleton { handle, request, cids }
+            }
             kind::REQUEST_CIDS => {
                 let (handle, request, cids) = reader.cids()?;
                 Self::RequestCids { handle, request, cids }
@@ -394,7 +400,7 @@ fn put_head(out: &mut Vec<u8>, kind: u32, handle: Handle) {
     put_varint(out, handle.0);
 }
 
-fn put_cid(out: &mut Vec<u8>, cid: &Cid) {
+pub(super) fn put_cid(out: &mut Vec<u8>, cid: &Cid) {
     // Codec and hash as codes of one byte each, then the digest: version and digest length are always the same.
     out.push(cid.codec().code() as u8);
     out.push(cid.hash().code() as u8);
@@ -536,7 +542,7 @@ impl<'a> Reader<'a> {
             .map_err(|_| DecodeError::Text)
     }
 
-    fn cid(&mut self) -> Result<Cid, DecodeError> {
+    pub(super) fn cid(&mut self) -> Result<Cid, DecodeError> {
         let codec = match self.byte()? {
             0x55 => Codec::Raw,
             0x70 => Codec::DagPb,

@@ -22,7 +22,7 @@ pub const MAX_EXTENSIONS: usize = 32;
 pub const MAX_EXTENSION_NAME_LEN: usize = 32;
 /// Most bytes of an extension's value.
 pub const MAX_EXTENSION_VALUE_LEN: usize = 64;
-/// Most CIDs in one `WantNodes` or `RequestCids`.
+/// Most CIDs in one `WantNodes`, `WantSkeleton` or `RequestCids`.
 pub const MAX_CIDS: usize = 64;
 /// Most runs in one `Request`, `Cancel`, `Have`, `Lost` or `Rejected`.
 pub const MAX_RUNS: usize = 1024;
@@ -43,8 +43,14 @@ pub const MAX_PEER_ADDR_LEN: usize = 128;
 /// Most bytes of a `Peers` frame, without its length prefix.
 pub const MAX_PEERS_LEN: usize =
     3 * MAX_VARINT_LEN + MAX_PEERS * (2 + MAX_PEER_ID_LEN + MAX_VARINT_LEN + MAX_PEER_ADDRS * (2 + MAX_PEER_ADDR_LEN));
+/// Most nodes that come behind one `WantSkeleton` without being named in it…
+pub const MAX_SKELETON_NODES: u32 = 256;
+/// …and most bytes of them.
+pub const MAX_SKELETON_BYTES: u64 = 1024 * 1024;
+/// Bytes of a CID on the wire: its codec, its hash, the digest.
+pub const CID_LEN: usize = 2 + 32;
 /// Most bytes of a block's header on a bulk stream.
-pub const MAX_BULK_HEADER_LEN: usize = 2 + 4 * MAX_VARINT_LEN;
+pub const MAX_BULK_HEADER_LEN: usize = 1 + CID_LEN + 4 * MAX_VARINT_LEN;
 /// Most bytes of a block's payload on a bulk stream.
 pub const MAX_PAYLOAD_LEN: u32 = MAX_BLOCK_LEN as u32;
 /// A connection whose `Hello` has not come after this long is closed.

@@ -12,7 +12,7 @@ pub const PROTOCOL: &str = "/modswarm/swap/1";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Handle(pub u32);
 
-/// Names one `WantNodes` or `RequestCids` on one handle; chosen by the leecher.
+/// Names one `WantNodes`, `WantSkeleton` or `RequestCids` on one handle; chosen by the leecher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u32);
 
@@ -73,6 +73,8 @@ pub struct Extension {
 impl Extension {
     /// The name of peer exchange: who does not name it is sent no [`Message::Peers`].
     pub const PEER_EXCHANGE: &'static str = "pex";
+    /// The name of whole skeletons: who does not name it passes over [`Message::WantSkeleton`].
+    pub const SKELETONS: &'static str = "skeleton";
 }
 
 /// A peer as another one names it. Nothing of it is to be believed before it was tried.
@@ -118,7 +120,7 @@ pub enum Rejection {
     Blocks {
         /// The request.
         request: RequestId,
-        /// Positions in it, from 0.
+        /// Positions in it, from 0. None: what a [`Message::WantSkeleton`] did not name.
         positions: Vec<u16>,
     },
 }
@@ -164,6 +166,17 @@ pub enum Message {
     },
     /// Leecher: wants nodes of the skeleton. Served even while choked.
     WantNodes {
+        /// The handle.
+        handle: Handle,
+        /// The request's number.
+        request: RequestId,
+        /// Up to [`super::limits::MAX_CIDS`].
+        cids: Vec<Cid>,
+    },
+    /// Leecher: wants these nodes, as by [`Message::WantNodes`], and all others of the skeleton if they are few
+    /// ([`super::limits::MAX_SKELETON_NODES`], [`super::limits::MAX_SKELETON_BYTES`]): the others come unnamed, as [`super::What::Node`]. If they are not to
+    /// come, an empty [`Rejection::Blocks`] says so.
+    WantSkeleton {
         /// The handle.
         handle: Handle,
         /// The request's number.

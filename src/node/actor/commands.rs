@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Actor, TransferEvent, Wish};
 use crate::api::{Limit, Limits};
+use crate::node::facts::Nodes;
 
 /// A request to the actor.
 #[derive(Debug)]
@@ -26,8 +27,12 @@ pub(in crate::node) enum Command {
         sink: mpsc::Sender<TransferEvent>,
         reply: oneshot::Sender<Option<TransferId>>,
     },
-    /// Fetches nodes; each comes back as [`TransferEvent::Node`].
-    WantNodes { transfer: TransferId, cids: Vec<Cid> },
+    /// Fetches nodes; each comes back as [`TransferEvent::Node`]. With `whole`, all that lies below may come too.
+    WantNodes {
+        transfer: TransferId,
+        cids: Vec<Cid>,
+        whole: bool,
+    },
     /// Fetches pieces. Answered by nothing if another job fetches the same content already.
     Fetch {
         transfer: TransferId,
@@ -81,8 +86,7 @@ pub(in crate::node) struct Fetch {
     pub(in crate::node) pack: Option<Cid>,
     /// The version before this one: who has that may have leaves of this.
     pub(in crate::node) previous: Option<Cid>,
-    /// What may be served as nodes.
-    pub(in crate::node) nodes: HashSet<Cid>,
+    pub(in crate::node) nodes: Nodes,
     pub(in crate::node) pieces: ContentPieces,
     pub(in crate::node) download: Download,
     pub(in crate::node) order: PickOrder,
@@ -142,7 +146,12 @@ impl Actor {
             } => {
                 let _ = reply.send(self.begin(root, content, peers, sink));
             }
-            Command::WantNodes { transfer, cids } => self.engine.want_nodes(now, transfer, &cids),
+            Command::WantNodes {
+                transfer,
+                cids,
+                whole: true,
+            } => self.engine.want_skeleton(now, transfer, &cids),
+            Command::WantNodes { transfer, cids, .. } => self.engine.want_nodes(now, transfer, &cids),
             Command::Fetch { transfer, fetch, reply } => {
                 let _ = reply.send(self.fetch(transfer, *fetch));
             }
@@ -296,11 +305,13 @@ impl Actor {
         t.roots.extend(fetch.pack);
         t.roots.sort_unstable();
         t.roots.dedup();
-        t.nodes = Arc::new(fetch.nodes);
+        let Nodes { all, skeleton, bytes } = fetch.nodes;
+        t.nodes = Arc::new(all);
         t.download = Some(fetch.download);
         t.map = Some(map);
         t.serving = true;
         let roots = t.roots.clone();
+        self.engine.set_skeleton(now, kept, &skeleton, bytes);
         self.engine.set_order(now, kept, fetch.order, fetch.first);
         self.apply_wish(kept);
         let clock = Instant::now();

@@ -78,8 +78,10 @@ impl Actor {
             }
         }
         t.map = Some(Arc::clone(&seed.pieces.map));
-        t.nodes = Arc::new(seed.nodes);
+        t.nodes = Arc::new(seed.nodes.all);
         t.unused_since = None;
+        self.engine
+            .set_skeleton(now, transfer, &seed.nodes.skeleton, seed.nodes.bytes);
         self.engine.set_pieces(now, transfer, content, seed.pieces);
     }
 

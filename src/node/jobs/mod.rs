@@ -34,10 +34,11 @@ pub(super) use verify::run as verify;
 use super::{
     Inner,
     actor::{Command, TransferEvent, TransferView},
+    facts::Nodes,
 };
 use crate::api::{Failure, FailureKind};
 
-/// Events of one transfer that wait for its job: more than the nodes that it asks for at a time.
+/// Events of one transfer that wait for its job: more than the nodes that it asks for at a time and those of a skeleton that comes whole.
 const TRANSFER_QUEUE: usize = 1024;
 /// How often progress is told.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
@@ -189,23 +190,15 @@ pub(super) fn causes(error: &dyn std::error::Error) -> String {
 }
 
 /// All that may be served as nodes of a skeleton.
-fn nodes_of(skeleton: &Skeleton) -> std::collections::HashSet<modswarm_protocol::Cid> {
-    let mut nodes = content_nodes(&skeleton.content);
-    if let Some(head) = &skeleton.pack {
-        nodes.insert(skeleton.root);
-        nodes.insert(head.manifest_cid);
-        nodes.extend(head.sig.as_ref().map(|(cid, _)| *cid));
+fn nodes_of(skeleton: &Skeleton) -> Nodes {
+    let Some(head) = &skeleton.pack else {
+        return Nodes::new(&skeleton.content, &[], 0);
+    };
+    let mut heads = vec![skeleton.root, head.manifest_cid];
+    let mut bytes = head.root_bytes.len() + head.manifest_bytes.len();
+    if let Some((cid, sig)) = &head.sig {
+        heads.push(*cid);
+        bytes += sig.len();
     }
-    nodes
-}
-
-pub(super) fn content_nodes(
-    content: &modswarm_protocol::format::Content,
-) -> std::collections::HashSet<modswarm_protocol::Cid> {
-    content
-        .node_cids()
-        .iter()
-        .copied()
-        .chain(content.carriers().iter().map(|(cid, _)| *cid))
-        .collect()
+    Nodes::new(&skeleton.content, &heads, bytes as u64)
 }

@@ -1,6 +1,11 @@
-//! Fetching a skeleton: breadth first, in batches, from whoever has it, each block kept as it comes.
+//! Fetching a skeleton: whole from one peer if it is small and none of it can be here, else breadth first, in batches, from whoever has it. Each block is kept
+//! once it is known to belong to it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use modswarm_protocol::{
@@ -47,86 +52,154 @@ pub(super) async fn fetch(
         .content
         .filter(|content| *content != target.root)
         .map(|_| Instant::now() + ROOT_PATIENCE);
-    match walk(node, drive, target.root, target, deadline, &mut step).await? {
-        Some(skeleton) => Ok(skeleton),
-        None => {
-            let content = target.content.unwrap_or(target.root);
-            step(Step::Notice(
-                "nobody has the pack's description any more; fetching its files alone".to_owned(),
-            ));
-            let found = walk(node, drive, content, target, None, &mut step).await?;
-            found.ok_or_else(super::node_ended)
+    let mut walk = Walk {
+        node,
+        drive,
+        target,
+        whole: !has_kin(node, target).await?,
+        early: HashMap::new(),
+        awaited: HashSet::new(),
+        unkept: Vec::new(),
+        step: &mut step,
+    };
+    if let Some(skeleton) = walk.from(target.root, deadline).await? {
+        return Ok(skeleton);
+    }
+    let content = target.content.unwrap_or(target.root);
+    (walk.step)(Step::Notice(
+        "nobody has the pack's description any more; fetching its files alone".to_owned(),
+    ));
+    walk.from(content, None).await?.ok_or_else(super::node_ended)
+}
+
+/// A walk over a skeleton.
+struct Walk<'a, F> {
+    node: &'a Arc<Inner>,
+    drive: &'a mut Drive,
+    target: &'a Target,
+    /// Whether all of it may come with what is asked for first.
+    whole: bool,
+    /// What has come and is not known to belong to it yet. The engine bounds what comes without having been asked for.
+    early: HashMap<Cid, Bytes>,
+    awaited: HashSet<Cid>,
+    unkept: Vec<(Cid, Bytes)>,
+    step: &'a mut F,
+}
+
+impl<F: FnMut(Step)> Walk<'_, F> {
+    /// Walks from `root`; nothing if the root itself has not come by `deadline`.
+    async fn from(&mut self, root: Cid, deadline: Option<Instant>) -> Result<Option<Skeleton>, Failure> {
+        let mut reader = SkeletonReader::new(root, Limits::DEFAULT);
+        if let Some(name) = &self.target.name {
+            reader = reader.named(name.clone());
         }
+        // A link names the content beside the pack that holds it: it is asked for with the root, a round trip before the root names it.
+        let mut ahead = self.target.content.filter(|content| *content != root);
+        while !reader.is_complete() {
+            let mut wanted = self.wanted(&mut reader)?;
+            wanted.extend(ahead.take());
+            if !wanted.is_empty() {
+                self.ask(&mut reader, wanted).await?;
+                continue;
+            }
+            // What had come early may have been all that was wanted.
+            if reader.is_complete() {
+                break;
+            }
+            let give_up = deadline.filter(|_| reader.knows_nothing());
+            let event = tokio::select! {
+                event = self.drive.events.recv() => event.ok_or_else(super::node_ended)?,
+                () = at(give_up) => return Ok(None),
+            };
+            self.hear(&mut reader, event)?;
+            if self.unkept.len() >= KEEP_BATCH {
+                keep(self.node, std::mem::take(&mut self.unkept)).await?;
+            }
+        }
+        keep(self.node, std::mem::take(&mut self.unkept)).await?;
+        reader.finish().map(Some).map_err(|error| skeleton_failure(&error))
+    }
+
+    /// What the reader wants next that has not come and is not on its way.
+    fn wanted(&mut self, reader: &mut SkeletonReader) -> Result<Vec<Cid>, Failure> {
+        let mut wanted = Vec::new();
+        loop {
+            let room = NODES_IN_FLIGHT.saturating_sub(self.awaited.len() + wanted.len());
+            let named = reader.wanted(room);
+            if named.is_empty() {
+                return Ok(wanted);
+            }
+            for cid in named {
+                match self.early.remove(&cid) {
+                    Some(bytes) => self.take_in(reader, cid, bytes)?,
+                    None if self.awaited.contains(&cid) => {}
+                    None => wanted.push(cid),
+                }
+            }
+        }
+    }
+
+    /// Takes what the index has, and asks peers for the rest.
+    async fn ask(&mut self, reader: &mut SkeletonReader, wanted: Vec<Cid>) -> Result<(), Failure> {
+        let (here, missing) = look_up(self.node, wanted).await?;
+        // Where some of it is here, more may be.
+        self.whole &= here.is_empty();
+        for (cid, bytes) in here {
+            if let Added::Unwanted = reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))? {
+                self.early.insert(cid, bytes);
+            }
+        }
+        self.awaited.extend(&missing);
+        // What has come meanwhile need not be asked for.
+        while let Ok(event) = self.drive.events.try_recv() {
+            self.hear(reader, event)?;
+        }
+        let cids: Vec<Cid> = missing.into_iter().filter(|cid| self.awaited.contains(cid)).collect();
+        if cids.is_empty() {
+            return Ok(());
+        }
+        self.node
+            .send(Command::WantNodes {
+                transfer: self.drive.transfer,
+                cids,
+                whole: std::mem::take(&mut self.whole),
+            })
+            .await
+    }
+
+    fn hear(&mut self, reader: &mut SkeletonReader, event: TransferEvent) -> Result<(), Failure> {
+        match event {
+            TransferEvent::Node { cid, bytes } => {
+                self.awaited.remove(&cid);
+                self.take_in(reader, cid, bytes)?;
+                (self.step)(Step::Block);
+            }
+            TransferEvent::Notice(notice) => (self.step)(Step::Notice(notice)),
+            TransferEvent::WriteFailed(problem) => return Err(write_failure(problem)),
+            TransferEvent::Piece | TransferEvent::Complete => {}
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, reader: &mut SkeletonReader, cid: Cid, bytes: Bytes) -> Result<(), Failure> {
+        match reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))? {
+            Added::Unwanted => drop(self.early.insert(cid, bytes)),
+            Added::Skeleton | Added::FileBytes => self.unkept.push((cid, bytes)),
+        }
+        Ok(())
     }
 }
 
-/// Walks from `root`; nothing if the root itself has not come by `deadline`.
-async fn walk(
-    node: &Arc<Inner>,
-    drive: &mut Drive,
-    root: Cid,
-    target: &Target,
-    deadline: Option<Instant>,
-    step: &mut impl FnMut(Step),
-) -> Result<Option<Skeleton>, Failure> {
-    let mut reader = SkeletonReader::new(root, Limits::DEFAULT);
-    if let Some(name) = &target.name {
-        reader = reader.named(name.clone());
-    }
-    // A link names the content beside the pack that holds it: it is asked for with the root, a round trip before the root names it.
-    let ahead = target.content.filter(|content| *content != root);
-    let mut early: Option<(Cid, Bytes)> = None;
-    let mut awaited: HashSet<Cid> = HashSet::new();
-    let mut unkept: Vec<(Cid, Bytes)> = Vec::new();
-    let (mut any, mut begun) = (false, false);
-    while !reader.is_complete() {
-        let mut wanted = reader.wanted(NODES_IN_FLIGHT.saturating_sub(awaited.len()));
-        wanted.retain(|cid| !awaited.contains(cid));
-        if !std::mem::replace(&mut begun, true) {
-            wanted.extend(ahead);
-        }
-        if !wanted.is_empty() {
-            let (here, missing) = look_up(node, wanted).await?;
-            any |= here.iter().any(|(cid, _)| Some(*cid) != ahead);
-            for (cid, bytes) in here {
-                reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))?;
-            }
-            if !missing.is_empty() {
-                awaited.extend(&missing);
-                node.send(Command::WantNodes {
-                    transfer: drive.transfer,
-                    cids: missing,
-                })
-                .await?;
-            }
-            continue;
-        }
-        let give_up = deadline.filter(|_| !any);
-        let event = tokio::select! {
-            event = drive.events.recv() => event.ok_or_else(super::node_ended)?,
-            () = at(give_up) => return Ok(None),
-        };
-        match event {
-            TransferEvent::Node { cid, bytes } if awaited.remove(&cid) => {
-                any |= Some(cid) != ahead;
-                for (cid, bytes) in std::iter::once((cid, bytes)).chain(early.take()) {
-                    match reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))? {
-                        Added::Unwanted => early = Some((cid, bytes)),
-                        Added::Skeleton | Added::FileBytes => unkept.push((cid, bytes)),
-                    }
-                }
-                step(Step::Block);
-            }
-            TransferEvent::Notice(notice) => step(Step::Notice(notice)),
-            TransferEvent::WriteFailed(problem) => return Err(write_failure(problem)),
-            TransferEvent::Node { .. } | TransferEvent::Piece | TransferEvent::Complete => {}
-        }
-        if unkept.len() >= KEEP_BATCH {
-            keep(node, std::mem::take(&mut unkept)).await?;
-        }
-    }
-    keep(node, unkept).await?;
-    reader.finish().map(Some).map_err(|error| skeleton_failure(&error))
+/// Whether something here may have nodes in common with `target`: another version of it.
+async fn has_kin(node: &Arc<Inner>, target: &Target) -> Result<bool, Failure> {
+    let store = node.store.clone();
+    let packs = tokio::task::spawn_blocking(move || store.packs().map_err(index_failure))
+        .await
+        .map_err(task_failure)??;
+    Ok(match &target.name {
+        Some(name) => packs.iter().any(|pack| pack.name == name.as_str()),
+        None => !packs.is_empty(),
+    })
 }
 
 /// Splits into what the index has and what it has not.

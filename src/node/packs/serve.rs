@@ -15,8 +15,8 @@ use crate::{
     node::{
         Inner,
         actor::{Command, Register},
-        facts::Seed,
-        index_failure, jobs, wishes,
+        facts::{Nodes, Seed},
+        index_failure, wishes,
     },
 };
 
@@ -69,10 +69,25 @@ pub(in crate::node) fn seed(store: &Store, content: &Cid, network: &NetworkId) -
         let Some(have) = store.have(content)? else {
             return Ok(None);
         };
-        let mut nodes = jobs::content_nodes(&known);
+        let mut heads = Vec::new();
         for pack in records.iter().filter_map(|record| record.pack) {
-            nodes.extend(store.head_cids(&pack)?);
+            heads.push(store.head_cids(&pack)?);
         }
+        let nodes = match &heads[..] {
+            [head] => {
+                let mut bytes = 0;
+                for cid in head {
+                    bytes += store.node(cid)?.map_or(0, |bytes| bytes.len() as u64);
+                }
+                Nodes::new(&known, head, bytes)
+            }
+            // Who asks for one of several packs is not sent the others.
+            _ => {
+                let mut nodes = Nodes::new(&known, &[], 0);
+                nodes.all.extend(heads.into_iter().flatten());
+                nodes
+            }
+        };
         let map = Arc::clone(known.map());
         let wanted = Some(map.none());
         let pieces = ContentPieces { map, have, wanted };

@@ -180,6 +180,11 @@ impl SkeletonReader {
         self.missing
     }
 
+    /// Whether not even the root was added.
+    pub fn knows_nothing(&self) -> bool {
+        self.is_awaited(&self.root)
+    }
+
     /// Bytes of skeleton that were added.
     pub fn skeleton_bytes(&self) -> u64 {
         self.skeleton_bytes

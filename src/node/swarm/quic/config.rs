@@ -7,6 +7,7 @@ use quinn::{
     AckFrequencyConfig, MtuDiscoveryConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
+use quinn_proto::RandomConnectionIdGenerator;
 
 use super::{
     congestion::{Factory, Far},
@@ -23,6 +24,8 @@ const STREAM_WINDOW: u32 = 16 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 24 * 1024 * 1024;
 /// Bytes of the longest packet that is tried: what Ethernet takes, less the headers of IPv4 and UDP.
 const MTU: u16 = 1472;
+/// Bytes of what names a connection in every packet.
+const CID_LEN: usize = 4;
 /// Streams that a peer may have open.
 const MAX_STREAMS: u32 = 256;
 /// A connection over which nothing comes for this long has ended…
@@ -56,7 +59,10 @@ impl Config {
             quinn::EndpointConfig::new(Arc::new(key))
         });
         let mut endpoint = endpoint.unwrap_or_default();
-        endpoint.supported_versions(vec![1]);
+        endpoint
+            .supported_versions(vec![1])
+            // Not the library's own, which take those of before a restart for noise.
+            .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CID_LEN)));
         Ok(Self {
             client: Arc::new(QuicClientConfig::try_from(tls.client).expect("the cipher suites are QUIC's")),
             server: Arc::new(QuicServerConfig::try_from(tls.server).expect("the cipher suites are QUIC's")),
