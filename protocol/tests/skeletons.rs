@@ -281,7 +281,8 @@ fn what_does_not_come_is_asked_for_node_by_node() {
         },
         reason: RejectReason::NotFound,
     };
-    let ways: [(&str, fn(&mut Side, ConnId, Message)); 3] = [
+    type End = fn(&mut Side, ConnId, Message);
+    let ways: [(&str, End); 3] = [
         ("refused", |side, conn, no_rest| side.hear(conn, no_rest)),
         ("silent", |side, _, _| {
             (0..20).for_each(|_| side.wait(Duration::from_millis(100)))
@@ -347,7 +348,8 @@ fn nodes_that_nobody_asked_for_end_the_session() {
     let after_the_last = |leecher: &mut Side| leecher.receive(A, unnamed(1, 0));
     let out_of_count = |leecher: &mut Side| leecher.receive(A, unnamed(1, 3));
     let nothing = |_: &mut Side| {};
-    let ways: [(fn(&mut Side), What, u32); 4] = [
+    type Before = fn(&mut Side);
+    let ways: [(Before, What, u32); 4] = [
         (nothing, other, LEN),
         (after_the_last, unnamed(2, 0), LEN),
         (out_of_count, unnamed(2, 3), LEN),
