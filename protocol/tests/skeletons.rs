@@ -241,6 +241,17 @@ fn a_server_says_when_the_rest_will_not_come() {
 }
 
 #[test]
+fn who_asks_again_and_again_meanwhile_is_left() {
+    let nodes: Vec<Cid> = (0..200).map(node).collect();
+    let mut server = Side::server(&nodes, MAX_SKELETON_BYTES);
+    for _ in 0..10_000 {
+        server.hear(A, want_whole(Vec::new()));
+    }
+    let over = DisconnectReason::Violation(Violation::OverLimit("requests in vain"));
+    assert_eq!(server.ended, [(A, over)]);
+}
+
+#[test]
 fn a_closed_handle_ends_the_skeleton_behind_it() {
     let nodes: Vec<Cid> = (0..200).map(node).collect();
     let mut server = Side::server(&nodes, MAX_SKELETON_BYTES);

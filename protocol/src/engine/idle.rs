@@ -142,8 +142,9 @@ impl Engine {
             .collect();
         let of_handle = waiting.iter().position(|waiting| waiting.handle == handle)?;
         let kept = waiting.iter().flat_map(|waiting| &waiting.nodes);
-        let kept: usize = kept.map(|(_, cids, _)| cids.len()).sum();
-        if kept + cids.len() > MAX_QUEUED_CIDS {
+        // One of nothing takes memory too.
+        let kept: usize = kept.map(|(_, cids, _)| cids.len().max(1)).sum();
+        if kept + cids.len().max(1) > MAX_QUEUED_CIDS {
             return Some(Err(Violation::OverLimit("nodes")));
         }
         waiting[of_handle].nodes.push((request, cids.to_vec(), asked));
@@ -190,7 +191,7 @@ mod tests {
     use std::{sync::Arc, time::Duration};
 
     use super::*;
-    use crate::engine::{Action, ContentPieces, EngineConfig, PeerKey, PickOrder};
+    use crate::engine::{Action, ContentPieces, DisconnectReason, EngineConfig, PeerKey, PickOrder};
     use crate::format::{Codec, HashKind, Leaf, PieceMap};
     use crate::wire::{Have, Hello, Message, NetworkId};
 
@@ -332,6 +333,24 @@ mod tests {
         done(&mut engine);
         engine.handle_no_pieces(NOW, seed);
         assert_eq!(done(&mut engine).len(), 2);
+    }
+
+    #[test]
+    fn requests_of_nothing_that_wait_are_counted_too() {
+        let content = cid("content");
+        let (mut engine, _) = seeding(content);
+        open(&mut engine, 0, content);
+        let over = DisconnectReason::Violation(Violation::OverLimit("nodes"));
+        let ended = (0..=MAX_QUEUED_CIDS as u32).any(|request| {
+            let want = Message::WantSkeleton {
+                handle: Handle(0),
+                request: RequestId(request),
+                cids: Vec::new(),
+            };
+            engine.handle_message(NOW, CONN, want);
+            done(&mut engine).contains(&Action::Disconnect(CONN, over))
+        });
+        assert!(ended);
     }
 
     #[test]

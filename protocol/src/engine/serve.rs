@@ -160,7 +160,7 @@ impl Engine {
             conn.uploads.push_leaves(wants)?;
         }
         if asked == Asked::Skeleton {
-            self.send_skeleton(id, handle, request, cids);
+            self.send_skeleton(id, handle, request, cids)?;
         }
         self.to_serve.insert(id);
         Ok(())

@@ -70,21 +70,31 @@ impl Engine {
     }
 
     /// A peer wants the rest of a skeleton, of which it has asked for `named`.
-    pub(super) fn send_skeleton(&mut self, id: ConnId, handle: Handle, request: RequestId, named: &[Cid]) {
-        let Some(conn) = self.conns.get_mut(&id) else { return };
-        let Some(served) = conn.served.get(&handle) else { return };
+    pub(super) fn send_skeleton(
+        &mut self,
+        id: ConnId,
+        handle: Handle,
+        request: RequestId,
+        named: &[Cid],
+    ) -> Result<(), Violation> {
+        let Some(conn) = self.conns.get_mut(&id) else {
+            return Ok(());
+        };
+        let Some(served) = conn.served.get(&handle) else {
+            return Ok(());
+        };
         let skeleton = self.transfers.get(&served.transfer).and_then(|of| of.skeleton.as_ref());
         let rest = skeleton.map(|nodes| nodes.iter().filter(|cid| !named.contains(cid)).copied());
         let begun = rest.is_some_and(|rest| conn.uploads.push_skeleton(handle, request, rest.collect()));
         if !begun {
-            let positions = Vec::new();
-            self.reject(
-                id,
-                handle,
-                Rejection::Blocks { request, positions },
-                RejectReason::NotFound,
-            );
+            conn.flood.on_refused(self.now)?;
+            let what = Rejection::Blocks {
+                request,
+                positions: Vec::new(),
+            };
+            self.reject(id, handle, what, RejectReason::NotFound);
         }
+        Ok(())
     }
 
     /// Whether a peer is to be asked for all of a transfer's skeleton.
