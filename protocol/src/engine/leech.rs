@@ -319,9 +319,11 @@ impl Engine {
         if let Some(conn) = self.conns.get_mut(&id)
             && let Some(session) = conn.sessions.get(&handle)
         {
-            // Who fetches the skeleton from us will have something soon, and a seed waits to see it.
+            // Who fetches it from us too will have something soon, which a seed waits to see. Its asking may have crossed ours, and then says so no more.
             let fetching = self.transfers.get(&session.transfer).is_some_and(Transfer::is_fetching);
-            let retry = self.now + if fetching { OPEN_RETRY } else { LEECHER_RETRY };
+            let leeches = conn.served.values().any(|served| served.transfer == session.transfer);
+            let soon = leeches || !fetching;
+            let retry = self.now + if soon { LEECHER_RETRY } else { OPEN_RETRY };
             if conn.refused.len() >= MAX_HANDLES {
                 let now = self.now;
                 conn.refused.retain(|_, retry| *retry > now);
