@@ -207,6 +207,18 @@ fn want_whole(cids: Vec<Cid>) -> Message {
     }
 }
 
+/// Says that what was not named will not come.
+fn no_rest() -> Message {
+    Message::Rejected {
+        handle: HANDLE,
+        what: Rejection::Blocks {
+            request: REQUEST,
+            positions: Vec::new(),
+        },
+        reason: RejectReason::NotFound,
+    }
+}
+
 #[test]
 fn a_server_sends_what_was_named_and_then_the_rest_and_says_how_much_is_to_come() {
     let nodes: Vec<Cid> = (0..5).map(node).collect();
@@ -218,14 +230,7 @@ fn a_server_sends_what_was_named_and_then_the_rest_and_says_how_much_is_to_come(
 
 #[test]
 fn a_server_says_when_the_rest_will_not_come() {
-    let no_rest = Message::Rejected {
-        handle: HANDLE,
-        what: Rejection::Blocks {
-            request: REQUEST,
-            positions: Vec::new(),
-        },
-        reason: RejectReason::NotFound,
-    };
+    let no_rest = no_rest();
     let many: Vec<Cid> = (0..=MAX_SKELETON_NODES).map(node).collect();
     for (nodes, bytes) in [
         (&many[..], u64::from(LEN)),
@@ -284,14 +289,7 @@ fn all_comes_from_one_peer_in_any_order_and_nobody_is_asked_meanwhile() {
 
 #[test]
 fn what_does_not_come_is_asked_for_node_by_node() {
-    let no_rest = Message::Rejected {
-        handle: HANDLE,
-        what: Rejection::Blocks {
-            request: REQUEST,
-            positions: Vec::new(),
-        },
-        reason: RejectReason::NotFound,
-    };
+    let no_rest = no_rest();
     type End = fn(&mut Side, ConnId, Message);
     let ways: [(&str, End); 3] = [
         ("refused", |side, conn, no_rest| side.hear(conn, no_rest)),
@@ -334,6 +332,24 @@ fn a_peer_that_does_not_know_whole_skeletons_is_asked_for_nodes() {
     assert_eq!(leecher.asked(), [(A, true, vec![node(0)])]);
     leecher.hear(A, greeting(false));
     assert_eq!(leecher.asked(), [(A, false, vec![node(0)])]);
+}
+
+#[test]
+fn who_never_greets_holds_nobody_up() {
+    let mut leecher = Side::leecher(&[]);
+    let peer = PeerKey::of(b"A");
+    leecher
+        .engine
+        .handle_connected(leecher.now, A, peer, Duration::from_millis(20));
+    leecher.engine.ask_at_once(leecher.now, A);
+    leecher.drain();
+    assert_eq!(leecher.asked(), [(A, true, vec![node(0)])]);
+    leecher.meet(B, true);
+    assert_eq!(leecher.asked(), []);
+    leecher.want(&[node(1)]);
+    (0..40).for_each(|_| leecher.wait(Duration::from_millis(100)));
+    let asked = leecher.asked();
+    assert!(asked.iter().any(|(conn, ..)| *conn == B), "{asked:?}");
 }
 
 #[test]

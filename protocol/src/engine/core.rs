@@ -406,6 +406,8 @@ impl Engine {
         if !conn.is_ready() {
             if now >= conn.hello_by {
                 self.disconnect(id, Violation::HelloTimeout.into());
+            } else {
+                self.find_silent_skeletons(id);
             }
             return;
         }

@@ -193,8 +193,16 @@ impl Engine {
         let Some(conn) = self.conns.get(&id) else { return };
         let now = self.now;
         let silence = SILENCE + conn.window.rtt() * 4;
-        if conn.awaits_skeleton() {
-            self.busy = true;
+        if !conn.awaits_skeleton() {
+            return;
+        }
+        self.busy = true;
+        if !conn.is_ready() {
+            // Who has not even said what it knows may never do, and would be awaited for long.
+            if now.since(conn.since) >= silence {
+                self.on_no_skeletons(id);
+            }
+        } else {
             self.end_skeletons(id, |coming| {
                 now.since(coming.last) >= silence || now.since(coming.since) >= PATIENCE
             });
