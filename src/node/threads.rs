@@ -28,6 +28,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Threads that wait for one. To wake nobody is a system call too.
+    idle: usize,
     ended: bool,
 }
 
@@ -47,8 +49,12 @@ impl Threads {
 
     /// Has `job` done. A panic in it is its own: the thread goes on.
     pub(super) fn spawn(&self, job: impl FnOnce() + Send + 'static) {
-        self.shared.queue().jobs.push_back(Box::new(job));
-        self.shared.come.notify_one();
+        let mut queue = self.shared.queue();
+        queue.jobs.push_back(Box::new(job));
+        if queue.idle > 0 {
+            drop(queue);
+            self.shared.come.notify_one();
+        }
     }
 }
 
@@ -72,9 +78,13 @@ impl Shared {
     }
 
     fn next(&self) -> Option<Job> {
-        let idle = |queue: &mut Queue| queue.jobs.is_empty() && !queue.ended;
-        let queue = self.come.wait_while(self.queue(), idle);
-        queue.unwrap_or_else(PoisonError::into_inner).jobs.pop_front()
+        let mut queue = self.queue();
+        while queue.jobs.is_empty() && !queue.ended {
+            queue.idle += 1;
+            queue = self.come.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.idle -= 1;
+        }
+        queue.jobs.pop_front()
     }
 }
 
