@@ -1,5 +1,7 @@
 //! The libp2p swarm: transports and behaviours, with their limits.
 
+mod ahead;
+mod batch;
 mod gather;
 mod quic;
 mod tcp;

@@ -27,12 +27,11 @@ use libp2p::{
     multiaddr::Protocol,
     noise, tcp,
     tls::certificate::GenError,
-    yamux,
 };
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt as _};
 
-use super::{gather::Gather, tls};
+use super::{ahead::ReadAhead, batch::Multiplex, gather::Gather, tls};
 use crate::node::network::{AddressClass, classify};
 
 /// What can keep the transport from being made.
@@ -60,7 +59,7 @@ pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>
             tcp.clone()
                 .upgrade(Version::V1Lazy)
                 .authenticate($secure)
-                .multiplex(yamux::Config::default())
+                .multiplex(Multiplex::default())
                 .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
                 .boxed()
         };
@@ -79,13 +78,17 @@ pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>
 const UNSENT: libc::c_int = 64 * 1024;
 
 /// The socket as it is used over the way to `remote`. On this machine and in the LAN a tenth of the rate counts more than what is kept short and gathered.
-fn suited_to(remote: &Multiaddr, socket: tcp::tokio::TcpStream, since: Instant) -> Gather<Compat<TcpStream>> {
+fn suited_to(
+    remote: &Multiaddr,
+    socket: tcp::tokio::TcpStream,
+    since: Instant,
+) -> ReadAhead<Gather<Compat<TcpStream>>> {
     let socket = TcpStream::from(socket);
     if classify(remote) == AddressClass::NearTcp {
-        return Gather::at_once(socket.compat());
+        return ReadAhead::new(Gather::at_once(socket.compat()));
     }
     keep_short(&socket);
-    Gather::in_beats(socket.compat(), since)
+    ReadAhead::new(Gather::in_beats(socket.compat(), since))
 }
 
 /// Keeps what waits in the system's send buffer short, where the system can.
@@ -310,7 +313,7 @@ where
 #[cfg(test)]
 mod tests {
     use futures::StreamExt as _;
-    use libp2p::core::Endpoint;
+    use libp2p::{core::Endpoint, yamux};
 
     use super::*;
 
