@@ -3,17 +3,16 @@
 //! What may be in the air is bounded in bytes; who brings a block waits for room before its payload is read from the socket.
 
 use std::{
+    collections::VecDeque,
     io,
     panic::{self, AssertUnwindSafe},
-    sync::Arc,
+    slice,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
-use modswarm_protocol::{
-    Cid,
-    engine::{Expected, Verdict},
-};
-use modswarm_store::{Download, NetworkId, ReadLeafError, Store, WriteError};
+use modswarm_protocol::{Cid, engine::Verdict};
+use modswarm_store::{NetworkId, ReadLeafError, Store, WriteError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::{
@@ -25,6 +24,9 @@ use super::{
 const ROOM_BYTES: usize = 8 * 1024 * 1024;
 /// Permits are handed out in units of this many bytes.
 const ROOM_UNIT: usize = 1024;
+
+/// Blocks that one thread verifies and writes together.
+const TOGETHER_MAX: usize = 16;
 
 /// Where a block to serve lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,16 @@ struct Inner {
     store: Store,
     network: NetworkId,
     room: Arc<Semaphore>,
+    /// Blocks to judge, in the order in which they came. For each a job is spawned; one that finds several does a share of them together.
+    arrived: Mutex<VecDeque<Arrived>>,
+}
+
+/// A block that came and is to be judged.
+struct Arrived {
+    block: Wanted,
+    payload: Bytes,
+    room: Option<OwnedSemaphorePermit>,
+    inputs: mpsc::Sender<Input>,
 }
 
 impl BlockPool {
@@ -60,6 +72,7 @@ impl BlockPool {
                 store,
                 network,
                 room,
+                arrived: Mutex::default(),
             }),
         })
     }
@@ -92,21 +105,34 @@ impl BlockPool {
         room: Option<OwnedSemaphorePermit>,
         inputs: mpsc::Sender<Input>,
     ) {
+        let arrived = Arrived {
+            block,
+            payload: payload.into(),
+            room,
+            inputs,
+        };
+        self.inner.arrived().push_back(arrived);
+        let inner = Arc::clone(&self.inner);
         self.inner.threads.spawn(move || {
-            let Wanted { expected, download } = block;
-            // The engine waits for every verdict: a defect that shows here must not keep one from coming.
-            let judged = panic::catch_unwind(AssertUnwindSafe(|| judge(&expected, download, payload)));
-            let Judged { verdict, node, problem } = judged.unwrap_or_else(|_| {
-                tracing::error!(cid = %expected.cid, "a block could not be kept, by a defect of this program");
-                Judged::not_kept(None)
+            let blocks = inner.next_arrived();
+            // The engine waits for every verdict: a defect that shows here must not keep one from coming, nor fall upon other blocks.
+            let judged = panic::catch_unwind(AssertUnwindSafe(|| judge(&blocks))).unwrap_or_else(|_| {
+                let alone = |block| panic::catch_unwind(AssertUnwindSafe(|| judge(slice::from_ref(block))));
+                blocks
+                    .iter()
+                    .flat_map(|block| alone(block).unwrap_or_else(|_| vec![Judged::by_defect(block)]))
+                    .collect()
             });
-            drop(room);
-            let _ = inputs.blocking_send(Input::Verdict {
-                expected,
-                verdict,
-                node,
-                problem,
-            });
+            for (block, judged) in blocks.into_iter().zip(judged) {
+                let Judged { verdict, node, problem } = judged;
+                drop(block.room);
+                let _ = block.inputs.blocking_send(Input::Verdict {
+                    expected: block.block.expected,
+                    verdict,
+                    node,
+                    problem,
+                });
+            }
         });
     }
 }
@@ -129,6 +155,12 @@ impl Judged {
         }
     }
 
+    fn by_defect(block: &Arrived) -> Self {
+        let cid = block.block.expected.cid;
+        tracing::error!(%cid, "a block could not be kept, by a defect of this program");
+        Self::not_kept(None)
+    }
+
     fn not_kept(problem: Option<WriteError>) -> Self {
         Self {
             problem,
@@ -137,26 +169,59 @@ impl Judged {
     }
 }
 
-/// Verifies a block, and writes it if it is a piece.
-fn judge(expected: &Expected, download: Option<Download>, payload: Vec<u8>) -> Judged {
-    if !expected.cid.verifies(&payload) {
-        return Judged::of(Verdict::Corrupt);
+/// Verifies blocks, and writes those that are pieces.
+fn judge(blocks: &[Arrived]) -> Vec<Judged> {
+    let transfer = |arrived: &Arrived| arrived.block.expected.transfer;
+    let of_one = |a: &Arrived, b: &Arrived| transfer(a) == transfer(b);
+    blocks.chunk_by(of_one).flat_map(judge_transfer).collect()
+}
+
+/// As [`judge`], those of one transfer.
+fn judge_transfer(blocks: &[Arrived]) -> Vec<Judged> {
+    let mut judged = Vec::with_capacity(blocks.len());
+    let (mut pieces, mut numbers, mut download) = (Vec::new(), Vec::new(), None);
+    for (number, Arrived { block, payload, .. }) in blocks.iter().enumerate() {
+        let expected = &block.expected;
+        judged.push(if !expected.cid.verifies(payload) {
+            Judged::of(Verdict::Corrupt)
+        } else if let Some(piece) = expected.piece {
+            // The download has ended meanwhile, unless it is written: there is nobody to tell.
+            if block.download.is_some() {
+                pieces.push((piece, &payload[..]));
+                numbers.push(number);
+                download = block.download.as_ref();
+            }
+            Judged::not_kept(None)
+        } else {
+            Judged {
+                node: Some(payload.clone()),
+                ..Judged::of(Verdict::Good)
+            }
+        });
     }
-    let Some(piece) = expected.piece else {
-        return Judged {
-            node: Some(Bytes::from(payload)),
-            ..Judged::of(Verdict::Good)
+    let written = download.map(|download| download.write_pieces(&pieces));
+    for (number, written) in numbers.into_iter().zip(written.into_iter().flatten()) {
+        judged[number] = match written {
+            Ok(()) => Judged::of(Verdict::Good),
+            Err(WriteError::Ended) => Judged::not_kept(None),
+            Err(error) => Judged::not_kept(Some(error)),
         };
-    };
-    match download.map(|download| download.write_piece(piece, &payload)) {
-        Some(Ok(())) => Judged::of(Verdict::Good),
-        // The download has ended meanwhile: there is nobody to tell.
-        None | Some(Err(WriteError::Ended)) => Judged::not_kept(None),
-        Some(Err(error)) => Judged::not_kept(Some(error)),
     }
+    judged
 }
 
 impl Inner {
+    fn arrived(&self) -> MutexGuard<'_, VecDeque<Arrived>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread's share of the blocks that wait, in their order: another may have had it already.
+    fn next_arrived(&self) -> Vec<Arrived> {
+        let mut arrived = self.arrived();
+        let share = arrived.len().div_ceil(self.threads.count()).min(TOGETHER_MAX);
+        arrived.drain(..share).collect()
+    }
+
     fn load(&self, cid: Cid, source: Source) -> Option<Bytes> {
         let leaf = match source {
             Source::Node => {
@@ -185,11 +250,11 @@ mod tests {
 
     use modswarm_protocol::{
         Timestamp,
-        engine::{ConnId, ContentSpec, Engine, EngineConfig, PickOrder},
+        engine::{ConnId, ContentSpec, Engine, EngineConfig, Expected, PickOrder},
         format::{Content, Name},
         wire,
     };
-    use modswarm_store::{Conflicts, DownloadSpec, HomeLock, ShareSpec, StoreOptions};
+    use modswarm_store::{Conflicts, Download, DownloadSpec, HomeLock, ShareSpec, StoreOptions};
 
     use super::*;
 

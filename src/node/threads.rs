@@ -17,6 +17,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// See the module. What waits when it is dropped is still done.
 pub(super) struct Threads {
     shared: Arc<Shared>,
+    count: usize,
 }
 
 #[derive(Default)]
@@ -36,15 +37,22 @@ struct Queue {
 impl Threads {
     /// One thread for each core, called `name` and a number.
     pub(super) fn start(name: &str) -> io::Result<Self> {
-        let threads = Self { shared: Arc::default() };
-        let cores = thread::available_parallelism().map_or(1, usize::from);
-        for number in 0..cores {
+        let threads = Self {
+            shared: Arc::default(),
+            count: thread::available_parallelism().map_or(1, usize::from),
+        };
+        for number in 0..threads.count {
             let shared = Arc::clone(&threads.shared);
             thread::Builder::new()
                 .name(format!("{name}-{number}"))
                 .spawn(move || shared.work())?;
         }
         Ok(threads)
+    }
+
+    /// How many they are.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     /// Has `job` done. A panic in it is its own: the thread goes on.

@@ -185,6 +185,15 @@ pub trait BackendFile: Debug + Send + Sync {
     /// Writes all of `buf` at `offset`.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Writes all of `bufs`, one behind the other, from `offset` on.
+    fn write_all_vectored_at(&self, bufs: &[&[u8]], mut offset: u64) -> io::Result<()> {
+        for buf in bufs {
+            self.write_all_at(buf, offset)?;
+            offset += buf.len() as u64;
+        }
+        Ok(())
+    }
+
     /// Makes it `len` bytes long; what is added reads as zeros and takes no room where the system can.
     fn set_len(&self, len: u64) -> io::Result<()>;
 

@@ -104,6 +104,48 @@ fn finishing_early_says_what_is_missing_and_wrong_lengths_are_refused() {
 }
 
 #[test]
+fn pieces_can_be_written_together_in_any_order() {
+    let place = Place::new();
+    let (a, b) = (place.store("a"), place.store("b"));
+    let bytes = noise(5, 900_000);
+    write(&place.path("p/long"), &bytes);
+    // Some of its pieces are needed twice, and some are zeros.
+    write(&place.path("p/half"), &bytes[..500_000]);
+    write(
+        &place.path("p/zeros"),
+        &[&vec![0; 700_000][..], &bytes[..100_000]].concat(),
+    );
+    let pack = share(&a, &place.path("p"));
+    copy_skeleton(&a, &b, &pack.pack);
+    let download = b.begin_download(&spec(&pack, &place.path("out")), &()).unwrap();
+    let map = download.content().map().clone();
+    let mut blocks: Vec<_> = map
+        .iter()
+        .map(|(index, leaf)| (index, a.read_leaf(&leaf.cid, leaf.len).unwrap()))
+        .collect();
+    assert!(blocks.len() > 12);
+    // In three streams that take turns, each with every third.
+    blocks.sort_by_key(|(index, _)| (index.get() / 6, index.get() % 3));
+    for some in blocks.chunks(7) {
+        let mut given: Vec<_> = some.iter().map(|(index, bytes)| (*index, &bytes[..])).collect();
+        given.push(given[0]);
+        given.push((given[1].0, b"short"));
+        let outcomes = download.write_pieces(&given);
+        assert_eq!(outcomes.len(), given.len());
+        let (wrong, good) = outcomes.split_last().unwrap();
+        assert!(good.iter().all(Result::is_ok), "{good:?}");
+        assert!(matches!(wrong, Err(WriteError::Length { given: 5, .. })), "{wrong:?}");
+    }
+    assert!(download.have().all());
+    download.finish().unwrap();
+    assert_eq!(tree(&place.path("out")), tree(&place.path("p")));
+    assert!(matches!(
+        download.write_pieces(&[(blocks[0].0, &blocks[0].1)])[..],
+        [Err(WriteError::Ended)]
+    ));
+}
+
+#[test]
 fn a_selection_brings_only_its_files_and_can_grow() {
     let place = Place::new();
     let (a, b) = (place.store("a"), place.store("b"));

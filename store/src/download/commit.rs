@@ -31,7 +31,7 @@ impl Pending for State {
         let (dirty, whole) = {
             let mut guard = crate::lock(&self.moving);
             let moving = &mut *guard;
-            moving.told = false;
+            (moving.told, moving.hurried) = (false, false);
             let mut gathered = std::mem::take(&mut moving.gathered);
             gathered.have = Some((moving.have.clone(), moving.piece_bytes_here));
             moving.taken.merge(gathered);

@@ -2,7 +2,7 @@
 //!
 //! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
 //! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`), decides what becomes of each file (`decide`), looks for leaves
-//! that the home has elsewhere (`local`), reckons the room (`estimate`) and makes the rows (`put`). `state` takes pieces; `assemble` copies local leaves
+//! that the home has elsewhere (`local`), reckons the room (`estimate`) and makes the rows (`put`). `state` knows where it stands, `pieces` takes what comes; `assemble` copies local leaves
 //! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions, and `reflink` spares it what the file system can
 //! share; `staging` knows which staged files are the
 //! download's own; `commit` makes all that durable; `place` puts whole files where they belong without ever losing what stands there; `moves` renames
@@ -24,6 +24,7 @@ mod layout;
 mod local;
 mod moves;
 mod moving;
+mod pieces;
 mod place;
 mod put;
 mod reconcile;
@@ -287,7 +288,13 @@ impl Download {
     /// # Errors
     /// See [`WriteError`]; after one the piece counts as not written.
     pub fn write_piece(&self, piece: PieceIndex, bytes: &[u8]) -> Result<(), WriteError> {
-        state::write_piece(&self.state, piece, bytes)
+        self.write_pieces(&[(piece, bytes)]).pop().unwrap_or(Ok(()))
+    }
+
+    /// As [`Download::write_piece`] each of `pieces`, with the outcomes in their order. Together they are written faster, those above all that follow each
+    /// other in a file.
+    pub fn write_pieces(&self, pieces: &[(PieceIndex, &[u8])]) -> Vec<Result<(), WriteError>> {
+        pieces::write(&self.state, pieces)
     }
 
     /// Ends the download: all files under their final names, folders made, everything durable, and the record whole.

@@ -49,6 +49,8 @@ pub(crate) struct Moving {
     pub(super) fresh: HashMap<Cid, PieceIndex>,
     /// Whether the writer has been told.
     pub(super) told: bool,
+    /// Whether it has been told not to wait.
+    pub(super) hurried: bool,
     pub(crate) bytes_here: u64,
     pub(crate) piece_bytes_here: u64,
     /// Pieces that were believed local and were not.

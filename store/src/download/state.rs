@@ -11,20 +11,19 @@ use bitvec::vec::BitVec;
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{Content, PackPath, Part, PieceIndex, PieceSet},
+    format::{Content, PackPath, Part, PieceSet},
 };
 
 use super::{
     Conflicts, Plan,
-    layout::{Layout, Place},
+    layout::Layout,
     moving::{Gathered, Moving},
     place::{PlaceError, Replace, Target},
     staging::Own,
 };
 use crate::{
     backend::{BackendDir, BackendFile},
-    error::{Blockage, IndexError, WriteError},
-    fs,
+    error::{Blockage, IndexError},
     index::rows::{self, FileRow},
     packs::PackId,
     store::Inner,
@@ -162,6 +161,7 @@ impl State {
                 taken: Gathered::default(),
                 fresh: HashMap::new(),
                 told: false,
+                hurried: false,
                 bytes_here: 0,
                 piece_bytes_here: 0,
                 lost: 0,
@@ -323,13 +323,15 @@ impl State {
         crate::lock(&self.open).retain(|(number, _)| !numbers.contains(number));
     }
 
-    /// Tells the writer that something was gathered, if it has not been told.
+    /// Tells the writer that something was gathered, if it has not been told, and that it is much, if it has not been told that.
     pub(crate) fn tell(self: &Arc<Self>) -> Result<(), IndexError> {
         let (tell, flush) = {
             let mut moving = crate::lock(&self.moving);
             let tell = !moving.told && !moving.gathered.is_empty();
             moving.told |= tell;
-            (tell, moving.gathered.pieces.len() == GATHERED_MAX)
+            let flush = !moving.hurried && moving.gathered.pieces.len() >= GATHERED_MAX;
+            moving.hurried |= flush;
+            (tell, flush)
         };
         if tell {
             self.inner.index.writer.pending(self.clone())?;
@@ -338,98 +340,6 @@ impl State {
             self.inner.index.writer.flush_of(self.clone())?;
         }
         Ok(())
-    }
-}
-
-pub(crate) fn write_piece(state: &Arc<State>, piece: PieceIndex, bytes: &[u8]) -> Result<(), WriteError> {
-    let leaf = state.content.map().leaf(piece);
-    if bytes.len() != leaf.len as usize {
-        return Err(WriteError::Length {
-            expected: leaf.len,
-            given: bytes.len(),
-        });
-    }
-    let places: Vec<(Place, i64)> = {
-        let mut moving = crate::lock(&state.moving);
-        if moving.ended {
-            return Err(WriteError::Ended);
-        }
-        // What can be copied is not asked of others, and what comes all the same is not waited for.
-        let here = moving.have[piece.as_usize()] || moving.local[piece.as_usize()];
-        if here || moving.unwanted[piece.as_usize()] || !moving.writing.insert(piece.get()) {
-            return Ok(());
-        }
-        let absent = state
-            .layout
-            .places(piece)
-            .filter(|place| !moving.present[place.number as usize]);
-        absent
-            .filter_map(|place| match &moving.slots[place.file as usize] {
-                Slot::Staged(target) => Some((place, target.row)),
-                _ => None,
-            })
-            .collect()
-    };
-    let size = bytes.len() as u64 * places.len() as u64;
-    if let Err(shortage) = state.inner.room.write(&*state.inner.backend, &state.stage, size) {
-        crate::lock(&state.moving).writing.remove(&piece.get());
-        return Err(shortage.into());
-    }
-    let mut written = Vec::with_capacity(places.len());
-    let mut failed = None;
-    for (place, row) in places {
-        match state.write_place(place, row, bytes) {
-            Ok(()) => written.push(place),
-            Err(e) => {
-                failed = Some(e);
-                break;
-            }
-        }
-    }
-    {
-        let mut guard = crate::lock(&state.moving);
-        let moving = &mut *guard;
-        moving.writing.remove(&piece.get());
-        moving.is_there(state, piece, &written);
-        for place in &written {
-            moving.gathered.dirty.insert(place.file);
-            moving.look_at(place.file);
-        }
-        // What is in one file only can be copied to the others.
-        if failed.is_none() || !written.is_empty() {
-            moving.gathered.pieces.push(piece.get());
-            moving.fresh.insert(leaf.cid, piece);
-        }
-    }
-    state.tell()?;
-    if let Err(e) = super::assemble::wake(state) {
-        tracing::warn!("files of {:?} are put together later: {e}", state.destination);
-    }
-    failed.map_or(Ok(()), Err)
-}
-
-impl State {
-    /// Writes a leaf to one of its places, in the staged file `row`.
-    pub(super) fn write_place(&self, place: Place, row: i64, bytes: &[u8]) -> Result<(), WriteError> {
-        // A staged file is made of a hole, and nothing but its own pieces is ever written to it: zeros are there already.
-        let zeros = bytes.iter().all(|byte| *byte == 0) && !self.is_doubtful(place.file);
-        let wrote = self.staged_file(place.file, row).and_then(|file| {
-            if zeros {
-                Ok(())
-            } else {
-                file.write_all_at(bytes, place.offset)
-            }
-        });
-        wrote.map_err(|source| {
-            if fs::is_disk_full(&source) {
-                WriteError::DiskFull(self.stage.clone())
-            } else {
-                WriteError::Io {
-                    path: self.stage.join(row.to_string()),
-                    source,
-                }
-            }
-        })
     }
 }
 

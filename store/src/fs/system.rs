@@ -150,6 +150,12 @@ impl BackendFile for SystemFile {
         sys::write_all_at(&self.0, buf, offset)
     }
 
+    #[cfg(target_os = "linux")]
+    fn write_all_vectored_at(&self, bufs: &[&[u8]], offset: u64) -> io::Result<()> {
+        let _turn = crate::lock(&self.1);
+        sys::write_all_vectored_at(&self.0, bufs, offset)
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
     }

@@ -90,6 +90,30 @@ pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<(
     file.write_all_at(buf, offset)
 }
 
+/// Writes all of `bufs`, one behind the other, from `offset` on.
+#[cfg(target_os = "linux")]
+pub(crate) fn write_all_vectored_at(file: &File, bufs: &[&[u8]], mut offset: u64) -> io::Result<()> {
+    /// More than so many at once are refused.
+    const BUFS_MAX: usize = 1024;
+    let mut slices: Vec<io::IoSlice<'_>> = bufs.iter().map(|buf| io::IoSlice::new(buf)).collect();
+    let mut rest = &mut slices[..];
+    // Those without bytes at the front are passed over too.
+    io::IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let now = &rest[..rest.len().min(BUFS_MAX)];
+        match rustix::io::pwritev(file, now, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                offset += n as u64;
+                io::IoSlice::advance_slices(&mut rest, n);
+            }
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Says that a file will be read once from start to end.
 pub(crate) fn advise_sequential(file: &File) {
     #[cfg(target_os = "linux")]

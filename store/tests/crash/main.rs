@@ -24,7 +24,9 @@ use std::{
 use common::{NETWORK, copy_skeleton, noise, spec, write};
 use disk::{CrashDisk, Glitch, Trouble};
 use modswarm_protocol::Cid;
-use modswarm_store::{Conflicts, DownloadSpec, HomeLock, PackState, ShareSpec, SharedPack, Store, StoreOptions};
+use modswarm_store::{
+    Conflicts, Download, DownloadSpec, HomeLock, PackState, ShareSpec, SharedPack, Store, StoreOptions,
+};
 use tempfile::TempDir;
 
 type Tree = BTreeMap<String, Option<Vec<u8>>>;
@@ -164,26 +166,33 @@ fn get(store: &Store, world: &World, pack: &SharedPack, acked: &mut Acked) -> Re
     let download = store.begin_download(&destination(pack), &()).map_err(text)?;
     download.adopt_local().map_err(text)?;
     let absent: Vec<usize> = (download.wanted() & !download.have()).iter_ones().collect();
-    let map = download.content().map().clone();
-    for (at, piece) in absent.iter().enumerate() {
-        let index = map.index(*piece as u32).unwrap();
-        let leaf = map.leaf(index);
-        let bytes = world
-            .from
-            .read_leaf(&leaf.cid, leaf.len)
-            .or_else(|_| old_leaf(world, &leaf.cid))
-            .map_err(text)?;
-        download.write_piece(index, &bytes).map_err(text)?;
-        if at == absent.len() / 2 {
-            store.flush().map_err(text)?;
-            acked
-                .pieces
-                .extend(absent[..=at].iter().map(|piece| (pack.content, *piece)));
-        }
-    }
+    let (first, second) = absent.split_at(absent.len() / 2);
+    write_together(&download, world, first)?;
+    store.flush().map_err(text)?;
+    acked.pieces.extend(first.iter().map(|piece| (pack.content, *piece)));
+    write_together(&download, world, second)?;
     download.finish().map_err(text)?;
     acked.pieces.clear();
     acked.finished = Some(pack.content);
+    Ok(())
+}
+
+/// Writes pieces a few at a time, as they come from the network: what is side by side is one write.
+fn write_together(download: &Download, world: &World, pieces: &[usize]) -> Result<(), String> {
+    let map = download.content().map().clone();
+    for some in pieces.chunks(3) {
+        let blocks = some.iter().map(|piece| {
+            let index = map.index(*piece as u32).unwrap();
+            let leaf = map.leaf(index);
+            let bytes = world.from.read_leaf(&leaf.cid, leaf.len);
+            Ok((index, bytes.or_else(|_| old_leaf(world, &leaf.cid)).map_err(text)?))
+        });
+        let blocks = blocks.collect::<Result<Vec<_>, String>>()?;
+        let given: Vec<_> = blocks.iter().map(|(index, bytes)| (*index, &bytes[..])).collect();
+        for outcome in download.write_pieces(&given) {
+            outcome.map_err(text)?;
+        }
+    }
     Ok(())
 }
 
