@@ -54,6 +54,13 @@ struct Inner {
     arrived: Mutex<VecDeque<Arrived>>,
 }
 
+/// A leaf that is to be read.
+struct Asked {
+    cid: Cid,
+    len: u32,
+    done: oneshot::Sender<Option<Bytes>>,
+}
+
 /// A block that came and is to be judged.
 struct Arrived {
     block: Wanted,
@@ -87,14 +94,38 @@ impl BlockPool {
         Arc::clone(&self.inner.room).acquire_many_owned(units).await.ok()
     }
 
-    /// Reads a block to serve; nothing if it is not here.
-    pub(super) fn read(&self, cid: Cid, source: Source) -> oneshot::Receiver<Option<Bytes>> {
-        let (done, bytes) = oneshot::channel();
-        let inner = Arc::clone(&self.inner);
-        self.inner.threads.spawn(move || {
-            let _ = done.send(inner.load(cid, source));
-        });
-        bytes
+    /// Reads blocks to serve, those that are leaves together; nothing for one that is not here.
+    pub(super) fn read(
+        &self,
+        blocks: impl IntoIterator<Item = (Cid, Source)>,
+    ) -> Vec<oneshot::Receiver<Option<Bytes>>> {
+        let mut leaves = Vec::new();
+        let mut read = |(cid, source)| {
+            let (done, bytes) = oneshot::channel();
+            let inner = Arc::clone(&self.inner);
+            match source {
+                Source::Leaf(len) => leaves.push(Asked { cid, len, done }),
+                Source::AnyLeaf => self.inner.threads.spawn(move || {
+                    let leaf = inner.store.read_leaf_in(&cid, &inner.network);
+                    let _ = done.send(readable(&cid, leaf));
+                }),
+                Source::Node => self.inner.threads.spawn(move || {
+                    let _ = done.send(inner.node(&cid));
+                }),
+            }
+            bytes
+        };
+        let reading = blocks.into_iter().map(&mut read).collect();
+        let share = leaves.len().div_ceil(self.inner.threads.count()).max(1);
+        let mut leaves = leaves.into_iter();
+        loop {
+            let asked: Vec<Asked> = leaves.by_ref().take(share).collect();
+            if asked.is_empty() {
+                break reading;
+            }
+            let inner = Arc::clone(&self.inner);
+            self.inner.threads.spawn(move || inner.read_leaves(asked));
+        }
     }
 
     /// Verifies a block and keeps it; the verdict goes to `inputs`, whatever happens. `room` is given back before.
@@ -111,7 +142,7 @@ impl BlockPool {
             room,
             inputs,
         };
-        self.inner.arrived().push_back(arrived);
+        lock(&self.inner.arrived).push_back(arrived);
         let inner = Arc::clone(&self.inner);
         self.inner.threads.spawn(move || {
             let blocks = inner.next_arrived();
@@ -211,37 +242,47 @@ fn judge_transfer(blocks: &[Arrived]) -> Vec<Judged> {
 }
 
 impl Inner {
-    fn arrived(&self) -> MutexGuard<'_, VecDeque<Arrived>> {
-        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A thread's share of the blocks that wait, in their order: another may have had it already.
+    /// One thread's share of the blocks that wait: another may have had it already.
     fn next_arrived(&self) -> Vec<Arrived> {
-        let mut arrived = self.arrived();
+        let mut arrived = lock(&self.arrived);
         let share = arrived.len().div_ceil(self.threads.count()).min(TOGETHER_MAX);
         arrived.drain(..share).collect()
     }
 
-    fn load(&self, cid: Cid, source: Source) -> Option<Bytes> {
-        let leaf = match source {
-            Source::Node => {
-                return self.store.node(&cid).unwrap_or_else(|error| {
-                    tracing::warn!(%cid, %error, "cannot read a node");
-                    None
-                });
+    fn read_leaves(&self, mut asked: Vec<Asked>) {
+        // Nobody waits any more for what a connection that has ended had asked for.
+        asked.retain(|asked| !asked.done.is_closed());
+        let leaves: Vec<(Cid, u32)> = asked.iter().map(|asked| (asked.cid, asked.len)).collect();
+        let mut asked = asked.into_iter();
+        self.store.read_leaves(&leaves, |_, leaf| {
+            if let Some(Asked { cid, done, .. }) = asked.next() {
+                let _ = done.send(readable(&cid, leaf));
             }
-            Source::Leaf(len) => self.store.read_leaf(&cid, len),
-            Source::AnyLeaf => self.store.read_leaf_in(&cid, &self.network),
-        };
-        match leaf {
-            Ok(bytes) => Some(bytes),
-            Err(ReadLeafError::NotHere(_) | ReadLeafError::Lost(_)) => None,
-            Err(error) => {
-                tracing::warn!(%cid, %error, "cannot read a block");
-                None
-            }
+        });
+    }
+
+    fn node(&self, cid: &Cid) -> Option<Bytes> {
+        self.store.node(cid).unwrap_or_else(|error| {
+            tracing::warn!(%cid, %error, "cannot read a node");
+            None
+        })
+    }
+}
+
+/// The bytes of a leaf, if it could be read.
+fn readable(cid: &Cid, leaf: Result<Bytes, ReadLeafError>) -> Option<Bytes> {
+    match leaf {
+        Ok(bytes) => Some(bytes),
+        Err(ReadLeafError::NotHere(_) | ReadLeafError::Lost(_)) => None,
+        Err(error) => {
+            tracing::warn!(%cid, %error, "cannot read a block");
+            None
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

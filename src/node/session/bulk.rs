@@ -73,11 +73,9 @@ pub(super) async fn write(
                     flush(&mut stream, &mut buffer, &mut done, &inputs).await?;
                 }
                 let serve = queue.recv().await.ok_or(SessionError::NodeEnded)?;
-                reading.push_back(start_reading(&pool, serve));
-            }
-            while reading.len() < READ_AHEAD {
-                let Ok(serve) = queue.try_recv() else { break };
-                reading.push_back(start_reading(&pool, serve));
+                read_ahead(&mut reading, Some(serve), &mut queue, &pool);
+            } else if reading.len() <= READ_AHEAD / 2 {
+                read_ahead(&mut reading, None, &mut queue, &pool);
             }
             let Some(Reading { job, bytes }) = reading.pop_front() else {
                 continue;
@@ -98,10 +96,7 @@ pub(super) async fn write(
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
                     // Whether something waits behind it that its own limit must not hold up.
-                    while reading.len() < READ_AHEAD {
-                        let Ok(serve) = queue.try_recv() else { break };
-                        reading.push_back(start_reading(&pool, serve));
-                    }
+                    read_ahead(&mut reading, None, &mut queue, &pool);
                     let hurry = reading.iter().any(|other| other.job.transfer != job.transfer);
                     match throttle.ask(job.transfer, rest.len() as u32, hurry) {
                         Ok(granted) => {
@@ -139,12 +134,23 @@ pub(super) async fn write(
     result.err().unwrap_or(SessionError::Ended)
 }
 
-fn start_reading(pool: &BlockPool, serve: Serve) -> Reading {
-    let Serve { job, source } = serve;
-    Reading {
-        job,
-        bytes: pool.read(job.cid, source),
-    }
+/// Begins to read `first` and what waits in `queue`, as far as blocks may be read ahead.
+fn read_ahead(
+    reading: &mut VecDeque<Reading>,
+    first: Option<Serve>,
+    queue: &mut mpsc::Receiver<Serve>,
+    pool: &BlockPool,
+) {
+    let room = READ_AHEAD.saturating_sub(reading.len());
+    let queued = std::iter::from_fn(|| queue.try_recv().ok());
+    let serves: Vec<Serve> = first.into_iter().chain(queued).take(room).collect();
+    let bytes = pool.read(serves.iter().map(|serve| (serve.job.cid, serve.source)));
+    reading.extend(
+        serves
+            .iter()
+            .zip(bytes)
+            .map(|(serve, bytes)| Reading { job: serve.job, bytes }),
+    );
 }
 
 async fn flush(

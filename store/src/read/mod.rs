@@ -16,7 +16,7 @@ use modswarm_protocol::{
     Cid,
     format::{Content, PieceSet},
 };
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 pub(crate) use self::cache::FileCache;
 use crate::{
@@ -64,12 +64,43 @@ enum Look {
 }
 
 pub(crate) fn read_leaf(inner: &Inner, cid: &Cid, len: u32) -> Result<Bytes, ReadLeafError> {
+    read_at(inner, cid, len, spots(inner, cid, len)?)
+}
+
+/// As [`read_leaf`] each of `leaves`, in one look at the index. Each is handed to `done` once it is read, with its number.
+pub(crate) fn read_leaves(
+    inner: &Inner,
+    leaves: &[(Cid, u32)],
+    mut done: impl FnMut(usize, Result<Bytes, ReadLeafError>),
+) {
+    let found = {
+        let look = || -> Result<Vec<_>, IndexError> {
+            let conn = inner.index.reader()?;
+            let read = conn.unchecked_transaction()?;
+            leaves.iter().map(|(cid, len)| spots_in(&read, cid, *len)).collect()
+        };
+        look()
+    };
+    match found {
+        Ok(found) => {
+            for (number, ((cid, len), spots)) in leaves.iter().zip(found).enumerate() {
+                done(number, read_at(inner, cid, *len, spots));
+            }
+        }
+        Err(error) => (0..leaves.len()).for_each(|number| done(number, Err(error.clone().into()))),
+    }
+}
+
+/// Reads a leaf from one of `spots`, or from where it is found if it is at none of them.
+fn read_at(inner: &Inner, cid: &Cid, len: u32, spots: Vec<Spot>) -> Result<Bytes, ReadLeafError> {
     let mut failed = None;
     let mut known = false;
+    let mut first = Some(spots);
     // Another look follows when files were gone and their packs were looked at, or places were wrong and others may have been found.
     for _ in 0..LOOKS_MAX {
         let mut again = false;
-        for spot in spots(inner, cid, len)? {
+        let spots = first.take().map_or_else(|| self::spots(inner, cid, len), Ok)?;
+        for spot in spots {
             match look(inner, &spot, cid) {
                 Look::Leaf(bytes) => return Ok(bytes),
                 Look::Other => {
@@ -132,7 +163,10 @@ fn lens_in(inner: &Inner, cid: &Cid, network: &NetworkId) -> Result<Vec<u32>, In
 
 /// Where the index says that a leaf may lie.
 pub(crate) fn spots(inner: &Inner, cid: &Cid, len: u32) -> Result<Vec<Spot>, IndexError> {
-    let conn = inner.index.reader()?;
+    spots_in(&*inner.index.reader()?, cid, len)
+}
+
+fn spots_in(conn: &Connection, cid: &Cid, len: u32) -> Result<Vec<Spot>, IndexError> {
     let prefix = cid.prefix() as i64;
     let mut statement = conn.prepare_cached(
         "SELECT l.file, l.offset, r.path, f.path, p.stage FROM leaves l

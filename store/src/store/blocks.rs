@@ -90,7 +90,19 @@ impl Store {
     /// # Errors
     /// See [`ReadLeafError`].
     pub fn read_leaf(&self, cid: &Cid, len: u32) -> Result<Bytes, ReadLeafError> {
-        let read = read::read_leaf(&self.inner, cid, len);
+        self.said(cid, read::read_leaf(&self.inner, cid, len))
+    }
+
+    /// As [`Store::read_leaf`] each of `leaves` (a CID and a length), which is faster than one by one. Each is handed to `done` as soon as it is read, with its
+    /// number.
+    pub fn read_leaves(&self, leaves: &[(Cid, u32)], mut done: impl FnMut(usize, Result<Bytes, ReadLeafError>)) {
+        read::read_leaves(&self.inner, leaves, |number, read| {
+            done(number, self.said(&leaves[number].0, read));
+        });
+    }
+
+    /// What is not here is not said to be here any more.
+    fn said(&self, cid: &Cid, read: Result<Bytes, ReadLeafError>) -> Result<Bytes, ReadLeafError> {
         if matches!(read, Err(ReadLeafError::NotHere(_) | ReadLeafError::Lost(_))) {
             read::disclaim(&self.inner, cid)?;
         }
