@@ -27,6 +27,8 @@ const DEGREE: usize = 30;
 const COARSE: usize = 1000;
 const COARSE_PACKET: u32 = 64 * 1024;
 const SEED: u64 = 1;
+/// How exactly it is told when the honest have everything between them.
+const STEP: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(3600);
 
 struct Scene {
@@ -208,7 +210,7 @@ fn run(scene: &Scene, seed: u64) -> Row {
     let (mut missing, mut seed_sent, mut seen) = (PIECES, 0.0, vec![0; all]);
     let mut finished = 0;
     while finished < honest.len() && world.now().as_micros() < LIMIT.as_micros() as u64 {
-        world.run_until(Duration::from_millis(200), |_| false);
+        world.run_until(STEP, |_| false);
         for peer in &honest {
             let done = world.pieces_done(*peer);
             for piece in &done[seen[*peer]..] {

@@ -15,7 +15,7 @@ use crate::wire::limits::MAX_RUNS;
 use crate::wire::{Handle, Message, Run, runs_of};
 
 /// Bytes offered to a leecher and not sent yet, at the least…
-const AHEAD_MIN: u64 = 512 * 1024;
+const AHEAD_MIN: u64 = 128 * 1024;
 /// …and as many as go to it in this time: a round trip for the offer and the request, and some to choose from.
 const AHEAD: Duration = Duration::from_millis(1200);
 /// Of the last pieces, as many as go to all together in this time: whoever has most of them is who the first copy waits for.
