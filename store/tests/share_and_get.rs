@@ -7,7 +7,8 @@ mod common;
 use std::fs;
 
 use common::*;
-use modswarm_store::{FinishError, Origin, PackState, WriteError};
+use modswarm_protocol::{Cid, Codec, HashKind};
+use modswarm_store::{FinishError, Origin, PackState, ReadLeafError, WriteError};
 
 fn sample(root: &std::path::Path) {
     write(&root.join("big.pak"), &noise(1, 3_000_000));
@@ -143,6 +144,36 @@ fn pieces_can_be_written_together_in_any_order() {
         download.write_pieces(&[(blocks[0].0, &blocks[0].1)])[..],
         [Err(WriteError::Ended)]
     ));
+}
+
+#[test]
+fn leaves_are_read_together_as_each_by_itself() {
+    let place = Place::new();
+    let a = place.store("a");
+    write(&place.path("p/kept"), &noise(6, 400_000));
+    write(&place.path("p/edited"), &noise(7, 400_000));
+    let pack = share(&a, &place.path("p"));
+    let content = a.skeleton(&pack.pack, None).unwrap().unwrap().content;
+    let mut leaves: Vec<_> = content.map().iter().map(|(_, leaf)| (leaf.cid, leaf.len)).collect();
+    leaves.insert(2, (Cid::of(Codec::Raw, HashKind::Blake3, b"of no pack"), 10));
+    write(&place.path("p/edited"), &noise(8, 400_000));
+    let mut read = Vec::new();
+    a.read_leaves(&leaves, |number, leaf| read.push((number, leaf)));
+    assert!(read.iter().map(|(number, _)| *number).eq(0..leaves.len()));
+    let (mut kept, mut lost) = (0, 0);
+    for ((cid, len), (number, leaf)) in leaves.iter().zip(read) {
+        match leaf {
+            Ok(bytes) => {
+                assert!(cid.verifies(&bytes) && bytes.len() == *len as usize);
+                kept += bytes.len();
+            }
+            Err(ReadLeafError::NotHere(_)) => assert_eq!(number, 2),
+            Err(ReadLeafError::Lost(_)) => lost += *len,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((kept, lost), (400_000, 400_000));
+    assert!(!a.take_withdrawn().is_empty(), "peers are told");
 }
 
 #[test]
