@@ -316,34 +316,34 @@ fn what_does_not_come_is_asked_for_node_by_node() {
     }
 }
 
+impl Side {
+    /// A leecher that has asked `A`, which has not said a word yet.
+    fn asked_before_a_word() -> Self {
+        let mut leecher = Self::leecher(&[]);
+        let peer = PeerKey::of(b"A");
+        let rtt = Duration::from_millis(20);
+        leecher.engine.handle_connected(leecher.now, A, peer, rtt);
+        leecher.engine.ask_at_once(leecher.now, A);
+        leecher.drain();
+        assert_eq!(leecher.asked(), [(A, true, vec![node(0)])]);
+        leecher
+    }
+}
+
 #[test]
 fn a_peer_that_does_not_know_whole_skeletons_is_asked_for_nodes() {
     let mut leecher = Side::leecher(&[(A, false)]);
     assert_eq!(leecher.asked(), [(A, false, vec![node(0)])]);
 
     // Asked before it has said what it knows.
-    let mut leecher = Side::leecher(&[]);
-    let peer = PeerKey::of(b"A");
-    leecher
-        .engine
-        .handle_connected(leecher.now, A, peer, Duration::from_millis(20));
-    leecher.engine.ask_at_once(leecher.now, A);
-    leecher.drain();
-    assert_eq!(leecher.asked(), [(A, true, vec![node(0)])]);
+    let mut leecher = Side::asked_before_a_word();
     leecher.hear(A, greeting(false));
     assert_eq!(leecher.asked(), [(A, false, vec![node(0)])]);
 }
 
 #[test]
 fn who_never_greets_holds_nobody_up() {
-    let mut leecher = Side::leecher(&[]);
-    let peer = PeerKey::of(b"A");
-    leecher
-        .engine
-        .handle_connected(leecher.now, A, peer, Duration::from_millis(20));
-    leecher.engine.ask_at_once(leecher.now, A);
-    leecher.drain();
-    assert_eq!(leecher.asked(), [(A, true, vec![node(0)])]);
+    let mut leecher = Side::asked_before_a_word();
     leecher.meet(B, true);
     assert_eq!(leecher.asked(), []);
     leecher.want(&[node(1)]);

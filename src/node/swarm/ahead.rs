@@ -1,6 +1,7 @@
 //! A connection that is read from much at a time.
 //!
 //! TLS asks for the beginning of a record and then for its rest, each a system call. Where more is there than was asked for, all of it is read at once.
+//! A buffered reader of a library would hold its memory for every connection, busy or not; most are idle.
 
 use std::{
     io::{self, IoSlice},
