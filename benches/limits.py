@@ -27,6 +27,7 @@ CASES = [
     ("upload", 1_000_000),
     ("upload", 10_000_000),
     ("upload of one pack", 1_000_000),
+    ("download", 100_000),
     ("download", 200_000),
     ("download", 1_000_000),
     ("download", 10_000_000),

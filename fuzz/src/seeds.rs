@@ -333,6 +333,14 @@ fn messages() -> Vec<Message> {
             handle: Handle(1),
             runs: runs.clone(),
         },
+        Message::Pace {
+            handle: None,
+            rate: 200_000,
+        },
+        Message::Pace {
+            handle: Some(Handle(1)),
+            rate: 0,
+        },
         Message::Have {
             handle,
             runs: runs.clone(),

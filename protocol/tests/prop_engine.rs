@@ -88,6 +88,7 @@ fn message() -> impl Strategy<Value = Message> {
         1 => (handle(), runs()).prop_map(|(handle, runs)| Message::Request { handle, runs }),
         2 => (handle(), runs()).prop_map(|(handle, runs)| Message::Cancel { handle, runs }),
         2 => (handle(), runs()).prop_map(|(handle, runs)| Message::Release { handle, runs }),
+        1 => (proptest::option::of(handle()), 0..3u32).prop_map(|(handle, rate)| Message::Pace { handle, rate: rate * 9999 }),
         1 => handle().prop_map(|handle| Message::Close { handle }),
         1 => handle().prop_map(|handle| Message::Closed { handle, reason: CloseReason::Removed }),
         4 => (handle(), within()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
@@ -155,7 +156,7 @@ impl Node {
                 }
                 Action::Serve(job) => self.jobs.push(job),
                 Action::Disconnect(conn, _) => self.gone(conn),
-                Action::Send(..) | Action::Event(_) => {}
+                Action::Send(..) | Action::Pace { .. } | Action::Event(_) => {}
             }
         }
         for conn in self.engine.connections() {

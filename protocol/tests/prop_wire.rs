@@ -112,6 +112,7 @@ fn message() -> impl Strategy<Value = Message> {
         (handle(), runs()).prop_map(|(handle, runs)| Message::Have { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Lost { handle, runs }),
         (handle(), runs()).prop_map(|(handle, runs)| Message::Offer { handle, runs }),
+        (proptest::option::of(handle()), any::<u32>()).prop_map(|(handle, rate)| Message::Pace { handle, rate }),
         handle().prop_map(|handle| Message::Close { handle }),
         (handle(), close_reason).prop_map(|(handle, reason)| Message::Closed { handle, reason }),
         (handle(), peers()).prop_map(|(handle, peers)| Message::Peers { handle, peers }),

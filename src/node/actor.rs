@@ -42,7 +42,7 @@ use super::{
     exchange::Exchange,
     facts::{HeaderReply, Input, SessionError, Wanted},
     peers::PeerBook,
-    session::{Session, Throttle},
+    session::{Session, UploadLimits},
     swarm::Behaviour,
 };
 use crate::api::{Limits, NetworkKind};
@@ -139,7 +139,7 @@ pub(super) struct Actor {
     wishes: HashMap<Cid, Wish>,
     /// The limits of all transfers together.
     limits: Limits,
-    throttle: Throttle,
+    throttle: UploadLimits,
     /// What the writers of blocks were told last.
     throttled_to: Option<u64>,
     listen_addrs: Vec<Multiaddr>,
@@ -182,7 +182,7 @@ impl Actor {
             loads: Arc::new(Semaphore::new(pages::MAX_LOADING)),
             wishes: HashMap::new(),
             limits: Limits::default(),
-            throttle: Throttle::new(),
+            throttle: UploadLimits::new(),
             throttled_to: None,
             listen_addrs: Vec::new(),
             input_sender,

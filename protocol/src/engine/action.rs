@@ -12,6 +12,16 @@ pub enum Action {
     /// Read a block, write it to the peer's bulk stream, and report it with [`super::Engine::handle_served`]. Blocks to one
     /// connection keep their order; how many bytes are asked for at a time is bounded.
     Serve(ServeJob),
+    /// Blocks that are sent to a peer are to leave no faster than `rate` bytes a second (none: as fast as they may): those of one handle of its, or all
+    /// together. It asks for that; see [`super::Pacer`].
+    Pace {
+        /// To whom.
+        conn: ConnId,
+        /// The peer's handle; none: all of the connection.
+        handle: Option<Handle>,
+        /// Bytes a second.
+        rate: Option<u64>,
+    },
     /// Close a connection. The engine has forgotten it already; reporting its end again does no harm.
     Disconnect(ConnId, DisconnectReason),
     /// Something that the caller may want to act on.

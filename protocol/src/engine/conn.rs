@@ -1,6 +1,6 @@
 //! Everything between us and one peer over one connection, for all contents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -125,6 +125,10 @@ pub(crate) struct Conn {
     pub(crate) down: Meter,
     pub(crate) bytes_down: u64,
     pub(crate) exchange: Exchange,
+    /// How fast the peer was asked to send, in bytes a second; 0: as it likes.
+    pub(crate) asked_pace: u32,
+    /// Handles of the peer that it wants at a pace of their own.
+    pub(crate) paced: BTreeSet<Handle>,
 }
 
 impl Conn {
@@ -162,6 +166,8 @@ impl Conn {
             down: Meter::default(),
             bytes_down: 0,
             exchange: Exchange::default(),
+            asked_pace: 0,
+            paced: BTreeSet::new(),
         }
     }
 

@@ -244,6 +244,7 @@ impl Engine {
             | Message::RequestCids { .. }
             | Message::Cancel { .. }
             | Message::Release { .. }
+            | Message::Pace { .. }
             | Message::Close { .. } => Ok(self.handle_as_server(id, message)?),
         }
     }

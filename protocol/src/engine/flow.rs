@@ -70,6 +70,7 @@ impl Engine {
         self.apply_upload_limit();
         self.to_fill.extend(self.conns.keys());
         self.to_serve.extend(self.conns.keys());
+        self.ask_paces();
     }
 
     /// Changes the limits of one transfer, in bytes a second; none: unlimited.
@@ -88,6 +89,7 @@ impl Engine {
         of.limits.down.set_rate(self.now, download);
         self.to_refill.insert(transfer);
         self.to_serve.extend(self.conns.keys());
+        self.ask_paces();
     }
 
     /// Lets `controller` say how much is uploaded, or nobody.
@@ -105,6 +107,7 @@ impl Engine {
         self.exempt = self.conns.keys().copied().filter(|id| self.is_exempt(*id)).collect();
         self.to_fill.extend(self.conns.keys());
         self.to_serve.extend(self.conns.keys());
+        self.ask_paces();
     }
 
     /// Says whether the other end of a connection is in the local network; it is not until that is said.
@@ -119,6 +122,7 @@ impl Engine {
             }
             self.to_fill.insert(conn);
             self.to_serve.insert(conn);
+            self.ask_pace(conn);
         }
     }
 

@@ -43,6 +43,7 @@ impl Engine {
                 self.to_fill.insert(id);
             }
         }
+        self.ask_pace(id);
     }
 
     pub(super) fn handle_as_leecher(&mut self, id: ConnId, message: Message) -> Result<(), Violation> {

@@ -36,6 +36,7 @@ mod limit;
 mod local;
 mod nodes;
 mod offers;
+mod pace;
 mod pacer;
 mod peers;
 mod picker;

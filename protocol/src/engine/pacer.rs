@@ -1,35 +1,37 @@
 //! Spreads the bytes of blocks over time, for whoever writes them.
 //!
 //! The engine lets blocks pass whole and pays for them afterwards, which is exact but comes in bursts of a block. The node asks a [`Pacer`] with
-//! the same limits before each write, so that a block at a low limit leaves in small pieces. It reads no clock and knows no socket.
+//! the same limits before each write, so that a block at a low limit leaves in small pieces; and one with what the peer asks for. It reads no clock and
+//! knows no socket.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ids::TransferId;
 use super::limit::TokenBucket;
 use crate::time::Timestamp;
 
 /// What is written late may be caught up with by so much. With [`STEP`] no burst is longer than a tenth of a second.
-const SAVES: Duration = Duration::from_millis(60);
+const SAVES: Duration = Duration::from_millis(50);
 /// Bytes are let through for so long at a time…
-const STEP: Duration = Duration::from_millis(20);
+const STEP: Duration = Duration::from_millis(40);
 /// …but as many as fill a packet…
 const STEP_MIN: u64 = 1024;
 /// …and no more than this.
 const STEP_MAX: u64 = 256 * 1024;
+/// What a write costs besides its bytes: the headers of a stream's frame and of an encrypted record. At a low limit writes are small.
+const FRAMING: u64 = 34;
 /// How long the writer waits at the most before it asks again: limits may have changed.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
-/// The upload limits, as those who write blocks see them.
+/// Limits, as those who write blocks see them: of all together, and of some kinds of them, by `K`.
 #[derive(Clone, Debug)]
-pub struct Pacer {
+pub struct Pacer<K> {
     all: TokenBucket,
-    /// Of the transfers that have a limit of their own.
-    own: BTreeMap<TransferId, TokenBucket>,
+    /// Of those that have a limit of their own.
+    own: BTreeMap<K, TokenBucket>,
 }
 
-impl Default for Pacer {
+impl<K> Default for Pacer<K> {
     fn default() -> Self {
         Self {
             all: TokenBucket::saving(None, SAVES),
@@ -38,18 +40,18 @@ impl Default for Pacer {
     }
 }
 
-impl Pacer {
-    /// Changes the limit of all transfers together, in bytes a second; none: unlimited.
+impl<K: Ord> Pacer<K> {
+    /// Changes the limit of all together, in bytes a second; none: unlimited.
     pub fn set_rate(&mut self, now: Timestamp, rate: Option<u64>) {
         self.all.set_rate(now, rate);
     }
 
-    /// Changes the limit of one transfer, in bytes a second; none: unlimited, and forgotten.
-    pub fn set_transfer_rate(&mut self, now: Timestamp, transfer: TransferId, rate: Option<u64>) {
+    /// Changes the limit of one kind, in bytes a second; none: unlimited, and forgotten.
+    pub fn set_own_rate(&mut self, now: Timestamp, of: K, rate: Option<u64>) {
         match rate {
-            None => _ = self.own.remove(&transfer),
+            None => _ = self.own.remove(&of),
             Some(_) => {
-                let bucket = self.own.entry(transfer);
+                let bucket = self.own.entry(of);
                 bucket
                     .or_insert_with(|| TokenBucket::saving(rate, SAVES))
                     .set_rate(now, rate);
@@ -62,15 +64,15 @@ impl Pacer {
         self.all.rate().is_none() && self.own.is_empty()
     }
 
-    /// How many of `want` bytes of a block of `transfer` may be written now; they count as written.
+    /// How many of `want` bytes of a block of kind `of` may be written now; they count as written, with what a write costs besides.
     ///
-    /// In a `hurry` (a block of another transfer waits behind this one on the same stream) the transfer's own limit does not hold the
+    /// In a `hurry` (a block of another kind waits behind this one on the same stream) the kind's own limit does not hold the
     /// block up: it pays for it before its next one.
     ///
     /// # Errors
     /// When to ask again, if it is none.
-    pub fn ask(&mut self, now: Timestamp, transfer: TransferId, want: u32, hurry: bool) -> Result<u32, Timestamp> {
-        let mut own = self.own.get_mut(&transfer);
+    pub fn ask(&mut self, now: Timestamp, of: &K, want: u32, hurry: bool) -> Result<u32, Timestamp> {
+        let mut own = self.own.get_mut(of);
         let mut step = step(self.all.rate());
         let mut opens = (!self.all.is_open(now)).then(|| self.all.opens_at()).flatten();
         if let Some(own) = own.as_mut().filter(|_| !hurry) {
@@ -82,11 +84,21 @@ impl Pacer {
             return Err(at.min(now + WAIT_MAX));
         }
         let granted = step.min(u64::from(want));
-        self.all.take(now, granted);
+        self.all.take(now, granted + FRAMING);
         if let Some(own) = own {
-            own.take(now, granted);
+            own.take(now, granted + FRAMING);
         }
         Ok(granted as u32)
+    }
+
+    /// Of what was granted by one [`Pacer::ask`] only `written` of `granted` bytes were written: none, or some.
+    pub fn give_back(&mut self, now: Timestamp, of: &K, granted: u32, written: u32) {
+        let framing = if written == 0 { FRAMING } else { 0 };
+        let bytes = u64::from(granted - written) + framing;
+        self.all.give_back(now, bytes);
+        if let Some(own) = self.own.get_mut(of) {
+            own.give_back(now, bytes);
+        }
     }
 }
 
@@ -102,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    const OF: TransferId = TransferId(1);
+    const OF: u32 = 1;
 
     /// Writes blocks of `len` at `rate` for `secs`, waking up late by what `late` gives; what was written when.
     fn write(rate: u64, len: u32, secs: u64, mut late: impl FnMut() -> Duration) -> Vec<(Timestamp, u64)> {
@@ -113,7 +125,7 @@ mod tests {
         let mut written = Vec::new();
         let mut rest = len;
         while now < end {
-            match pacer.ask(now, OF, rest, false) {
+            match pacer.ask(now, &OF, rest, false) {
                 Ok(bytes) => {
                     written.push((now, u64::from(bytes)));
                     rest -= bytes;
@@ -177,25 +189,25 @@ mod tests {
         let mut pacer = Pacer::default();
         let mut now = Timestamp::ZERO;
         pacer.set_rate(now, Some(1000));
-        while pacer.ask(now, OF, 1 << 20, false).is_ok() {}
-        let again = pacer.ask(now, OF, 1 << 20, false).unwrap_err();
+        while pacer.ask(now, &OF, 1 << 20, false).is_ok() {}
+        let again = pacer.ask(now, &OF, 1 << 20, false).unwrap_err();
         assert!(again <= now + WAIT_MAX);
         pacer.set_rate(now, Some(10_000_000));
         now = again;
-        assert_eq!(pacer.ask(now, OF, 1 << 20, false), Ok(200_000));
+        assert_eq!(pacer.ask(now, &OF, 1 << 20, false), Ok(262_144));
     }
 
     #[test]
-    fn a_transfer_with_a_limit_of_its_own_holds_up_no_other() {
+    fn a_kind_with_a_limit_of_its_own_holds_up_no_other() {
         let mut pacer = Pacer::default();
         let now = Timestamp::ZERO;
-        pacer.set_transfer_rate(now, OF, Some(10_000));
-        assert_eq!(pacer.ask(now, OF, 50_000, false), Ok(1024));
-        assert!(pacer.ask(now, OF, 50_000, false).is_err());
-        assert_eq!(pacer.ask(now, TransferId(2), 50_000, false), Ok(50_000));
+        pacer.set_own_rate(now, OF, Some(10_000));
+        assert_eq!(pacer.ask(now, &OF, 50_000, false), Ok(1024));
+        assert!(pacer.ask(now, &OF, 50_000, false).is_err());
+        assert_eq!(pacer.ask(now, &2, 50_000, false), Ok(50_000));
         // Something waits behind it: out with it, to be paid for later.
-        assert_eq!(pacer.ask(now, OF, 50_000, true), Ok(50_000));
-        assert!(pacer.ask(now + Duration::from_secs(5), OF, 1, false).is_err());
-        assert!(pacer.ask(now + Duration::from_millis(5200), OF, 1, false).is_ok());
+        assert_eq!(pacer.ask(now, &OF, 50_000, true), Ok(50_000));
+        assert!(pacer.ask(now + Duration::from_secs(5), &OF, 1, false).is_err());
+        assert!(pacer.ask(now + Duration::from_millis(5200), &OF, 1, false).is_ok());
     }
 }

@@ -130,10 +130,12 @@ impl Engine {
             let handles: Vec<Handle> = served.map(|(handle, _)| *handle).collect();
             conn.exchange.forget(id);
             for handle in handles {
-                conn.served.remove(&handle);
-                conn.uploads.close(handle);
-                self.actions
-                    .push_back(super::Action::Send(conn_id, Message::Closed { handle, reason }));
+                if let Some(conn) = self.conns.get_mut(&conn_id) {
+                    conn.served.remove(&handle);
+                    conn.uploads.close(handle);
+                }
+                self.forget_pace(conn_id, handle);
+                self.send(conn_id, Message::Closed { handle, reason });
             }
         }
     }

@@ -48,7 +48,12 @@ impl Engine {
                 }
                 Ok(())
             }
+            Message::Pace { handle, rate } => {
+                self.on_pace(id, handle, rate);
+                Ok(())
+            }
             Message::Close { handle } => {
+                self.forget_pace(id, handle);
                 if let Some(conn) = self.conns.get_mut(&id) {
                     let served = conn.served.remove(&handle);
                     conn.uploads.close(handle);

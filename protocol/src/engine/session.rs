@@ -78,6 +78,8 @@ pub(crate) struct Session {
     pub(crate) changes: u64,
     /// What has come through it lately.
     pub(crate) down: Meter,
+    /// How fast the peer was asked to send what it is asked for here, in bytes a second; 0: as it likes.
+    pub(crate) asked_pace: u32,
 }
 
 impl Session {
@@ -95,6 +97,7 @@ impl Session {
             broken: 0,
             changes: 0,
             down: Meter::default(),
+            asked_pace: 0,
         }
     }
 }

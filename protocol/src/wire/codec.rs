@@ -67,6 +67,7 @@ mod kind {
     pub(super) const OFFER: u32 = 15;
     pub(super) const RELEASE: u32 = 16;
     pub(super) const WANT_SKELETON: u32 = 17;
+    pub(super) const PACE: u32 = 18;
 }
 
 /// A whole frame at the start of a buffer.
@@ -222,6 +223,17 @@ impl Message {
                     }
                 }
             }
+            Self::Pace { handle, rate } => {
+                put_varint(out, kind::PACE);
+                match handle {
+                    None => out.push(0),
+                    Some(handle) => {
+                        out.push(1);
+                        put_varint(out, handle.0);
+                    }
+                }
+                put_varint(out, *rate);
+            }
             Self::Choke => put_varint(out, kind::CHOKE),
             Self::Unchoke => put_varint(out, kind::UNCHOKE),
         }
@@ -343,6 +355,14 @@ impl Message {
             kind::RELEASE => Self::Release {
                 handle: reader.handle()?,
                 runs: reader.runs(MAX_RUNS)?,
+            },
+            kind::PACE => Self::Pace {
+                handle: match reader.byte()? {
+                    0 => None,
+                    1 => Some(reader.handle()?),
+                    _ => return Err(DecodeError::OutOfRange("kind of pace")),
+                },
+                rate: reader.varint()?,
             },
             kind::OFFER => Self::Offer {
                 handle: reader.handle()?,

@@ -214,6 +214,14 @@ pub enum Message {
         /// Up to [`super::limits::MAX_RUNS`].
         runs: Vec<Run>,
     },
+    /// Leecher: would be sent blocks no faster than this. Advice: its own download limit is its own affair, but what is sent in small pieces over time
+    /// comes in no bursts.
+    Pace {
+        /// The handle whose blocks are meant; none: those of all handles together.
+        handle: Option<Handle>,
+        /// Bytes of payload a second; 0: as fast as the server likes, as in the beginning.
+        rate: u32,
+    },
     /// Leecher: gives the handle back. Its number is never used again on this connection.
     Close {
         /// The handle.

@@ -24,6 +24,11 @@ impl Actor {
                     }
                 }
                 Action::Serve(job) => self.serve(job),
+                Action::Pace { conn, handle, rate } => {
+                    if let Some(live) = self.sessions.get(&conn) {
+                        live.session.set_pace(handle, rate);
+                    }
+                }
                 Action::Disconnect(conn, reason) => self.end_session(conn, &EndReason::Engine(reason)),
                 Action::Event(event) => self.handle_event(event),
             }

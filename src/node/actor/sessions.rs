@@ -64,10 +64,9 @@ impl Actor {
                     return;
                 };
                 if let Some(queue) = live.session.take_serve_queue() {
-                    let (pool, throttle, inputs) =
-                        (self.pool.clone(), self.throttle.clone(), self.input_sender.clone());
+                    let (pool, limits, inputs) = (self.pool.clone(), self.throttle.clone(), self.input_sender.clone());
                     live.session
-                        .start_bulk_writer(conn, stream, queue, pool, throttle, inputs);
+                        .start_bulk_writer(conn, stream, queue, pool, limits, inputs);
                 }
             }
             swap::Event::OpenFailed {

@@ -53,7 +53,7 @@ impl Actor {
         self.engine.set_priority(now, transfer, priority);
         self.engine
             .set_transfer_limits(now, transfer, wish.upload, wish.download);
-        self.throttle.set_transfer_rate(transfer, wish.upload);
+        self.throttle.set_own_rate(transfer, wish.upload);
         self.engine.set_stopped(now, transfer, wish.paused);
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     pace::{self, Pace},
-    throttle::Throttle,
+    throttle::Throttles,
 };
 use crate::node::{
     blocks::{BlockPool, Source},
@@ -60,7 +60,7 @@ pub(super) async fn write(
     mut stream: Stream,
     mut queue: mpsc::Receiver<Serve>,
     pool: BlockPool,
-    throttle: Throttle,
+    throttles: Throttles,
     inputs: mpsc::Sender<Input>,
 ) -> SessionError {
     let result: Result<(), SessionError> = async {
@@ -92,13 +92,13 @@ pub(super) async fn write(
                 len,
             }
             .encode(&mut buffer);
-            if job.limited && !throttle.is_unlimited() {
+            if !throttles.let_pass(&job) {
                 let mut rest = &bytes[..];
                 while !rest.is_empty() {
-                    // Whether something waits behind it that its own limit must not hold up.
+                    // Something may wait behind it that its own limit must not hold up.
                     read_ahead(&mut reading, None, &mut queue, &pool);
-                    let hurry = reading.iter().any(|other| other.job.transfer != job.transfer);
-                    match throttle.ask(job.transfer, rest.len() as u32, hurry) {
+                    let others = reading.iter().map(|other| &other.job);
+                    match throttles.ask(&job, rest.len() as u32, others) {
                         Ok(granted) => {
                             let (now, later) = rest.split_at(granted as usize);
                             buffer.extend_from_slice(now);

@@ -19,13 +19,14 @@ use std::{
 use libp2p::{PeerId, Stream, swarm::ConnectionId};
 use modswarm_protocol::{
     engine::ConnId,
-    wire::{Message, StreamKind, limits::MAX_OPENED_LEN},
+    wire::{Handle, Message, StreamKind, limits::MAX_OPENED_LEN},
 };
 use tokio::{sync::mpsc, task::AbortHandle};
 
 pub(super) use bulk::Serve;
-pub(super) use throttle::Throttle;
+pub(super) use throttle::UploadLimits;
 
+use self::throttle::{PeerPace, Throttles};
 use super::{
     blocks::BlockPool,
     facts::{Input, SessionError},
@@ -49,6 +50,7 @@ pub(super) struct Session {
     queued: Arc<AtomicUsize>,
     serve: mpsc::Sender<Serve>,
     serve_queue: Option<mpsc::Receiver<Serve>>,
+    pace: PeerPace,
     /// Whether the stream for our blocks has been asked for.
     pub(super) bulk_requested: bool,
     /// Whether the peer has opened the stream for its blocks.
@@ -80,6 +82,7 @@ impl Session {
             queued,
             serve,
             serve_queue: Some(serve_queue),
+            pace: PeerPace::new(),
             bulk_requested: false,
             bulk_accepted: false,
             tasks: vec![task.abort_handle()],
@@ -103,6 +106,14 @@ impl Session {
         self.serve.try_send(serve).is_ok()
     }
 
+    /// Blocks of one handle of the peer, or all of them, are to leave at no more than `rate` bytes a second.
+    pub(super) fn set_pace(&self, handle: Option<Handle>, rate: Option<u64>) {
+        match handle {
+            Some(handle) => self.pace.set_own_rate(handle, rate),
+            None => self.pace.set_rate(rate),
+        }
+    }
+
     /// Takes what the bulk writer will need once its stream is open.
     pub(super) fn take_serve_queue(&mut self) -> Option<mpsc::Receiver<Serve>> {
         self.serve_queue.take()
@@ -115,11 +126,12 @@ impl Session {
         stream: Stream,
         queue: mpsc::Receiver<Serve>,
         pool: BlockPool,
-        throttle: Throttle,
+        limits: UploadLimits,
         inputs: mpsc::Sender<Input>,
     ) {
+        let pace = self.pace.clone();
         let task = tokio::spawn(async move {
-            let error = bulk::write(stream, queue, pool, throttle, inputs.clone()).await;
+            let error = bulk::write(stream, queue, pool, Throttles { limits, pace }, inputs.clone()).await;
             let _ = inputs.send(Input::SessionEnded { conn, error }).await;
         });
         self.tasks.push(task.abort_handle());
