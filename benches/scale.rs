@@ -1,19 +1,22 @@
-//! What many packs, leaves and files cost: bytes of index, memory of a node that nobody asks for anything, and the time until it serves.
+//! What many packs, leaves and files cost: bytes of index, memory of a node that nobody asks for anything, the time until it serves, and the memory of one
+//! that gets a pack of very many leaves.
 //!
-//! `cargo bench --bench scale`. `MODSWARM_BENCH_ONLY` is `leaves` or `files`; `MODSWARM_BENCH_PACKS` (100) packs of `MODSWARM_BENCH_LEAVES` (100,000) leaves
-//! of 64 bytes each stand for 100 packs of some gigabytes; `MODSWARM_BENCH_FOLDERS` (15) packs of `MODSWARM_BENCH_FILES` (100,000) small files for a large home.
+//! `cargo bench --bench scale`. `MODSWARM_BENCH_ONLY` is `leaves`, `files` or `get`; `MODSWARM_BENCH_PACKS` (100) packs of `MODSWARM_BENCH_LEAVES` (100,000) leaves
+//! of 64 bytes each stand for 100 packs of some gigabytes; `MODSWARM_BENCH_FOLDERS` (15) packs of `MODSWARM_BENCH_FILES` (100,000) small files for a large home;
+//! one of `MODSWARM_BENCH_PIECES` (1,600,000) leaves of 64 bytes for a pack of 100 GB.
 //! All of it needs about 10 GB in the temporary folder. Nothing leaves the machine.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 
 use std::{
+    collections::BTreeMap,
     env, fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use modswarm_protocol::format::ChunkerProfile;
+use modswarm_protocol::format::{ChunkerProfile, Leaf};
 use modswarm_store::{HomeLock, ShareSpec, Store, StoreOptions};
 
 /// The private network.
@@ -38,6 +41,9 @@ fn main() {
             number("MODSWARM_BENCH_FOLDERS", 15),
             number("MODSWARM_BENCH_FILES", 100_000),
         );
+    }
+    if only.is_empty() || only == "get" {
+        get(number("MODSWARM_BENCH_PIECES", 1_600_000));
     }
 }
 
@@ -146,10 +152,75 @@ fn files(folders: u64, each: u64) {
     idle(dir.path(), &format!("a home of {count} files, nobody asking"));
 }
 
+/// Gets one content of very many leaves, and says what the getter takes of memory.
+fn get(pieces: u64) {
+    const LEAF: u32 = 64;
+    const FILES: u64 = 100;
+    let dir = tempfile::tempdir().unwrap();
+    let [seed, getter] = ["seed", "getter"].map(|name| dir.path().join(name));
+    let folder = seed.join("pack");
+    fs::create_dir_all(&folder).unwrap();
+    fs::create_dir_all(&getter).unwrap();
+    for file in 0..FILES {
+        let bytes = noise(file + 1, (pieces / FILES * u64::from(LEAF)) as usize);
+        fs::write(folder.join(format!("{file}.pak")), bytes).unwrap();
+    }
+    let store = open(&seed.join("home"));
+    let mut spec = ShareSpec::new(&folder, PRIVATE);
+    spec.profile = ChunkerProfile::fixed(LEAF);
+    let shared = store.share(&spec, &()).unwrap();
+    let record = store.pack(shared.id).unwrap().unwrap();
+    let pack = record.pack.unwrap();
+    store.close().unwrap();
+    drop(store);
+    let (child, ready) = start(&seed, "tiny");
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
+    let addr = ready["addrs"][0].as_str().unwrap();
+    let begun = Instant::now();
+    let mut getting = modswarm(&getter)
+        .args([
+            "get",
+            &pack.to_string(),
+            "--peer",
+            addr,
+            "--no-seed",
+            "--json",
+            "-o",
+            "got",
+        ])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut peaks: BTreeMap<String, u64> = BTreeMap::new();
+    for line in BufReader::new(getting.stdout.take().unwrap()).lines() {
+        let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
+        let stage = event["stage"].as_str().or(event["event"].as_str()).unwrap_or_default();
+        if let Some(peak) = peak(getting.id()) {
+            peaks.insert(stage.to_owned(), peak);
+        }
+    }
+    assert!(getting.wait().unwrap().success());
+    let most = peaks.values().max().unwrap();
+    let map = pieces * size_of::<Leaf>() as u64;
+    println!(
+        "a get of {pieces} pieces took {:.0?}; {} MiB at most, of which the piece map {} MiB ({})",
+        begun.elapsed(),
+        most >> 10,
+        map >> 20,
+        peaks
+            .iter()
+            .map(|(stage, peak)| format!("{} until {stage}", peak >> 10))
+            .collect::<Vec<_>>()
+            .join(", ")
+    );
+    kill(child);
+}
+
 /// Starts a node that seeds the home below `dir`, lets it look at all its files, and says what it takes. Returns its resident KiB.
 fn idle(dir: &Path, what: &str) -> u64 {
     let begun = Instant::now();
-    let (child, _output) = start(dir, "tiny");
+    let (child, _) = start(dir, "tiny");
     let ready = begun.elapsed();
     // It has looked at everything when it does nothing any more.
     let (mut cpu, mut quiet) = (cpu_ticks(child.id()), 0);
@@ -185,7 +256,7 @@ fn modswarm(dir: &Path) -> Command {
 }
 
 /// A node that shares one small folder, and with it seeds all packs of the home. Returns once it is ready.
-fn start(dir: &Path, name: &str) -> (Child, BufReader<ChildStdout>) {
+fn start(dir: &Path, name: &str) -> (Child, String) {
     let small: PathBuf = dir.join(name);
     fs::create_dir_all(&small).unwrap();
     let mut file = fs::File::create(small.join("a.txt")).unwrap();
@@ -202,7 +273,9 @@ fn start(dir: &Path, name: &str) -> (Child, BufReader<ChildStdout>) {
         line.clear();
         assert!(output.read_line(&mut line).unwrap() > 0, "the node ended early");
     }
-    (child, output)
+    // It would wait for ever if nobody read what it says.
+    std::thread::spawn(move || io::copy(&mut output, &mut io::sink()));
+    (child, line)
 }
 
 fn kill(mut child: Child) {
@@ -211,9 +284,18 @@ fn kill(mut child: Child) {
 }
 
 fn memory(pid: u32, field: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    read_memory(pid, field).unwrap()
+}
+
+/// The most resident KiB of a process so far, if it lives still.
+fn peak(pid: u32) -> Option<u64> {
+    read_memory(pid, "VmHWM:")
+}
+
+fn read_memory(pid: u32, field: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with(field))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn cpu_ticks(pid: u32) -> u64 {

@@ -118,7 +118,7 @@ proptest! {
         let blocks: BTreeMap<Cid, Bytes> = built.nodes.iter().chain(&pack.blocks).cloned().collect();
         let skeleton = read(pack.cid, &blocks, batch).expect("own blocks");
         prop_assert!(skeleton.pack.is_some());
-        prop_assert_eq!(&skeleton.content, &built.content);
+        prop_assert_eq!(&*skeleton.content, &built.content);
 
         let leaves: BTreeMap<Cid, Vec<u8>> = tree
             .files

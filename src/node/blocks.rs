@@ -307,7 +307,7 @@ mod tests {
     }
 
     /// Shares a folder of `files` files that differ.
-    fn share(store: &Store, folder: &Path, files: u8) -> Content {
+    fn share(store: &Store, folder: &Path, files: u8) -> Arc<Content> {
         fs::create_dir(folder).unwrap();
         (0..files).for_each(|n| fs::write(folder.join(n.to_string()), [n; 100]).unwrap());
         let shared = store.share(&ShareSpec::new(folder, NETWORK), &()).unwrap();

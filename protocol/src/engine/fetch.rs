@@ -51,6 +51,8 @@ impl Engine {
                 .snubbed_until
                 .is_some_and(|until| self.now < until || !conn.requests.is_empty())
             || conn.window.room() == 0
+            // As with the window: small pieces are asked for many at a time, not one for each that came.
+            || conn.requests.len() > MAX_PIECES_IN_FLIGHT - MAX_PIECES_IN_FLIGHT / 4
         {
             return;
         }

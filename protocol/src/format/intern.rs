@@ -12,6 +12,9 @@ use super::{
     pieces::{Leaf, PieceMap},
 };
 
+/// Stands for the piece of a leaf that is none.
+pub(super) const UNSEEN: u32 = u32::MAX;
+
 /// Hashes differently for each root, and the same in each run.
 #[derive(Clone, Debug)]
 pub(super) struct KeyedState(DefaultHasher);
@@ -80,8 +83,32 @@ impl Interner {
         }
     }
 
-    pub(super) fn into_map(mut self) -> PieceMap {
-        self.leaves.shrink_to_fit();
-        PieceMap::new(self.leaves)
+    /// Number of leaves.
+    pub(super) fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
+    /// The map in which each leaf is the piece that `pieces` gives for its number, without those that are [`UNSEEN`]. The pieces that are given are all from
+    /// 0, each once. Takes no memory of the map's size.
+    pub(super) fn into_map_of(self, mut pieces: Vec<u32>) -> PieceMap {
+        let Self { mut leaves, table, .. } = self;
+        drop(table);
+        let mut count = pieces.iter().filter(|piece| **piece != UNSEEN).count();
+        let seen = count;
+        for piece in pieces.iter_mut().filter(|piece| **piece == UNSEEN) {
+            *piece = count as u32;
+            count += 1;
+        }
+        for at in 0..leaves.len() {
+            // Each swap brings one leaf to its place.
+            while pieces[at] as usize != at {
+                let to = pieces[at] as usize;
+                leaves.swap(at, to);
+                pieces.swap(at, to);
+            }
+        }
+        leaves.truncate(seen);
+        leaves.shrink_to_fit();
+        PieceMap::new(leaves)
     }
 }

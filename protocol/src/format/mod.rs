@@ -31,7 +31,7 @@ pub use limits::Limits;
 pub use link::{Link, Target, TargetError};
 pub use manifest::Manifest;
 pub use path::{Name, NameError, PackPath};
-pub use pieces::{Leaf, PieceIndex, PieceMap, PieceSet, SharedPieceMap};
+pub use pieces::{ByCid, Leaf, PieceIndex, PieceMap, PieceSet, SharedPieceMap};
 pub use read::{Added, PackHead, Skeleton, SkeletonError, SkeletonReader};
 
 /// The largest block that is accepted from anyone: 2 MiB, as Bitswap has it.

@@ -89,6 +89,13 @@ impl PieceMap {
             .map(|(i, leaf)| (PieceIndex(i as u32), *leaf))
     }
 
+    /// The pieces by their CIDs.
+    pub fn by_cid(&self) -> ByCid<'_> {
+        let mut order: Vec<u32> = (0..self.len()).collect();
+        order.sort_unstable_by_key(|piece| self.leaves[*piece as usize].cid);
+        ByCid { map: self, order }
+    }
+
     /// The empty set over this map.
     pub fn none(&self) -> PieceSet {
         PieceSet::repeat(false, self.leaves.len())
@@ -97,5 +104,41 @@ impl PieceMap {
     /// The full set over this map.
     pub fn all(&self) -> PieceSet {
         PieceSet::repeat(true, self.leaves.len())
+    }
+}
+
+/// Finds pieces of a map by their CIDs. Four bytes a piece.
+#[derive(Clone, Debug)]
+pub struct ByCid<'a> {
+    map: &'a PieceMap,
+    order: Vec<u32>,
+}
+
+impl ByCid<'_> {
+    /// The piece with this CID, if there is one.
+    pub fn find(&self, cid: &Cid) -> Option<PieceIndex> {
+        let leaves = &self.map.leaves;
+        let at = self
+            .order
+            .binary_search_by_key(cid, |piece| leaves[*piece as usize].cid);
+        at.ok().map(|at| PieceIndex(self.order[at]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::{Codec, HashKind};
+
+    #[test]
+    fn pieces_are_found_by_their_cids() {
+        let cid = |n: u32| Cid::of(Codec::Raw, HashKind::Blake3, &n.to_le_bytes());
+        let map = PieceMap::new((0..1000).map(|n| Leaf { cid: cid(n), len: 4 }).collect());
+        let by_cid = map.by_cid();
+        for n in [0, 1, 17, 500, 999] {
+            assert_eq!(by_cid.find(&cid(n)).map(PieceIndex::get), Some(n));
+        }
+        assert_eq!(by_cid.find(&cid(1000)), None);
+        assert_eq!(PieceMap::default().by_cid().find(&cid(0)), None);
     }
 }

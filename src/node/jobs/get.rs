@@ -71,6 +71,7 @@ async fn get(node: &Arc<Inner>, request: GetRequest, events: &mpsc::Sender<GetEv
     let mut before = drive.view().await?.map(|view| view.stats);
     let skeleton = job.skeleton(&mut drive, &target).await?;
     tracing::debug!(content = %skeleton.content.cid(), "the skeleton is here");
+    node.store.know_content(&skeleton.content);
     // Another name of a content that is known already: the two become one, and what that one fetched before is not this job's.
     if let Some((stats, _)) = node.overview().await?.transfers.get(&skeleton.content.cid())
         && stats.transfer != drive.transfer

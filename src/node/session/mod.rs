@@ -34,7 +34,7 @@ use super::{
 };
 
 /// Control messages that wait for a peer to read; beyond, the peer is too slow to talk to.
-const CONTROL_QUEUE: usize = 1024;
+const CONTROL_QUEUE: usize = 8192;
 /// Bytes of them: have-maps are large.
 const CONTROL_QUEUE_BYTES: usize = 2 * MAX_OPENED_LEN;
 /// How long a peer may take for the first byte of a stream.

@@ -331,13 +331,10 @@ fn load(inner: &Inner, spec: &DownloadSpec) -> Result<Loaded, BeginError> {
     let manifest = match &spec.pack {
         Some(pack) => match inner.lock.read_manifest(&*inner.backend, pack) {
             Some(manifest) => Some(manifest),
-            None => inner
-                .skeleton(pack, None)?
-                .and_then(|skeleton| skeleton.pack)
-                .map(|head| {
-                    sig = head.sig.map(|(_, bytes)| bytes.to_vec());
-                    (head.manifest, head.manifest_bytes.to_vec())
-                }),
+            None => inner.pack_head(pack)?.map(|head| {
+                sig = head.sig.map(|(_, bytes)| bytes.to_vec());
+                (head.manifest, head.manifest_bytes.to_vec())
+            }),
         },
         None => None,
     };

@@ -229,10 +229,10 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
     let mut leftover = Vec::new();
     let mut supersede: Vec<Supersede> = Vec::new();
     // With only some files selected, the other version is still there with the rest.
-    if state.whole_content {
+    if state.whole_content && !others.is_empty() {
         let have = crate::lock(&state.moving).have.clone();
-        let here = state.content.map().iter().filter(|(piece, _)| have[piece.as_usize()]);
-        let survivors: HashSet<Cid> = here.map(|(_, leaf)| leaf.cid).collect();
+        let pieces = state.content.map().by_cid();
+        let survives = |cid: &Cid| pieces.find(cid).is_some_and(|piece| have[piece.as_usize()]);
         let own = own_paths(&state.content);
         for row in &others {
             if row.record.origin == Origin::Fetched && row.record.state != PackState::Superseded {
@@ -244,7 +244,7 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
                 });
                 leftover.extend(files.map(|file| file.id));
             }
-            supersede.extend(surviving(&state.inner, row, &survivors));
+            supersede.extend(surviving(&state.inner, row, survives));
         }
     }
     drop(conn);

@@ -345,19 +345,20 @@ fn superseded(
     if old.is_empty() {
         return Ok((Vec::new(), Vec::new()));
     }
-    let survivors: HashSet<Cid> = map.iter().map(|(_, leaf)| leaf.cid).collect();
-    let supersede = old.iter().filter_map(|row| surviving(inner, row, &survivors)).collect();
+    let pieces = map.by_cid();
+    let survives = |cid: &Cid| pieces.find(cid).is_some();
+    let supersede = old.iter().filter_map(|row| surviving(inner, row, survives)).collect();
     Ok((old.into_iter().map(|row| row.record).collect(), supersede))
 }
 
 /// Which pieces of the pack `row` are among `survivors`. `None` if its file list cannot be read.
-pub(crate) fn surviving(inner: &Inner, row: &PackRow, survivors: &HashSet<Cid>) -> Option<Supersede> {
+pub(crate) fn surviving(inner: &Inner, row: &PackRow, survives: impl Fn(&Cid) -> bool) -> Option<Supersede> {
     let content = inner.content(&row.record).ok()??;
     let had = rows::bits_from_bytes(row.have.as_deref(), content.map().len() as usize);
     let mut have: PieceSet = content.map().none();
     let (mut pieces, mut bytes) = (0, 0);
     for (index, leaf) in content.map().iter() {
-        if had[index.as_usize()] && (row.record.copied || survivors.contains(&leaf.cid)) {
+        if had[index.as_usize()] && (row.record.copied || survives(&leaf.cid)) {
             have.set(index.as_usize(), true);
             pieces += 1;
             bytes += u64::from(leaf.len);

@@ -56,6 +56,11 @@ impl Store {
         self.inner.skeleton(root, name)
     }
 
+    /// Tells the store of a content that was read from verified nodes which are here: while somebody holds it, nobody reads its skeleton again.
+    pub fn know_content(&self, content: &Arc<Content>) {
+        self.inner.know_content(content);
+    }
+
     /// The content of a record. Shared with other callers that hold it, and read from the nodes otherwise.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{Content, Limits, Name, PieceSet, Skeleton, SkeletonReader},
+    format::{Content, Limits, Name, PackHead, PieceSet, Skeleton, SkeletonReader},
 };
 
 use super::StoreOptions;
@@ -100,6 +100,15 @@ impl Inner {
         Ok(Some(reader.finish()?))
     }
 
+    /// What a pack says of itself, if its nodes are here and whole; its content need not be.
+    pub(crate) fn pack_head(&self, pack: &Cid) -> Result<Option<PackHead>, IndexError> {
+        let conn = self.index.reader()?;
+        PackHead::read(pack, |cid| {
+            let bytes = rows::node(&conn, cid)?;
+            Ok(bytes.filter(|bytes| cid.verifies(bytes)))
+        })
+    }
+
     pub(crate) fn content(&self, record: &PackRecord) -> Result<Option<Arc<Content>>, SkeletonReadError> {
         self.content_named(&record.content, Name::new(&record.name).ok().as_ref())
     }
@@ -120,11 +129,15 @@ impl Inner {
         let Some(skeleton) = self.skeleton(cid, name)? else {
             return Ok(None);
         };
-        let content = Arc::new(skeleton.content);
+        self.know_content(&skeleton.content);
+        Ok(Some(skeleton.content))
+    }
+
+    /// Spares others reading the skeleton of a content while somebody holds it.
+    pub(crate) fn know_content(&self, content: &Arc<Content>) {
         let mut contents = crate::lock(&self.contents);
         contents.retain(|_, held| held.strong_count() > 0);
-        contents.insert(*cid, Arc::downgrade(&content));
-        Ok(Some(content))
+        contents.insert(content.cid(), Arc::downgrade(content));
     }
 
     /// The content, if somebody holds it.

@@ -4,7 +4,10 @@
 //! [`PLAIN_DIRECTORY_LEN_MAX`](super::PLAIN_DIRECTORY_LEN_MAX) and HAMT beyond, as IPIP-499 has it. It neither cuts nor hashes
 //! files. What it has built it reads back with [`SkeletonReader`], so that nothing is shared that others would refuse.
 
-use std::collections::{BTreeMap, HashSet, btree_map};
+use std::{
+    collections::{BTreeMap, HashSet, btree_map},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -261,7 +264,7 @@ fn read_back(root: Cid, nodes: &[(Cid, Bytes)], limits: Limits) -> Result<Conten
         reader.finish()
     };
     match read() {
-        Ok(skeleton) => Ok(skeleton.content),
+        Ok(skeleton) => Ok(Arc::unwrap_or_clone(skeleton.content)),
         Err(SkeletonError::TooLarge { what, max }) => Err(BuildError::TooLarge { what, max }),
         Err(e) => Err(BuildError::Unreadable(e.to_string())),
     }

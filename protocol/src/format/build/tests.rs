@@ -53,8 +53,8 @@ fn what_is_built_reads_back_the_same() {
     let head = skeleton.pack.expect("it is a pack");
     assert_eq!(head.manifest, manifest);
     assert_eq!(head.sig.expect("signed").1, &b"sig"[..]);
-    assert_eq!(skeleton.content, built.content);
-    assert_eq!(read(built.cid, &blocks).content, built.content);
+    assert_eq!(*skeleton.content, built.content);
+    assert_eq!(*read(built.cid, &blocks).content, built.content);
 
     let content = skeleton.content;
     let paths: Vec<&str> = content.files().iter().map(|file| file.path.as_str()).collect();

@@ -10,19 +10,19 @@ use super::{
         cid::{Cid, Codec},
         content::{CARRIER, Content, File},
         hamt,
-        intern::{Interner, KeyedState},
+        intern::{Interner, KeyedState, UNSEEN},
         path::{Name, NameError, PackPath},
         pieces::Leaf,
     },
     SkeletonError,
     measure::wrong_kind,
-    parse::{Entry, Node, ShardContent},
+    parse::{Entry, FileLink, Node, ShardContent, number},
     reader::Nodes,
 };
 
-/// Expands what [`super::measure::measure`] has let pass. A file as the root is called `file_name`.
-pub(super) fn expand(nodes: &Nodes, root: &Cid, file_name: &Name) -> Result<Content, SkeletonError> {
-    let mut expand = Expand::new(nodes, root);
+/// Expands what [`super::measure::measure`] has let pass. A file as the root is called `file_name`. `leaves` are those of files, as they came.
+pub(super) fn expand(nodes: &Nodes, leaves: Interner, root: &Cid, file_name: &Name) -> Result<Content, SkeletonError> {
+    let mut expand = Expand::new(nodes, leaves, root);
     match nodes.get(root)? {
         Node::File(_) => expand.file(root, file_name.clone().into())?,
         _ => expand.dir(root, None)?,
@@ -33,7 +33,7 @@ pub(super) fn expand(nodes: &Nodes, root: &Cid, file_name: &Name) -> Result<Cont
 /// The content whose root is one leaf of `len` bytes.
 pub(super) fn single_leaf(root: &Cid, len: u32, file_name: &Name) -> Result<Content, SkeletonError> {
     let nodes = Nodes::new(root);
-    let mut expand = Expand::new(&nodes, root);
+    let mut expand = Expand::new(&nodes, Interner::new(root), root);
     expand.leaf_file(root, len, file_name.clone().into())?;
     Ok(expand.finish())
 }
@@ -41,17 +41,23 @@ pub(super) fn single_leaf(root: &Cid, len: u32, file_name: &Name) -> Result<Cont
 struct Expand<'a> {
     nodes: &'a Nodes,
     interner: Interner,
+    /// By number of leaf: the piece that it is, once it was seen.
+    pieces: Vec<u32>,
+    /// Leaves that were seen.
+    count: u32,
     seen: HashSet<Cid, KeyedState>,
     carrier_index: HashMap<Cid, u32, KeyedState>,
     content: Content,
 }
 
 impl<'a> Expand<'a> {
-    fn new(nodes: &'a Nodes, root: &Cid) -> Self {
+    fn new(nodes: &'a Nodes, leaves: Interner, root: &Cid) -> Self {
         let state = KeyedState::new(root);
         Self {
             nodes,
-            interner: Interner::new(root),
+            pieces: vec![UNSEEN; leaves.len()],
+            interner: leaves,
+            count: 0,
             seen: HashSet::with_hasher(state.clone()),
             carrier_index: HashMap::with_hasher(state),
             content: Content {
@@ -70,7 +76,7 @@ impl<'a> Expand<'a> {
 
     fn finish(self) -> Content {
         let mut content = self.content;
-        content.map = Arc::new(self.interner.into_map());
+        content.map = Arc::new(self.interner.into_map_of(self.pieces));
         content.parts.shrink_to_fit();
         content.files.shrink_to_fit();
         content
@@ -201,11 +207,10 @@ impl<'a> Expand<'a> {
         } else {
             self.visit(cid)?;
         }
-        for link in &file.links {
-            match link.cid.codec() {
-                // Checked to fit when it was parsed.
-                Codec::Raw => self.leaf(&link.cid, link.size as u32)?,
-                Codec::DagPb => self.file_node(&link.cid).map(drop)?,
+        for link in file.links() {
+            match link {
+                FileLink::Leaf(number) => self.piece(number),
+                FileLink::Part(part) => self.file_node(&part.cid).map(drop)?,
             }
         }
         Ok(file.size)
@@ -224,14 +229,23 @@ impl<'a> Expand<'a> {
         if len == 0 {
             return Ok(());
         }
-        let leaf = Leaf { cid: *cid, len };
-        let piece = self.interner.intern(leaf).map_err(|other| SkeletonError::LyingSize {
-            cid: *cid,
-            said: len.into(),
-            found: other.into(),
-        })?;
-        self.content.parts.push(piece);
+        let number = number(&mut self.interner, Leaf { cid: *cid, len })?;
+        self.piece(number);
         Ok(())
+    }
+
+    /// Pieces are numbered by their first occurrence.
+    fn piece(&mut self, number: u32) {
+        let number = number as usize;
+        if number >= self.pieces.len() {
+            self.pieces.resize(number + 1, UNSEEN);
+        }
+        let piece = &mut self.pieces[number];
+        if *piece == UNSEEN {
+            *piece = self.count;
+            self.count += 1;
+        }
+        self.content.parts.push(*piece);
     }
 }
 

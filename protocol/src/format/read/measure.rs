@@ -13,7 +13,7 @@ use super::{
         limits::{FILE_DEPTH_MAX, Limits},
     },
     SkeletonError,
-    parse::{Entry, FileNode, Node, ShardContent},
+    parse::{Entry, FileLink, FileNode, Node, ShardContent},
     reader::Nodes,
 };
 
@@ -218,21 +218,21 @@ impl Measure<'_> {
             size: file.size,
             levels: 1,
         };
-        for link in &file.links {
-            if link.cid.codec() == Codec::Raw {
+        for link in file.links() {
+            let FileLink::Part(part) = link else {
                 totals.parts += 1;
-            } else {
-                let below = self.file(&link.cid, level + 1)?;
-                if below.size != link.size {
-                    return Err(SkeletonError::LyingSize {
-                        cid: link.cid,
-                        said: link.size,
-                        found: below.size,
-                    });
-                }
-                totals.parts += below.parts;
-                totals.levels = totals.levels.max(below.levels + 1);
+                continue;
+            };
+            let below = self.file(&part.cid, level + 1)?;
+            if below.size != part.size {
+                return Err(SkeletonError::LyingSize {
+                    cid: part.cid,
+                    said: part.size,
+                    found: below.size,
+                });
             }
+            totals.parts += below.parts;
+            totals.levels = totals.levels.max(below.levels + 1);
         }
         if totals.parts > self.limits.parts {
             return Err(SkeletonError::TooLarge {

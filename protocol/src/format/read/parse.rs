@@ -6,7 +6,9 @@ use super::{
         cid::{Cid, Codec},
         dagpb::{InLink, decode_node},
         hamt::{self, PREFIX_LEN},
+        intern::Interner,
         path::Name,
+        pieces::Leaf,
         unixfs::{self, Kind, Message},
     },
     SkeletonError,
@@ -47,24 +49,38 @@ pub(super) enum ShardContent {
     },
 }
 
-/// A file or a part of one. What it carries in itself comes before its links.
+/// A file or a part of one. What it carries in itself comes before its links. Four bytes a leaf, for there may be millions.
 #[derive(Debug)]
 pub(super) struct FileNode {
     pub(super) size: u64,
     pub(super) inline: u32,
-    pub(super) links: Box<[FileLink]>,
+    /// Numbers of leaves; with [`NODE`], places in `below`.
+    links: Box<[u32]>,
+    below: Box<[FilePart]>,
 }
 
+/// A node that is a part of a file.
 #[derive(Debug)]
-pub(super) struct FileLink {
+pub(super) struct FilePart {
     pub(super) cid: Cid,
-    /// Never zero; at most [`MAX_BLOCK_LEN`] for a leaf.
     pub(super) size: u64,
 }
 
+/// What a file's node links to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum FileLink<'a> {
+    /// The leaf of this number. It is not empty.
+    Leaf(u32),
+    /// Another node.
+    Part(&'a FilePart),
+}
+
+/// Set in an entry of `FileNode::links` that is no leaf.
+const NODE: u32 = 1 << 31;
+
 impl Node {
-    /// Parses a dag-pb block.
-    pub(super) fn parse(cid: &Cid, bytes: &[u8]) -> Result<Self, SkeletonError> {
+    /// Parses a dag-pb block. Leaves of files are numbered by `leaves`.
+    pub(super) fn parse(cid: &Cid, bytes: &[u8], leaves: &mut Interner) -> Result<Self, SkeletonError> {
         let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
         let (links, data) = decode_node(bytes).map_err(malformed)?;
         let message = unixfs::decode(data).map_err(malformed)?;
@@ -72,7 +88,7 @@ impl Node {
             return Err(malformed("only files have block sizes"));
         }
         match message.kind {
-            Kind::File | Kind::Raw => FileNode::parse(cid, &links, &message).map(Node::File),
+            Kind::File | Kind::Raw => FileNode::parse(cid, &links, &message, leaves).map(Node::File),
             Kind::Directory => {
                 let entries = links.iter().map(|link| Entry::parse(cid, link, link.name));
                 entries.collect::<Result<_, _>>().map(Node::Directory)
@@ -119,7 +135,7 @@ impl Node {
                     ShardContent::Entry { entry, .. } => entry.cid,
                 })
                 .collect(),
-            Self::File(file) => file.links.iter().map(|link| link.cid).collect(),
+            Self::File(file) => file.below.iter().map(|part| part.cid).collect(),
             Self::Symlink => Vec::new(),
         };
         all.into_iter().filter(|cid| cid.codec() == Codec::DagPb).collect()
@@ -146,6 +162,15 @@ impl Entry {
     }
 }
 
+/// The number of a leaf.
+pub(super) fn number(leaves: &mut Interner, leaf: Leaf) -> Result<u32, SkeletonError> {
+    leaves.intern(leaf).map_err(|other| SkeletonError::LyingSize {
+        cid: leaf.cid,
+        said: leaf.len.into(),
+        found: other.into(),
+    })
+}
+
 /// `said` as a leaf's length, if it can be one.
 pub(super) fn leaf_len(cid: &Cid, said: u64) -> Result<u32, SkeletonError> {
     let empty = cid.is_empty_leaf();
@@ -166,12 +191,31 @@ pub(super) fn leaf_len(cid: &Cid, said: u64) -> Result<u32, SkeletonError> {
 }
 
 impl FileNode {
-    fn parse(cid: &Cid, links: &[InLink<'_>], message: &Message<'_>) -> Result<Self, SkeletonError> {
+    /// What it links to, in order.
+    pub(super) fn links(&self) -> impl Iterator<Item = FileLink<'_>> {
+        self.links.iter().map(|&link| match link & NODE {
+            0 => FileLink::Leaf(link),
+            _ => FileLink::Part(&self.below[(link & !NODE) as usize]),
+        })
+    }
+
+    fn parse(
+        cid: &Cid,
+        links: &[InLink<'_>],
+        message: &Message<'_>,
+        leaves: &mut Interner,
+    ) -> Result<Self, SkeletonError> {
         let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
         if message.blocksizes.len() != links.len() {
             return Err(malformed("it has not as many block sizes as links"));
         }
         let inline = message.data.len() as u64;
+        let found = message
+            .blocksizes
+            .iter()
+            .try_fold(inline, |sum, &size| sum.checked_add(size));
+        let found = found.ok_or(malformed("its sizes add up to more than any disk holds"))?;
+        let mut below = Vec::new();
         let parse_link = |(link, &size): (&InLink<'_>, &u64)| {
             let target = link_cid(cid, link)?;
             if size == 0 {
@@ -179,17 +223,14 @@ impl FileNode {
                 return Err(malformed("it links to nothing"));
             }
             if target.codec() == Codec::Raw {
-                leaf_len(&target, size)?;
+                let len = leaf_len(&target, size)?;
+                return number(leaves, Leaf { cid: target, len });
             }
-            Ok(FileLink { cid: target, size })
+            below.push(FilePart { cid: target, size });
+            Ok(NODE | (below.len() - 1) as u32)
         };
-        let links: Box<[FileLink]> = links
-            .iter()
-            .zip(&message.blocksizes)
-            .map(parse_link)
-            .collect::<Result<_, _>>()?;
-        let found = links.iter().try_fold(inline, |sum, link| sum.checked_add(link.size));
-        let found = found.ok_or(malformed("its sizes add up to more than any disk holds"))?;
+        let sized = links.iter().zip(&message.blocksizes);
+        let links: Box<[u32]> = sized.map(parse_link).collect::<Result<_, _>>()?;
         match message.filesize {
             Some(said) if said != found => return Err(SkeletonError::LyingSize { cid: *cid, said, found }),
             None if !links.is_empty() => return Err(malformed("it does not say how long the file is")),
@@ -199,6 +240,7 @@ impl FileNode {
             size: found,
             inline: inline as u32,
             links,
+            below: below.into(),
         })
     }
 }

@@ -1,6 +1,9 @@
 //! The walk over a skeleton.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 
@@ -9,7 +12,7 @@ use super::{
         MAX_BLOCK_LEN, MAX_MANIFEST_LEN,
         cid::{Cid, Codec},
         content::Content,
-        intern::KeyedState,
+        intern::{Interner, KeyedState},
         limits::Limits,
         manifest::{Manifest, ManifestError},
         path::Name,
@@ -28,7 +31,7 @@ pub struct Skeleton {
     /// What the pack says of itself; none if the root is a plain file or folder.
     pub pack: Option<PackHead>,
     /// The files.
-    pub content: Content,
+    pub content: Arc<Content>,
 }
 
 /// A pack's root and what lies beside its content. Its blocks do not count as the content's nodes.
@@ -48,8 +51,45 @@ pub struct PackHead {
 
 /// The CIDs of pack.json and of pack.sig, if there is one, that the root node of a pack names. Nothing if `bytes` is not such a node.
 pub fn pack_parts(root: &Cid, bytes: &[u8]) -> Option<(Cid, Option<Cid>)> {
-    let links = pack_links(&Node::parse(root, bytes).ok()?, bytes)?;
+    let links = pack_links(&Node::parse(root, bytes, &mut Interner::new(root)).ok()?, bytes)?;
     Some((links.manifest, links.sig))
+}
+
+impl PackHead {
+    /// Reads the head of a pack alone, from the blocks that `block` gives; it has checked each against its CID. None if one of them is not there, or if they are
+    /// not a pack's.
+    ///
+    /// # Errors
+    /// Those of `block`.
+    pub fn read<E>(root: &Cid, mut block: impl FnMut(&Cid) -> Result<Option<Bytes>, E>) -> Result<Option<Self>, E> {
+        let Some(root_bytes) = block(root)? else {
+            return Ok(None);
+        };
+        let node = Node::parse(root, &root_bytes, &mut Interner::new(root)).ok();
+        let Some(links) = node.and_then(|node| pack_links(&node, &root_bytes)) else {
+            return Ok(None);
+        };
+        let Some(manifest_bytes) = block(&links.manifest)? else {
+            return Ok(None);
+        };
+        let sig = match links.sig {
+            Some(sig) => match block(&sig)? {
+                Some(bytes) => Some((sig, bytes)),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let manifest = Manifest::from_bytes(&manifest_bytes).ok();
+        Ok(manifest
+            .filter(|manifest| manifest.content == links.content)
+            .map(|manifest| Self {
+                root_bytes: links.root_bytes,
+                manifest,
+                manifest_bytes,
+                manifest_cid: links.manifest,
+                sig,
+            }))
+    }
 }
 
 /// What [`SkeletonReader::add`] did with a block.
@@ -71,6 +111,8 @@ pub struct SkeletonReader {
     file_name: Option<Name>,
     may_be_pack: bool,
     nodes: Nodes,
+    /// The leaves of files, numbered as they came.
+    leaves: Interner,
     /// pack.json and pack.sig, or the root if it is a leaf: none until they arrive.
     raw: Vec<(Cid, Option<Bytes>)>,
     queue: VecDeque<Cid>,
@@ -133,6 +175,7 @@ impl SkeletonReader {
             file_name: None,
             may_be_pack: true,
             nodes: Nodes::new(&root),
+            leaves: Interner::new(&root),
             raw: Vec::new(),
             queue: VecDeque::new(),
             missing: 0,
@@ -234,7 +277,7 @@ impl SkeletonReader {
     }
 
     fn add_node(&mut self, cid: &Cid, bytes: &[u8]) -> Result<Added, SkeletonError> {
-        let node = Node::parse(cid, bytes)?;
+        let node = Node::parse(cid, bytes, &mut self.leaves)?;
         let carries = matches!(&node, Node::File(file) if file.inline > 0);
         if !carries {
             self.count_skeleton(bytes.len())?;
@@ -320,7 +363,7 @@ impl SkeletonReader {
             return Ok(Skeleton {
                 root,
                 pack: None,
-                content: single_leaf(&root, len, &file_name)?,
+                content: Arc::new(single_leaf(&root, len, &file_name)?),
             });
         }
         let (content, pack) = match &self.head {
@@ -334,7 +377,7 @@ impl SkeletonReader {
         Ok(Skeleton {
             root,
             pack,
-            content: expand(&self.nodes, &content, &file_name)?,
+            content: Arc::new(expand(&self.nodes, self.leaves, &content, &file_name)?),
         })
     }
 
