@@ -48,7 +48,9 @@ fn small_pieces_are_requested_many_at_a_time() {
             encoding: Encoding::Plain,
             len: LEN,
         };
-        let block = engine.handle_block_header(now, CONN, &header).expect("it was asked for");
+        let block = engine
+            .handle_block_header(now, CONN, &header)
+            .expect("it was asked for");
         engine.handle_block_progress(now, CONN, LEN);
         assert_eq!(block.piece.map(PieceIndex::get), Some(piece));
         engine.handle_verdict(now, &block, Verdict::Good);

@@ -10,6 +10,7 @@ mod blocks;
 mod discovery;
 mod exchange;
 mod facts;
+mod heap;
 mod identity;
 mod jobs;
 mod known;

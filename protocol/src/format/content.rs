@@ -123,6 +123,24 @@ impl Content {
             .map(|&raw| self.part(raw))
     }
 
+    /// The numbers of the parts of `file` among those of all files, which follow one another. `file` is one of this content's.
+    pub fn part_numbers(&self, file: &File) -> Range<u32> {
+        file.parts.clone()
+    }
+
+    /// The part of a number.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    pub fn part_at(&self, number: u32) -> Part {
+        self.part(self.parts[number as usize])
+    }
+
+    /// The number of the file to which the part of a number belongs; that of files if there are not as many parts.
+    pub fn file_of_part(&self, number: u32) -> usize {
+        self.files.partition_point(|file| file.parts.end <= number)
+    }
+
     /// The parts of `file` with their places, in order, without gaps.
     pub fn spans(&self, file: &File) -> impl Iterator<Item = Span> + '_ {
         let mut offset = 0;

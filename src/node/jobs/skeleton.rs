@@ -28,8 +28,10 @@ use crate::{
 
 /// Nodes that are asked for at a time; each waits in the transfer's queue at most once.
 const NODES_IN_FLIGHT: usize = 256;
-/// Blocks that are kept in one transaction.
+/// Blocks that are kept in one transaction…
 const KEEP_BATCH: usize = 256;
+/// …or fewer, if they are this many bytes: until it ends they are in memory, and in the index's cache.
+const KEEP_BYTES: usize = 2 * 1024 * 1024;
 /// How long a link's pack root is looked for before its content alone is taken.
 const ROOT_PATIENCE: Duration = Duration::from_secs(8);
 
@@ -60,6 +62,7 @@ pub(super) async fn fetch(
         early: HashMap::new(),
         awaited: HashSet::new(),
         unkept: Vec::new(),
+        unkept_bytes: 0,
         step: &mut step,
     };
     if let Some(skeleton) = walk.from(target.root, deadline).await? {
@@ -83,6 +86,7 @@ struct Walk<'a, F> {
     early: HashMap<Cid, Bytes>,
     awaited: HashSet<Cid>,
     unkept: Vec<(Cid, Bytes)>,
+    unkept_bytes: usize,
     step: &'a mut F,
 }
 
@@ -112,11 +116,11 @@ impl<F: FnMut(Step)> Walk<'_, F> {
                 () = at(give_up) => return Ok(None),
             };
             self.hear(&mut reader, event)?;
-            if self.unkept.len() >= KEEP_BATCH {
-                keep(self.node, std::mem::take(&mut self.unkept)).await?;
+            if self.unkept.len() >= KEEP_BATCH || self.unkept_bytes >= KEEP_BYTES {
+                self.keep().await?;
             }
         }
-        keep(self.node, std::mem::take(&mut self.unkept)).await?;
+        self.keep().await?;
         reader.finish().map(Some).map_err(|error| skeleton_failure(&error))
     }
 
@@ -184,9 +188,17 @@ impl<F: FnMut(Step)> Walk<'_, F> {
     fn take_in(&mut self, reader: &mut SkeletonReader, cid: Cid, bytes: Bytes) -> Result<(), Failure> {
         match reader.add(&cid, &bytes).map_err(|error| skeleton_failure(&error))? {
             Added::Unwanted => drop(self.early.insert(cid, bytes)),
-            Added::Skeleton | Added::FileBytes => self.unkept.push((cid, bytes)),
+            Added::Skeleton | Added::FileBytes => {
+                self.unkept_bytes += bytes.len();
+                self.unkept.push((cid, bytes));
+            }
         }
         Ok(())
+    }
+
+    async fn keep(&mut self) -> Result<(), Failure> {
+        self.unkept_bytes = 0;
+        keep(self.node, std::mem::take(&mut self.unkept)).await
     }
 }
 

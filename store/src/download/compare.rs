@@ -1,6 +1,9 @@
 //! Two contents compared, with neither looked for on the disk: what an update from one to the other is, if the first is installed unchanged.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bitvec::vec::BitVec;
 use modswarm_protocol::{
@@ -25,7 +28,7 @@ use crate::{
 pub(crate) fn compare(
     inner: &Inner,
     old: &Content,
-    new: &Content,
+    new: &Arc<Content>,
     observer: &dyn Observer,
 ) -> Result<Preview, BeginError> {
     let meter = Meter::new(observer);

@@ -1,5 +1,7 @@
 //! Calls that begin downloads, or say what one would do. What goes on from there is a [`Download`]'s.
 
+use std::sync::Arc;
+
 use modswarm_protocol::format::Content;
 
 use super::Store;
@@ -45,7 +47,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`BeginError`].
-    pub fn compare(&self, old: &Content, new: &Content, observer: &dyn Observer) -> Result<Preview, BeginError> {
+    pub fn compare(&self, old: &Content, new: &Arc<Content>, observer: &dyn Observer) -> Result<Preview, BeginError> {
         download::compare(&self.inner, old, new, observer)
     }
 }

@@ -13,9 +13,12 @@ use super::{
 };
 use crate::{
     api::{Conflicts, Failure, FailureKind, GetEvent, GetRequest, Stage},
-    node::jobs::{
-        CancelFlag,
-        failures::{begin_failure, index_failure, interrupted, task_failure},
+    node::{
+        heap,
+        jobs::{
+            CancelFlag,
+            failures::{begin_failure, index_failure, interrupted, task_failure},
+        },
     },
 };
 
@@ -159,6 +162,7 @@ impl Job {
         };
         let (name, path) = (spec.name.as_str().to_owned(), spec.destination.clone());
         let (download, plan) = tokio::task::spawn_blocking(move || {
+            heap::give_back();
             let download = store.begin_download(&spec, &reports).map_err(|error| {
                 if let BeginError::WouldOverwrite { destination, files } = &error {
                     let _ = reports.events.blocking_send(GetEvent::Conflicts {
