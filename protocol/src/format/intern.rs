@@ -93,12 +93,9 @@ impl Interner {
     pub(super) fn into_map_of(self, mut pieces: Vec<u32>) -> PieceMap {
         let Self { mut leaves, table, .. } = self;
         drop(table);
-        let mut count = pieces.iter().filter(|piece| **piece != UNSEEN).count();
-        let seen = count;
-        for piece in pieces.iter_mut().filter(|piece| **piece == UNSEEN) {
-            *piece = count as u32;
-            count += 1;
-        }
+        let seen = pieces.iter().filter(|piece| **piece != UNSEEN).count();
+        let unseen = pieces.iter_mut().filter(|piece| **piece == UNSEEN);
+        unseen.zip(seen as u32..).for_each(|(piece, last)| *piece = last);
         for at in 0..leaves.len() {
             // Each swap brings one leaf to its place.
             while pieces[at] as usize != at {
