@@ -63,6 +63,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         start.elapsed(),
         peak_memory()
     );
-    assert_eq!(read.content, built.content);
+    assert_eq!(*read.content, built.content);
     Ok(())
 }

@@ -168,7 +168,7 @@ impl Engine {
         if !transfer.is_fetching() {
             return 0;
         }
-        let mut gate = Gate::new(exempt, &mut self.down, &mut transfer.limits.down);
+        let mut gate = Gate::down(exempt, &mut self.down, &mut transfer.limits.down);
         if !gate.is_open(now) {
             if transfer.limits.down.is_open(now) {
                 self.down_shut = true;
@@ -353,7 +353,7 @@ impl Engine {
         let request = Request::new(now, transfer_id, leaf.cid, Some(piece), leaf.len);
         conn.requests.insert(handle, What::Piece(piece), request);
         conn.window.on_request(now, u64::from(leaf.len));
-        Gate::new(exempt, &mut self.down, &mut transfer.limits.down).take(now, u64::from(leaf.len));
+        Gate::down(exempt, &mut self.down, &mut transfer.limits.down).take(now, u64::from(leaf.len));
         u64::from(leaf.len)
     }
 
@@ -387,7 +387,7 @@ impl Engine {
             }
             return 0;
         }
-        let mut gate = Gate::new(exempt, &mut self.down, &mut transfer.limits.down);
+        let mut gate = Gate::down(exempt, &mut self.down, &mut transfer.limits.down);
         let request = conn.next_request();
         let mut cids = Vec::with_capacity(chosen.len());
         let mut bytes = 0;

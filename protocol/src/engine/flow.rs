@@ -9,19 +9,40 @@ use super::core::Engine;
 use super::ids::{ConnId, TransferId};
 use super::ledbat::UploadController;
 use super::limit::TokenBucket;
+use super::pacer;
 use crate::time::Timestamp;
 use crate::wire::Handle;
 
 /// The two buckets that a block passes.
 pub(crate) struct Gate<'a> {
     exempt: bool,
+    /// Whether what comes with the bytes of blocks is counted here. Whoever writes counts it himself.
+    framed: bool,
     all: &'a mut TokenBucket,
     own: &'a mut TokenBucket,
 }
 
 impl<'a> Gate<'a> {
-    pub(crate) fn new(exempt: bool, all: &'a mut TokenBucket, own: &'a mut TokenBucket) -> Self {
-        Self { exempt, all, own }
+    /// The buckets of uploads.
+    pub(crate) fn up(exempt: bool, all: &'a mut TokenBucket, own: &'a mut TokenBucket) -> Self {
+        let framed = false;
+        Self {
+            exempt,
+            framed,
+            all,
+            own,
+        }
+    }
+
+    /// The buckets of downloads.
+    pub(crate) fn down(exempt: bool, all: &'a mut TokenBucket, own: &'a mut TokenBucket) -> Self {
+        let framed = true;
+        Self {
+            exempt,
+            framed,
+            all,
+            own,
+        }
     }
 
     pub(crate) fn is_open(&mut self, now: Timestamp) -> bool {
@@ -30,6 +51,7 @@ impl<'a> Gate<'a> {
 
     pub(crate) fn take(&mut self, now: Timestamp, bytes: u64) {
         if !self.exempt {
+            let bytes = self.counted(bytes);
             self.all.take(now, bytes);
             self.own.take(now, bytes);
         }
@@ -37,8 +59,18 @@ impl<'a> Gate<'a> {
 
     pub(crate) fn give_back(&mut self, now: Timestamp, bytes: u64) {
         if !self.exempt {
+            let bytes = self.counted(bytes);
             self.all.give_back(now, bytes);
             self.own.give_back(now, bytes);
+        }
+    }
+
+    /// Bytes of payload with what comes with them, if they come as slowly as is asked for.
+    fn counted(&self, bytes: u64) -> u64 {
+        let slower = [self.all.rate(), self.own.rate()].into_iter().flatten().min();
+        match slower.filter(|_| self.framed) {
+            Some(rate) => bytes + pacer::framing(rate, bytes),
+            None => bytes,
         }
     }
 }
@@ -153,7 +185,7 @@ impl Engine {
     pub(super) fn give_back_requested(&mut self, conn: ConnId, transfer: TransferId, bytes: u64) {
         let exempt = self.is_exempt(conn);
         if let Some(of) = self.transfers.get_mut(&transfer) {
-            Gate::new(exempt, &mut self.down, &mut of.limits.down).give_back(self.now, bytes);
+            Gate::down(exempt, &mut self.down, &mut of.limits.down).give_back(self.now, bytes);
         }
     }
 

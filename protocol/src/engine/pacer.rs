@@ -102,6 +102,11 @@ impl<K: Ord> Pacer<K> {
     }
 }
 
+/// What comes with `bytes` of blocks that are written at `rate`.
+pub(crate) fn framing(rate: u64, bytes: u64) -> u64 {
+    bytes.div_ceil(step(Some(rate))) * FRAMING
+}
+
 fn step(rate: Option<u64>) -> u64 {
     rate.map_or(u64::MAX, |rate| {
         (rate.saturating_mul(STEP.as_millis() as u64) / 1000).clamp(STEP_MIN, STEP_MAX)

@@ -320,7 +320,7 @@ impl Engine {
             self.uplink.on_started(counted);
         }
         if let Some(of) = self.transfers.get_mut(&job.transfer) {
-            Gate::new(exempt, &mut self.up, &mut of.limits.up).take(self.now, counted);
+            Gate::up(exempt, &mut self.up, &mut of.limits.up).take(self.now, counted);
         }
         if let Some(piece) = job.piece {
             self.piece_is_out(job.transfer, piece.get(), job.conn, true);
@@ -351,7 +351,7 @@ impl Engine {
             controller.on_sent(now, written);
         }
         if let Some(transfer) = self.transfers.get_mut(&job.transfer) {
-            let mut gate = Gate::new(!job.limited, &mut self.up, &mut transfer.limits.up);
+            let mut gate = Gate::up(!job.limited, &mut self.up, &mut transfer.limits.up);
             if written < counted {
                 gate.give_back(now, counted - written);
             } else {
