@@ -41,6 +41,7 @@ impl Engine {
         }
     }
 
+    /// Tells all peers, as far as that has changed.
     pub(super) fn ask_paces(&mut self) {
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.ask_pace(id);

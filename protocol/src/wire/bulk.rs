@@ -1,8 +1,9 @@
 //! Streams and the blocks on them.
 
-use super::codec::{DecodeError, Reader, put_cid, put_varint};
+use super::codec::{DecodeError, put_cid, put_varint};
 use super::limits::{MAX_PAYLOAD_LEN, MAX_SKELETON_NODES};
 use super::message::{Handle, RequestId};
+use super::reader::Reader;
 use crate::format::Cid;
 
 /// What a stream is for: its first byte.

@@ -219,7 +219,7 @@ pub enum Message {
     Pace {
         /// The handle whose blocks are meant; none: those of all handles together.
         handle: Option<Handle>,
-        /// Bytes of payload a second; 0: as fast as the server likes, as in the beginning.
+        /// Bytes a second; 0: as fast as the server likes, as in the beginning.
         rate: u32,
     },
     /// Leecher: gives the handle back. Its number is never used again on this connection.

@@ -15,6 +15,7 @@ mod codec;
 mod have;
 pub mod limits;
 mod message;
+mod reader;
 
 pub use bulk::{BulkHeader, Encoding, StreamKind, What};
 pub use codec::{DecodeError, Frame, split_frame};

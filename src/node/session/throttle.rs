@@ -95,14 +95,14 @@ impl Throttles {
         &self,
         job: &ServeJob,
         want: u32,
-        others: impl Iterator<Item = &'a ServeJob> + Clone,
+        mut others: impl Iterator<Item = &'a ServeJob> + Clone,
     ) -> Result<u32, Instant> {
         let hurry = others.clone().any(|other| other.handle != job.handle);
         let paced = self.pace.ask(&job.handle, want, hurry)?;
         if !job.limited {
             return Ok(paced);
         }
-        let hurry = others.clone().any(|other| other.transfer != job.transfer);
+        let hurry = others.any(|other| other.transfer != job.transfer);
         let granted = self.limits.ask(&job.transfer, paced, hurry);
         let written = *granted.as_ref().unwrap_or(&0);
         if written < paced {

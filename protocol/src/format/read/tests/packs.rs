@@ -57,6 +57,35 @@ fn a_pack_is_read_with_its_exact_bytes() {
 }
 
 #[test]
+fn a_head_alone_is_read_without_its_content() {
+    let mut pack = Pack::new();
+    let bytes = pack.manifest().to_bytes().expect("small");
+    let root = pack.root(&bytes);
+    pack.dag.0.remove(&pack.content);
+    let block = |without: Option<Cid>| {
+        let dag = &pack.dag;
+        move |cid: &Cid| {
+            let held = dag.0.get(cid).filter(|_| Some(*cid) != without);
+            Ok::<_, ()>(held.map(|bytes| bytes::Bytes::copy_from_slice(bytes)))
+        }
+    };
+    let head = PackHead::read(&root, block(None)).expect("no error").expect("a pack");
+    assert_eq!((head.manifest, &head.manifest_bytes[..]), (pack.manifest(), &bytes[..]));
+    // One of its blocks is not here; it is no pack; the blocks cannot be read.
+    for without in [root, head.manifest_cid] {
+        assert!(PackHead::read(&root, block(Some(without))).expect("no error").is_none());
+    }
+    let manifest = head.manifest_cid;
+    assert!(PackHead::read(&manifest, block(None)).expect("no error").is_none());
+    assert!(PackHead::read(&root, |_| Err::<Option<bytes::Bytes>, _>(())).is_err());
+    // It speaks of another content than the one beside it.
+    let other = Manifest::new(leaf("z"), Name::new("My pack").expect("valid"));
+    let root = pack.root(&other.to_bytes().expect("small"));
+    let read = PackHead::read(&root, |cid| Ok::<_, ()>(pack.dag.0.get(cid).cloned().map(Into::into)));
+    assert!(read.expect("no error").is_none());
+}
+
+#[test]
 fn a_folder_that_only_looks_like_a_pack_is_a_folder() {
     for bytes in [&b"{\"name\": \"my npm package\"}"[..], b"not json", b""] {
         let mut pack = Pack::new();
