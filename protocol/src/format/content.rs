@@ -1,12 +1,13 @@
 //! A content, known: its files, folders and leaves.
 //!
 //! [`super::build::ContentBuilder`] and [`super::read::SkeletonReader`] make it; both give the same for the same skeleton. Parts of
-//! all files lie in one flat list, four bytes each, since a content may have millions.
+//! all files lie in one list of runs, since a content may have millions.
 
 use std::{ops::Range, sync::Arc};
 
 use super::{
     cid::Cid,
+    parts::{CARRIER, Parts},
     path::PackPath,
     pieces::{PieceIndex, PieceMap},
 };
@@ -18,7 +19,7 @@ pub struct Content {
     pub(super) map: Arc<PieceMap>,
     pub(super) files: Vec<File>,
     pub(super) dirs: Vec<PackPath>,
-    pub(super) parts: Vec<u32>,
+    pub(super) parts: Parts,
     pub(super) carriers: Vec<(Cid, u32)>,
     pub(super) node_cids: Vec<Cid>,
     pub(super) skeleton_bytes: u64,
@@ -61,9 +62,6 @@ pub struct Span {
     /// What lies there.
     pub part: Part,
 }
-
-/// Set in an entry of `Content::parts` that is an index into `Content::carriers`.
-pub(super) const CARRIER: u32 = 1 << 31;
 
 impl Content {
     /// The content CID.
@@ -118,9 +116,12 @@ impl Content {
 
     /// The parts of `file` in order; none for an empty file. `file` is one of this content's.
     pub fn parts(&self, file: &File) -> impl ExactSizeIterator<Item = Part> + Clone + '_ {
-        self.parts[file.parts.start as usize..file.parts.end as usize]
-            .iter()
-            .map(|&raw| self.part(raw))
+        self.parts_numbered(self.part_numbers(file))
+    }
+
+    /// Number of parts of all files.
+    pub fn part_total(&self) -> u32 {
+        self.parts.len()
     }
 
     /// The numbers of the parts of `file` among those of all files, which follow one another. `file` is one of this content's.
@@ -128,12 +129,12 @@ impl Content {
         file.parts.clone()
     }
 
-    /// The part of a number.
+    /// The parts of these numbers, in order.
     ///
     /// # Panics
     /// If there are not as many.
-    pub fn part_at(&self, number: u32) -> Part {
-        self.part(self.parts[number as usize])
+    pub fn parts_numbered(&self, numbers: Range<u32>) -> impl ExactSizeIterator<Item = Part> + Clone + '_ {
+        self.parts.range(numbers).map(|raw| self.part(raw))
     }
 
     /// The number of the file to which the part of a number belongs; that of files if there are not as many parts.

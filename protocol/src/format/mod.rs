@@ -20,6 +20,7 @@ mod dagpb;
 mod hamt;
 mod intern;
 mod murmur3;
+mod parts;
 mod pieces;
 mod unixfs;
 

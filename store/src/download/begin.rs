@@ -451,7 +451,7 @@ fn left(content: &Content, layout: &Layout, known: &Known, conflicts: Conflicts)
     };
     let mut left = rows::bits_from_bytes(record.have.as_deref(), content.map().len() as usize);
     for (piece, _) in content.map().iter() {
-        if layout.places(piece).len() > 0 {
+        if layout.places(piece).next().is_some() {
             left.set(piece.as_usize(), false);
         }
     }
@@ -462,8 +462,8 @@ fn left(content: &Content, layout: &Layout, known: &Known, conflicts: Conflicts)
 pub(super) fn had(content: &Content, layout: &Layout, present: &BitVec) -> PieceSet {
     let mut have = content.map().none();
     for (piece, _) in content.map().iter() {
-        let mut places = layout.places(piece);
-        let all = places.len() > 0 && places.all(|place| present[place.number as usize]);
+        let mut places = layout.places(piece).peekable();
+        let all = places.peek().is_some() && places.all(|place| present[place.number as usize]);
         have.set(piece.as_usize(), all);
     }
     have

@@ -1,22 +1,35 @@
 //! Which places of which files a piece belongs to.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
+use bitvec::vec::BitVec;
 use modswarm_protocol::format::{Content, Part, PieceIndex, PieceSet};
 
 /// How many parts one offset is kept for.
 const MARK_EVERY: usize = 16;
 
-/// The places of all pieces in the selected files, in one flat list: four bytes a place. A place has a number, its position in the list.
+/// The places of all pieces in the selected files. A place has a number: that of its part in the content.
+///
+/// Pieces are numbered by their first occurrence, so that where each occurs first is told by a few runs; only further occurrences take
+/// room, eight bytes each.
 #[derive(Debug)]
 pub(crate) struct Layout {
     content: Arc<Content>,
-    /// Where each piece's places begin; one more entry than there are pieces.
-    first: Vec<u32>,
-    /// The part of the content that lies there.
-    parts: Vec<u32>,
+    /// By file.
+    selected: BitVec,
+    /// Where pieces occur first, selected or not, in ascending order.
+    firsts: Vec<Run>,
+    /// Pieces with the parts at which they occur again in selected files, in ascending order.
+    repeats: Vec<(u32, u32)>,
     /// The offset in its file of every [`MARK_EVERY`]th part of the content.
     marks: Vec<u64>,
+}
+
+/// Pieces that follow one another in parts that follow one another.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    piece: u32,
+    part: u32,
 }
 
 /// One place.
@@ -30,77 +43,107 @@ pub(crate) struct Place {
 
 impl Layout {
     pub(crate) fn new(content: &Arc<Content>, selected: impl Fn(usize) -> bool) -> Self {
-        let pieces = content.map().len() as usize;
-        let mut first = vec![0_u32; pieces + 1];
-        let each = |see: &mut dyn FnMut(PieceIndex, u32)| {
-            for (_, file) in content.files().iter().enumerate().filter(|(n, _)| selected(*n)) {
-                for (number, part) in content.part_numbers(file).zip(content.parts(file)) {
-                    if let Part::Piece(piece) = part {
-                        see(piece, number);
+        let mut firsts: Vec<Run> = Vec::new();
+        let mut repeats = Vec::new();
+        let mut next = 0;
+        let selected: BitVec = (0..content.files().len()).map(selected).collect();
+        for (file, selected) in content.files().iter().zip(&selected) {
+            for (part, what) in content.part_numbers(file).zip(content.parts(file)) {
+                let Part::Piece(piece) = what else { continue };
+                let piece = piece.get();
+                if piece < next {
+                    if *selected {
+                        repeats.push((piece, part));
                     }
+                    continue;
                 }
+                let goes_on = |run: &Run| part - run.part == piece - run.piece;
+                if !firsts.last().is_some_and(goes_on) {
+                    firsts.push(Run { piece, part });
+                }
+                next = piece + 1;
             }
-        };
-        each(&mut |piece, _| first[piece.as_usize()] += 1);
-        let mut total = 0;
-        for places in &mut first {
-            total += std::mem::replace(places, total);
         }
-        let mut parts = vec![0; total as usize];
-        each(&mut |piece, part| {
-            let at = &mut first[piece.as_usize()];
-            parts[*at as usize] = part;
-            *at += 1;
-        });
-        // Each has become the beginning of the next one's.
-        first.rotate_right(1);
-        first[0] = 0;
+        repeats.sort_unstable();
+        firsts.shrink_to_fit();
+        repeats.shrink_to_fit();
         Self {
             content: Arc::clone(content),
-            first,
-            parts,
+            selected,
+            firsts,
+            repeats,
             marks: marks(content),
         }
     }
 
-    /// Number of all places.
+    /// One more than the greatest number of a place.
     pub(crate) fn len(&self) -> usize {
-        self.parts.len()
+        self.content.part_total() as usize
     }
 
     /// The places of `piece`, in the order of files and offsets.
-    pub(crate) fn places(&self, piece: PieceIndex) -> impl ExactSizeIterator<Item = Place> + '_ {
-        let range = self.first[piece.as_usize()]..self.first[piece.as_usize() + 1];
-        range.map(|number| self.place(number))
+    pub(crate) fn places(&self, piece: PieceIndex) -> impl Iterator<Item = Place> + '_ {
+        let first = self.first(piece).filter(|place| self.selected[place.file as usize]);
+        first.into_iter().chain(self.again(piece, 0..u32::MAX))
     }
 
     /// The places of `piece` in `file`, in the order of offsets.
     pub(crate) fn places_in(&self, piece: PieceIndex, file: u32) -> impl Iterator<Item = Place> + '_ {
-        let (start, end) = (self.first[piece.as_usize()], self.first[piece.as_usize() + 1]);
-        let parts = &self.parts[start as usize..end as usize];
+        let first = self
+            .first(piece)
+            .filter(|place| place.file == file && self.selected[file as usize]);
         let within = self.content.part_numbers(&self.content.files()[file as usize]);
-        let from = start + parts.partition_point(|part| *part < within.start) as u32;
-        let to = start + parts.partition_point(|part| *part < within.end) as u32;
-        (from..to).map(|number| self.place(number))
+        first.into_iter().chain(self.again(piece, within))
     }
 
     /// The pieces that have a place.
     pub(crate) fn wanted(&self) -> PieceSet {
-        self.first.windows(2).map(|ends| ends[0] < ends[1]).collect()
+        let mut wanted = self.content.map().none();
+        for (file, _) in self
+            .content
+            .files()
+            .iter()
+            .zip(&self.selected)
+            .filter(|(_, selected)| **selected)
+        {
+            for part in self.content.parts(file) {
+                if let Part::Piece(piece) = part {
+                    wanted.set(piece.as_usize(), true);
+                }
+            }
+        }
+        wanted
+    }
+
+    /// Where it occurs first, selected or not.
+    fn first(&self, piece: PieceIndex) -> Option<Place> {
+        let after = self.firsts.partition_point(|run| run.piece <= piece.get());
+        let run = self.firsts[..after].last()?;
+        Some(self.place(run.part + (piece.get() - run.piece)))
+    }
+
+    /// Where it occurs again, among these parts.
+    fn again(&self, piece: PieceIndex, parts: Range<u32>) -> impl Iterator<Item = Place> + '_ {
+        let piece = piece.get();
+        let from = self.repeats.partition_point(|repeat| *repeat < (piece, parts.start));
+        let those = self.repeats[from..].iter();
+        those
+            .take_while(move |(of, part)| *of == piece && *part < parts.end)
+            .map(|(_, part)| self.place(*part))
     }
 
     fn place(&self, number: u32) -> Place {
-        let part = self.parts[number as usize];
-        let file = self.content.file_of_part(part);
+        let file = self.content.file_of_part(number);
         let of_file = self.content.part_numbers(&self.content.files()[file]);
-        let mark = part as usize / MARK_EVERY;
+        let mark = number as usize / MARK_EVERY;
         let marked = (mark * MARK_EVERY) as u32;
         let (from, offset) = if marked > of_file.start {
             (marked, self.marks[mark])
         } else {
             (of_file.start, 0)
         };
-        let before = (from..part).map(|part| u64::from(self.content.part_len(self.content.part_at(part))));
+        let before = self.content.parts_numbered(from..number);
+        let before = before.map(|part| u64::from(self.content.part_len(part)));
         Place {
             number,
             file: file as u32,
@@ -110,7 +153,7 @@ impl Layout {
 }
 
 fn marks(content: &Content) -> Vec<u64> {
-    let mut marks = Vec::new();
+    let mut marks = Vec::with_capacity(content.part_total() as usize / MARK_EVERY + 1);
     for file in content.files() {
         let numbers = content.part_numbers(file);
         for (number, span) in numbers.zip(content.spans(file)) {
@@ -167,14 +210,14 @@ mod tests {
             let selected: Vec<bool> = files.iter().map(|(_, selected)| *selected).collect();
             let layout = Layout::new(&content, |number| selected[number]);
             let expected = walked(&content, &selected);
-            let mut numbers = 0..layout.len() as u32;
+            let mut numbers = std::collections::HashSet::new();
             for (piece, _) in content.map().iter() {
                 let expected = &expected[piece.as_usize()];
                 let places: Vec<Place> = layout.places(piece).collect();
                 let found: Vec<(u32, u64)> = places.iter().map(|place| (place.file, place.offset)).collect();
                 prop_assert_eq!(&found, expected);
                 for place in &places {
-                    prop_assert_eq!(Some(place.number), numbers.next());
+                    prop_assert!(numbers.insert(place.number) && (place.number as usize) < layout.len());
                 }
                 for file in 0..content.files().len() as u32 {
                     let within: Vec<Place> = layout.places_in(piece, file).collect();

@@ -34,7 +34,7 @@ pub(super) fn find(
             .places(piece)
             .filter(|place| present[place.number as usize])
             .count();
-        if here == layout.places(piece).len() {
+        if here == layout.places(piece).count() {
             continue;
         }
         if here > 0 {

@@ -8,9 +8,10 @@ use std::{
 use super::{
     super::{
         cid::{Cid, Codec},
-        content::{CARRIER, Content, File},
+        content::{Content, File},
         hamt,
         intern::{Interner, KeyedState, UNSEEN},
+        parts::{CARRIER, Parts},
         path::{Name, NameError, PackPath},
         pieces::Leaf,
     },
@@ -65,7 +66,7 @@ impl<'a> Expand<'a> {
                 map: Arc::default(),
                 files: Vec::new(),
                 dirs: Vec::new(),
-                parts: Vec::new(),
+                parts: Parts::default(),
                 carriers: Vec::new(),
                 node_cids: Vec::new(),
                 skeleton_bytes: 0,
@@ -174,21 +175,21 @@ impl<'a> Expand<'a> {
     }
 
     fn leaf_file(&mut self, cid: &Cid, len: u32, path: PackPath) -> Result<(), SkeletonError> {
-        let start = self.content.parts.len() as u32;
+        let start = self.content.parts.len();
         self.leaf(cid, len)?;
         self.push_file(path, cid, len.into(), start);
         Ok(())
     }
 
     fn file(&mut self, cid: &Cid, path: PackPath) -> Result<(), SkeletonError> {
-        let start = self.content.parts.len() as u32;
+        let start = self.content.parts.len();
         let size = self.file_node(cid)?;
         self.push_file(path, cid, size, start);
         Ok(())
     }
 
     fn push_file(&mut self, path: PackPath, cid: &Cid, size: u64, start: u32) {
-        let parts = start..self.content.parts.len() as u32;
+        let parts = start..self.content.parts.len();
         self.content.files.push(File {
             path,
             size,
