@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use super::bucket::Bucket;
 use super::rng::Rng;
 use super::session::Source;
 use crate::format::PieceSet;
@@ -22,7 +23,7 @@ const MAX_RETURNED: usize = 256;
 struct First {
     pieces: PieceSet,
     /// As [`Picker::buckets`].
-    buckets: Vec<Vec<u32>>,
+    buckets: Vec<Bucket>,
     /// Those of them that can be picked.
     pickable: PieceSet,
 }
@@ -35,7 +36,7 @@ pub(crate) struct Picker {
     /// By piece: its index in its bucket.
     place: Vec<u32>,
     /// By availability: the pieces that can be picked, without those of `first`.
-    buckets: Vec<Vec<u32>>,
+    buckets: Vec<Bucket>,
     /// Pieces that go before all others; none: there are no such.
     first: Option<First>,
     /// The pieces in any bucket.
@@ -53,7 +54,7 @@ impl Picker {
         Self {
             availability: vec![0; pieces],
             place: vec![NOWHERE; pieces],
-            buckets: vec![Vec::new()],
+            buckets: vec![Bucket::default()],
             first: None,
             pickable: PieceSet::repeat(false, pieces),
             count: 0,
@@ -83,7 +84,7 @@ impl Picker {
             First {
                 pickable: PieceSet::repeat(false, pieces.len()),
                 pieces,
-                buckets: vec![Vec::new()],
+                buckets: vec![Bucket::default()],
             }
         });
         listed.iter().for_each(|piece| self.push(*piece));
@@ -178,10 +179,9 @@ impl Picker {
 
     /// Up to `max` pieces that no peer is known to have.
     pub(crate) fn unheld(&self, max: usize, mut fits: impl FnMut(u32) -> bool) -> Vec<u32> {
-        let first = self.first.iter().flat_map(|first| &first.buckets[0]);
+        let first = self.first.iter().flat_map(|first| first.buckets[0].iter());
         first
-            .chain(&self.buckets[0])
-            .copied()
+            .chain(self.buckets[0].iter())
             .filter(|piece| fits(*piece))
             .take(max)
             .collect()
@@ -208,7 +208,7 @@ impl Picker {
             _ => &mut self.buckets,
         };
         if buckets.len() <= rank {
-            buckets.resize_with(rank + 1, Vec::new);
+            buckets.resize_with(rank + 1, Bucket::default);
         }
         let bucket = &mut buckets[rank];
         self.place[piece as usize] = bucket.len() as u32;
@@ -224,21 +224,16 @@ impl Picker {
             }
             _ => &mut self.buckets,
         };
-        let bucket = &mut buckets[rank];
-        let place = self.place[piece as usize] as usize;
-        bucket.swap_remove(place);
-        if let Some(moved) = bucket.get(place) {
-            self.place[*moved as usize] = place as u32;
-        }
-        if bucket.capacity() > 1024 && bucket.len() < bucket.capacity() / 4 {
-            bucket.shrink_to(bucket.len() * 2);
+        let place = self.place[piece as usize];
+        if let Some(moved) = buckets[rank].swap_remove(place as usize) {
+            self.place[moved as usize] = place;
         }
         self.place[piece as usize] = NOWHERE;
     }
 }
 
 /// A piece of `buckets` that `source` has, of those that the fewest have; ties by lot. `pickable` are the pieces in any of them.
-fn rarest_of(buckets: &[Vec<u32>], pickable: &PieceSet, source: &Source, rng: &mut Rng) -> Option<u32> {
+fn rarest_of(buckets: &[Bucket], pickable: &PieceSet, source: &Source, rng: &mut Rng) -> Option<u32> {
     let mut looks = 0;
     for bucket in buckets {
         if bucket.is_empty() {
@@ -246,7 +241,7 @@ fn rarest_of(buckets: &[Vec<u32>], pickable: &PieceSet, source: &Source, rng: &m
         }
         let from = rng.below(bucket.len());
         for i in 0..bucket.len() {
-            let piece = bucket[(from + i) % bucket.len()];
+            let piece = bucket.at((from + i) % bucket.len());
             if source.has(piece) {
                 return Some(piece);
             }
