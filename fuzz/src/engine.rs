@@ -418,7 +418,7 @@ impl Node {
                 }
                 Action::Serve(job) => self.jobs.push(job),
                 Action::Disconnect(conn, _) => self.gone(conn),
-                Action::Pace { .. } | Action::Event(_) => {}
+                Action::Pace { .. } | Action::Weigh { .. } | Action::Event(_) => {}
             }
         }
         let bound = SLOTS * (MAX_QUEUED_PIECES as usize + MAX_QUEUED_CIDS) * 2;

@@ -107,7 +107,7 @@ impl Seed {
                 Action::Disconnect(conn, DisconnectReason::NothingShared) => self.parted.push(conn),
                 Action::Serve(job) => self.jobs.push_back(job),
                 Action::Disconnect(conn, reason) => panic!("{conn:?}: {reason}"),
-                Action::Send(..) | Action::Pace { .. } | Action::Event(_) => {}
+                Action::Send(..) | Action::Pace { .. } | Action::Weigh { .. } | Action::Event(_) => {}
             }
         }
     }

@@ -156,7 +156,7 @@ impl Node {
                 }
                 Action::Serve(job) => self.jobs.push(job),
                 Action::Disconnect(conn, _) => self.gone(conn),
-                Action::Send(..) | Action::Pace { .. } | Action::Event(_) => {}
+                Action::Send(..) | Action::Pace { .. } | Action::Weigh { .. } | Action::Event(_) => {}
             }
         }
         for conn in self.engine.connections() {

@@ -199,7 +199,7 @@ impl World {
                     panic!("{of} takes an honest peer for an offender: {violation}")
                 }
                 Action::Disconnect(conn, reason) => panic!("{of} parts with {conn:?}: {reason}"),
-                Action::Pace { .. } | Action::Event(_) => {}
+                Action::Pace { .. } | Action::Weigh { .. } | Action::Event(_) => {}
             }
         }
         let node = &self.nodes[of];

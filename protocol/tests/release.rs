@@ -45,7 +45,7 @@ impl Node {
                 Action::Send(conn, message) => self.said.push((conn, message)),
                 Action::Serve(job) => self.jobs.push(job),
                 Action::Disconnect(conn, reason) => panic!("{conn:?}: {reason}"),
-                Action::Pace { .. } | Action::Event(_) => {}
+                Action::Pace { .. } | Action::Weigh { .. } | Action::Event(_) => {}
             }
         }
     }

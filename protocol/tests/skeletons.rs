@@ -106,7 +106,7 @@ impl Side {
                 Action::Serve(job) => self.jobs.push(job),
                 Action::Disconnect(conn, reason) => self.ended.push((conn, reason)),
                 Action::Event(Event::NodeDone { cid, .. }) => self.done.push(cid),
-                Action::Pace { .. } | Action::Event(_) => {}
+                Action::Pace { .. } | Action::Weigh { .. } | Action::Event(_) => {}
             }
         }
     }

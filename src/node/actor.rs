@@ -43,7 +43,7 @@ use super::{
     facts::{HeaderReply, Input, SessionError, Wanted},
     peers::PeerBook,
     session::{Session, UploadLimits},
-    swarm::Behaviour,
+    swarm::{Behaviour, Weights},
 };
 use crate::api::{Limits, NetworkKind};
 
@@ -114,6 +114,7 @@ struct Live {
 /// See the module.
 pub(super) struct Actor {
     swarm: Swarm<Behaviour>,
+    weights: Weights,
     engine: Engine,
     network: NetworkKind,
     started: Instant,
@@ -152,7 +153,7 @@ pub(super) struct Actor {
 impl Actor {
     /// An actor over a swarm that listens, and the way to command it.
     pub(super) fn new(
-        swarm: Swarm<Behaviour>,
+        (swarm, weights): (Swarm<Behaviour>, Weights),
         engine: Engine,
         network: NetworkKind,
         pool: BlockPool,
@@ -165,6 +166,7 @@ impl Actor {
         let mut actor = Self {
             exchange: Exchange::new(*swarm.local_peer_id()),
             swarm,
+            weights,
             engine,
             network,
             started: Instant::now(),

@@ -143,7 +143,7 @@ impl Node {
                 "close other programs and try again",
             )
         })?;
-        let mut swarm = swarm::build(key, config.network, config.offline)?;
+        let (mut swarm, weights) = swarm::build(key, config.network, config.offline)?;
         if !config.offline {
             listen(&mut swarm, &config)?;
         }
@@ -171,7 +171,15 @@ impl Node {
             ..Limits::default()
         };
         let bootstrap = if config.offline { Vec::new() } else { bootstrap(&config) };
-        let (actor, commands) = Actor::new(swarm, engine, config.network, pool, bootstrap, &known, limits);
+        let (actor, commands) = Actor::new(
+            (swarm, weights),
+            engine,
+            config.network,
+            pool,
+            bootstrap,
+            &known,
+            limits,
+        );
         tokio::spawn(actor.run());
         let node = Self {
             inner: Arc::new(Inner {

@@ -15,6 +15,7 @@ use libp2p::{
     swarm::behaviour::toggle::Toggle,
 };
 
+pub(super) use self::quic::Weights;
 use super::{network::AddressClass, network::classify, swap};
 use crate::api::{Failure, FailureKind, NetworkKind};
 
@@ -52,8 +53,9 @@ pub(super) struct Behaviour {
     pub(super) swap: swap::Behaviour,
 }
 
-/// Builds the swarm; it does not listen yet.
-pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result<Swarm<Behaviour>, Failure> {
+/// Builds the swarm, which does not listen yet, and what says how fast peers are sent to beside others.
+pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result<(Swarm<Behaviour>, Weights), Failure> {
+    let weights = Weights::default();
     let fail = |what: &str, cause: String| {
         Failure::new(
             FailureKind::Network,
@@ -63,7 +65,7 @@ pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result
     };
     let builder = SwarmBuilder::with_existing_identity(key)
         .with_tokio()
-        .with_other_transport(|key| quic::transport(key).map_err(Into::into))
+        .with_other_transport(|key| quic::transport(key, weights.clone()).map_err(Into::into))
         .map_err(|e| fail("QUIC", e.to_string()))?
         .with_other_transport(|key| tcp::transport(key).map_err(Into::into))
         .map_err(|e| fail("TCP", e.to_string()))?;
@@ -80,7 +82,7 @@ pub(super) fn build(key: Keypair, network: NetworkKind, offline: bool) -> Result
                 .with_smart_dial()
         })
         .build();
-    Ok(swarm)
+    Ok((swarm, weights))
 }
 
 fn behaviour(

@@ -22,6 +22,14 @@ pub enum Action {
         /// Bytes a second.
         rate: Option<u64>,
     },
+    /// Where this connection shares an uplink with others, it is to be sent to so much faster than one of 100, or slower, as far as both have something to send
+    /// and the caller can see to it. Connections begin with 100.
+    Weigh {
+        /// To whom.
+        conn: ConnId,
+        /// Hundredths, 25 to 400.
+        weight: u16,
+    },
     /// Close a connection. The engine has forgotten it already; reporting its end again does no harm.
     Disconnect(ConnId, DisconnectReason),
     /// Something that the caller may want to act on.

@@ -12,6 +12,8 @@ use crate::time::Timestamp;
 
 /// How long a slot is held before it is up for a round.
 pub(crate) const ROUND: Duration = Duration::from_secs(10);
+/// How long one is kept for a peer that asks for nothing, while others do not either.
+pub(crate) const IDLE: Duration = Duration::from_secs(2);
 /// Of the slots, one in this many goes round even while there are enough who give us something.
 const OPTIMISTIC: usize = 4;
 
@@ -66,13 +68,17 @@ impl Choker {
             // Free slots go at once, to who has waited longest.
             all.sort_by_key(|c| (c.last, c.since));
             let free = self.slots - holding;
-            let unchoke = all
+            let unchoke: Vec<ConnId> = all
                 .iter()
                 .filter(|c| c.interested && !c.unchoked)
                 .take(free)
                 .map(|c| c.conn)
                 .collect();
-            return (Vec::new(), unchoke);
+            // Those who had them and want nothing would come back to more than there are.
+            let open = all.iter().filter(|c| c.unchoked).count();
+            let too_many = (open + unchoke.len()).saturating_sub(self.slots);
+            let idle = all.iter().filter(|c| c.unchoked && !c.interested);
+            return (idle.take(too_many).map(|c| c.conn).collect(), unchoke);
         }
         if !round {
             return give_way(&mut all);

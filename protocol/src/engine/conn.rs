@@ -15,6 +15,7 @@ use super::requests::Requests;
 use super::session::{Session, SessionState, Source};
 use super::skeleton::Coming;
 use super::uploads::Uploads;
+use super::weigh::EVEN;
 use super::window::Window;
 use crate::format::Cid;
 use crate::time::Timestamp;
@@ -28,6 +29,11 @@ pub(crate) const LATE_PATIENCE: Duration = Duration::from_secs(10);
 /// Doublings of [`SNUB_PENALTY`].
 const SNUB_DOUBLINGS: u32 = 5;
 
+/// Who gave something in this time gives, if it has kept others before us lately: two that would hold that against each other would both
+/// serve each other last, and never find out that they could trade.
+const GAVE_LATELY: Duration = Duration::from_secs(30);
+/// Who has given less than one part in so many of what it got does not give.
+const GIVES_PART: u64 = 64;
 /// Who has got so many bytes from us and given none comes after those who gave some.
 const MUCH: u64 = 2 * 1024 * 1024;
 
@@ -124,7 +130,11 @@ pub(crate) struct Conn {
     pub(crate) asked_at: Timestamp,
     pub(crate) down: Meter,
     pub(crate) bytes_down: u64,
+    /// When the last of them came.
+    pub(crate) gave_at: Option<Timestamp>,
     pub(crate) exchange: Exchange,
+    /// How fast it is to be sent to beside others, as the caller was told.
+    pub(crate) weight: u16,
     /// How fast the peer was asked to send, in bytes a second; 0: as it likes.
     pub(crate) asked_pace: u32,
     /// Handles of the peer that it wants at a pace of their own.
@@ -165,7 +175,9 @@ impl Conn {
             asked_at: now,
             down: Meter::default(),
             bytes_down: 0,
+            gave_at: None,
             exchange: Exchange::default(),
+            weight: EVEN,
             asked_pace: 0,
             paced: BTreeSet::new(),
         }
@@ -212,6 +224,15 @@ impl Conn {
         kept.tires(now).then_some(kept.expected)
     }
 
+    /// Bytes that are still to come of a piece that is not on request any more, if nobody else is asked for it meanwhile.
+    pub(crate) fn awaited(&self, transfer: TransferId, piece: u32) -> Option<u64> {
+        let arriving = self.arriving.as_ref()?;
+        let kept = arriving.kept.as_ref().filter(|kept| kept.awaited)?;
+        let expected = kept.expected;
+        let same = expected.transfer == transfer && expected.piece.is_some_and(|index| index.get() == piece);
+        same.then_some(u64::from(arriving.rest))
+    }
+
     /// The peer has brought a block whole: what was is forgiven.
     pub(crate) fn forgive(&mut self) {
         self.snubbed_until = None;
@@ -230,17 +251,24 @@ impl Conn {
     }
 
     /// Whether it takes and does not give: it has something, if only from us, and chokes us, or takes requests and does not answer.
-    pub(crate) fn is_selfish(&self) -> bool {
+    pub(crate) fn is_selfish(&self, now: Timestamp) -> bool {
         // Who reads a skeleton has nothing to give yet.
         let owes = self.has_at_least() > 0;
-        (self.choked_by_peer && owes) || self.snubbed_until.is_some()
+        (self.choked_by_peer && owes) || (self.snubbed_until.is_some() && !self.is_giver(now))
+    }
+
+    /// Whether it will give again, as far as can be told from what it gave.
+    fn is_giver(&self, now: Timestamp) -> bool {
+        let lately = || self.gave_at.is_some_and(|at| now.since(at) < GAVE_LATELY);
+        let may_again = || self.snubbed_until.is_some_and(|until| now >= until);
+        self.bytes_down > self.uploads.bytes / GIVES_PART && (lately() || may_again())
     }
 
     /// How it is served beside others. `trades`: we fetch something, and who chokes us can be told; `owes`: we have it from some of them.
     pub(crate) fn standing(&self, now: Timestamp, trades: bool, owes: bool) -> Standing {
         if self.is_vain(now) {
             Standing::Vain
-        } else if (trades && self.is_selfish()) || (!trades && owes && self.is_taker()) {
+        } else if (trades && self.is_selfish(now)) || (!trades && owes && self.is_taker()) {
             Standing::Takes
         } else {
             Standing::Equal

@@ -390,6 +390,7 @@ impl Engine {
             }
             self.part();
             self.run_choker();
+            self.weigh();
             self.withdraw_stale_offers();
             for id in self.transfers.keys().copied().collect::<Vec<_>>() {
                 self.tick_transfer(id);

@@ -30,6 +30,8 @@ const RESCUE_GAIN: Duration = Duration::from_secs(5);
 /// …and of one that takes so many times as long as another, for this one: who dribbles holds up nobody's end, and by then has not brought much.
 const DRIBBLE_GAIN: Duration = Duration::from_secs(10);
 const DRIBBLES: u32 = 8;
+/// While so few pieces are missing, [`LARGE_GAIN`] is enough for that, and twice as much may come twice.
+const LAST: usize = 2;
 /// A piece that so many are asked for goes to one more at the most, if all of them dribble: who has never been asked for anything may do so too.
 const MAX_COPIES: usize = 4;
 /// How long before its turn a piece can be released, beyond a round trip: servers read a little ahead.
@@ -73,21 +75,23 @@ pub(crate) fn choose(
         // Whoever brings it soonest counts.
         let asked = pending.assignees.iter().filter_map(|from| {
             let other = conns.get(from)?;
-            let request = requested(other, &root, *piece)?;
-            let ahead = other.requests.ahead(request).min(other.window.in_flight());
+            let request = requested(other, &root, *piece);
+            let ahead = match request {
+                Some(request) => other.requests.ahead(request).min(other.window.in_flight()),
+                None => other.awaited(transfer_id, *piece)?,
+            };
             Some((other.window.time_for(now, ahead), ahead, *from, other, request))
         });
         let Some((before, ahead, from, other, request)) = asked.min_by_key(|(before, ..)| *before) else {
             continue;
         };
         let after = conn.window.eta(now, len);
-        if before < after * 3 / 2 + GAIN || request.is_being_released(now) {
+        if before < after * 3 / 2 + GAIN || request.is_some_and(|request| request.is_being_released(now)) {
             continue;
         }
         let until_turn = other.window.drains_in(ahead.saturating_sub(len));
         let moves = copies == 1
-            && request.received == 0
-            && request.release.is_none()
+            && request.is_some_and(|request| request.received == 0 && request.release.is_none())
             && until_turn > other.window.rtt() + RELEASE_MARGIN;
         let dribbles = before >= after * DRIBBLES;
         if (!over && !moves) || (copies > 1 && !(dribbles && before - after >= DRIBBLE_GAIN)) {
@@ -115,6 +119,8 @@ pub(crate) fn choose(
     let given_up = conns.get(&from).is_some_and(|from| from.snubbed_until.is_some());
     let rescue = (given_up && best.gain >= RESCUE_GAIN) || (best.dribbles && best.gain >= DRIBBLE_GAIN);
     let small = budget < best.len && spent == 0 && best.gain >= LARGE_GAIN;
+    let last = pieces.pending.len() <= LAST && best.dribbles && best.gain >= LARGE_GAIN;
+    let budget = if last { 2 * budget } else { budget };
     (spent + best.len <= budget || small || rescue).then_some(Choice::Double { piece })
 }
 

@@ -252,7 +252,7 @@ mod tests {
                 }
                 Action::Event(event) => matches!(event, Event::PiecesNeeded(_)),
                 Action::Serve(_) | Action::Disconnect(..) => true,
-                Action::Pace { .. } => false,
+                Action::Pace { .. } | Action::Weigh { .. } => false,
             })
             .collect()
     }

@@ -229,6 +229,7 @@ impl Engine {
         let now = self.now;
         let peer = self.conns.get_mut(&block.conn).map(|conn| {
             conn.bytes_down += len;
+            conn.gave_at = Some(now);
             conn.peer
         });
         let peer = peer.or_else(|| self.departed.get(&block.conn).copied());

@@ -56,6 +56,7 @@ mod transfer;
 mod turns;
 mod uplink;
 mod uploads;
+mod weigh;
 mod window;
 
 pub use self::core::Engine;

@@ -1,7 +1,7 @@
 //! The server's half of the protocol: what peers open and ask for, and what they get.
 
 use super::action::{Action, ServeFailure, ServeJob, Violation};
-use super::choke::{Candidate, ROUND};
+use super::choke::{Candidate, IDLE, ROUND};
 use super::conn::Served;
 use super::core::Engine;
 use super::flow::Gate;
@@ -396,12 +396,14 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         let owes = self.conns.values().any(|conn| conn.bytes_down > 0);
+        // While nothing goes out, slots are not kept for who may ask again.
+        let patience = if self.uplink.is_idle() { IDLE } else { ROUND };
         let candidate = |(id, conn): (&ConnId, &super::conn::Conn)| {
             let leeching = conn.is_leeching();
             let idle = !conn.choking
                 && conn.uploads.is_empty()
-                && now.since(conn.asked_at) >= ROUND
-                && now.since(conn.slot_since) >= ROUND;
+                && now.since(conn.asked_at) >= patience
+                && now.since(conn.slot_since) >= patience;
             let trades = fetching.iter().any(|transfer| conn.has_session(*transfer, true));
             Candidate {
                 conn: *id,

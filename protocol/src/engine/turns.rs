@@ -18,10 +18,10 @@ use crate::wire::Handle;
 const COMMON: u16 = 6;
 /// Connections that are looked at without taking memory for it.
 const READY: usize = 32;
-/// Bytes that one peer may get beyond what another gets in the same time…
+/// Bytes that one peer may get beyond what others get in the mean in the same time…
 const AHEAD_OF_OTHERS: u64 = 8 * 1024 * 1024;
-/// …and one part in so many: whoever says to have little is not given for it what the others could pass on.
-const AHEAD_PART: u64 = 2;
+/// …and one part in so many of that: whoever says to have little is not given for it what the others could pass on.
+const AHEAD_PART: u64 = 8;
 /// Leechers have come equally far if they are not further apart than one part in so many of what they have…
 const LEVEL_PART: u64 = 256;
 /// …and so many times that among more of them than this.
@@ -51,7 +51,9 @@ struct Turns<'a> {
 impl<'a> Turns<'a> {
     fn new(transfers: &'a BTreeMap<TransferId, Transfer>, trades: bool, ready: &[Waits<'_>]) -> Self {
         let equals = ready.iter().filter(|waits| waits.standing == Standing::Equal);
-        let least = equals.map(|waits| waits.conn.uploads.turn()).min();
+        let turns = equals.map(|waits| waits.conn.uploads.turn());
+        let (sum, count) = turns.fold((0_u64, 0_u64), |(sum, count), turn| (sum + turn, count + 1));
+        let mean = u64::checked_div(sum, count);
         let spreads = || transfers.values().filter_map(|of| of.spread.as_ref());
         let over = !trades && spreads().next().is_none();
         let proven = ready.iter().filter(|waits| over && waits.conn.passes_on());
@@ -61,7 +63,7 @@ impl<'a> Turns<'a> {
         Self {
             transfers,
             trades,
-            fair: least.map_or(u64::MAX, |least| least + least / AHEAD_PART + AHEAD_OF_OTHERS),
+            fair: mean.map_or(u64::MAX, too_much),
             ends: spreads().any(|spread| spread.left() == 0),
             proven: u64::checked_div(sum, count),
         }
@@ -131,6 +133,11 @@ impl Engine {
         let ready: SmallVec<[Waits<'_>; READY]> = ready.collect();
         Turns::new(transfers, trades, &ready).first(&ready, self.serve_turn)
     }
+}
+
+/// Bytes from which on a peer has got much more than others, who have got `mean`.
+pub(super) fn too_much(mean: u64) -> u64 {
+    mean + mean / AHEAD_PART + AHEAD_OF_OTHERS
 }
 
 /// The pieces that a peer can ask for by `handle`.

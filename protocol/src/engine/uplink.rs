@@ -26,6 +26,11 @@ impl Uplink {
         self.ahead < MIN || self.ahead < self.meter.rate(now).saturating_mul(AHEAD_MICROS) / 1_000_000
     }
 
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ahead == 0
+    }
+
     pub(crate) fn turn(&self) -> u64 {
         self.turn
     }

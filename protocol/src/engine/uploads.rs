@@ -297,6 +297,11 @@ impl Uploads {
         !self.has_nodes() && self.queue.is_empty()
     }
 
+    /// Whether there is nothing to serve, and nothing is being written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.is_empty() && self.jobs == 0
+    }
+
     fn has_nodes(&self) -> bool {
         !self.nodes.is_empty() || !self.skeleton.is_empty()
     }

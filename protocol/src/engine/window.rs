@@ -3,6 +3,7 @@
 //! The window follows what the path delivers: it doubles each round trip until the rate stops growing, and is then the measured
 //! rate times round trip plus [`SLACK`], so that the path never idles and never holds more than about a second of requests.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Timestamp;
@@ -32,10 +33,15 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 /// …and before its first block, when it may be taking turns among many.
 const STALL_FIRST: Duration = Duration::from_secs(15);
 
+/// The least of so many round trips counts.
+const RTTS: usize = 6;
+
 /// The request window of one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
     rtt: Duration,
+    /// Those that were measured last.
+    rtts: VecDeque<Duration>,
     window: u64,
     in_flight: u64,
     /// Bytes a second; none until the first sample.
@@ -51,9 +57,11 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// A window of a connection whose round trip is taken for `rtt` until it was measured.
     pub(crate) fn new(now: Timestamp, rtt: Duration) -> Self {
         Self {
             rtt,
+            rtts: VecDeque::new(),
             window: INITIAL,
             in_flight: 0,
             rate: None,
@@ -70,13 +78,13 @@ impl Window {
         self.rtt
     }
 
-    /// A round trip was measured. Under load it includes queues, so that the least counts, and is only slowly given up.
+    /// A round trip was measured. Under load it includes queues, so that the least of the last few counts.
     pub(crate) fn on_rtt(&mut self, rtt: Duration) {
-        self.rtt = if rtt < self.rtt {
-            rtt
-        } else {
-            self.rtt + (rtt - self.rtt) / 16
-        };
+        if self.rtts.len() == RTTS {
+            self.rtts.pop_front();
+        }
+        self.rtts.push_back(rtt);
+        self.rtt = self.rtts.iter().min().copied().unwrap_or(rtt);
     }
 
     pub(crate) fn bytes(&self) -> u64 {
@@ -297,6 +305,19 @@ mod tests {
             );
             assert!(held >= rtt, "{rate} B/s, {rtt:?}: holds only {held:?}");
         }
+    }
+
+    #[test]
+    fn the_least_of_the_last_round_trips_counts_whatever_was_guessed() {
+        let ms = Duration::from_millis;
+        let mut window = Window::new(Timestamp::ZERO, ms(100));
+        let mut told = |rtt| {
+            window.on_rtt(ms(rtt));
+            window.rtt().as_millis()
+        };
+        assert_eq!([300, 350, 280, 290].map(&mut told), [300, 300, 280, 280]);
+        // A way that has become longer is known once none of them was shorter.
+        assert_eq!([400; 6].map(&mut told), [280, 280, 280, 280, 290, 400]);
     }
 
     #[test]

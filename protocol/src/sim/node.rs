@@ -372,6 +372,8 @@ impl Node {
                 Action::Serve(job) => self.serve(world, job),
                 // How the bytes of a block are spread: here it comes as its last one does.
                 Action::Pace { .. } => {}
+                // Here connections share as they are.
+                Action::Weigh { .. } => {}
                 Action::Disconnect(conn, reason) => {
                     if let DisconnectReason::Violation(violation) = reason {
                         self.record.violations.push((now, violation.to_string()));

@@ -29,6 +29,11 @@ impl Actor {
                         live.session.set_pace(handle, rate);
                     }
                 }
+                Action::Weigh { conn, weight } => {
+                    if let Some(live) = self.sessions.get(&conn) {
+                        self.weights.set(live.session.peer, weight);
+                    }
+                }
                 Action::Disconnect(conn, reason) => self.end_session(conn, &EndReason::Engine(reason)),
                 Action::Event(event) => self.handle_event(event),
             }

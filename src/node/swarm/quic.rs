@@ -12,6 +12,7 @@ mod connection;
 mod listener;
 mod transit;
 mod uplink;
+mod weights;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -36,6 +37,7 @@ use libp2p::{
 };
 use socket2::{Domain, Socket, Type};
 
+pub(in crate::node) use self::weights::Weights;
 use self::{
     config::Config,
     connection::{Connecting, Connection},
@@ -74,12 +76,12 @@ impl From<Error> for TransportError<Error> {
     }
 }
 
-/// The transport of whoever has `key`.
+/// The transport of whoever has `key`, which sends to peers as `weights` say.
 ///
 /// # Errors
 /// If no certificate can be made from the key.
-pub(super) fn transport(key: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, GenError> {
-    let transport = Quic::new(key)?;
+pub(super) fn transport(key: &Keypair, weights: Weights) -> Result<Boxed<(PeerId, StreamMuxerBox)>, GenError> {
+    let transport = Quic::new(key, weights)?;
     Ok(transport
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)))
         .boxed())
@@ -97,9 +99,9 @@ struct Quic {
 }
 
 impl Quic {
-    fn new(key: &Keypair) -> Result<Self, GenError> {
+    fn new(key: &Keypair, weights: Weights) -> Result<Self, GenError> {
         Ok(Self {
-            config: Config::new(key)?,
+            config: Config::new(key, weights)?,
             listeners: SelectAll::new(),
             dialers: HashMap::new(),
             punching: HashMap::new(),

@@ -13,6 +13,7 @@ use super::{
     congestion::{Factory, Far},
     multiaddr,
     uplink::Uplink,
+    weights::Weights,
 };
 use crate::node::{
     network::{AddressClass, classify},
@@ -48,10 +49,11 @@ pub(super) struct Config {
     endpoint: quinn::EndpointConfig,
     near: Arc<TransportConfig>,
     uplink: Arc<Uplink>,
+    weights: Weights,
 }
 
 impl Config {
-    pub(super) fn new(key: &Keypair) -> Result<Self, GenError> {
+    pub(super) fn new(key: &Keypair, weights: Weights) -> Result<Self, GenError> {
         let tls = tls::Config::new(key)?;
         // The key outlives a restart: peers that still send to a connection of before are told at once that it is gone.
         let endpoint = key.derive_secret(b"libp2p quic stateless reset key").map(|secret| {
@@ -69,6 +71,7 @@ impl Config {
             endpoint,
             near: Arc::new(common()),
             uplink: Arc::default(),
+            weights,
         })
     }
 
@@ -104,7 +107,7 @@ impl Config {
         if classify(&multiaddr(remote)) == AddressClass::NearQuic {
             return (Arc::clone(&self.near), None);
         }
-        let far = Arc::new(Far::default());
+        let far = Arc::new(Far::new(self.weights.clone()));
         let mut transport = common();
         let mut acks = AckFrequencyConfig::default();
         acks.ack_eliciting_threshold(ACK_PACKETS.into())

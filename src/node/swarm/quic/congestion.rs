@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use libp2p::PeerId;
 use quinn::congestion::{Controller, ControllerFactory};
 use quinn_proto::RttEstimator;
 
@@ -20,6 +21,7 @@ use super::{
     config::ACK_PACKETS,
     transit::Transit,
     uplink::{Member, Report, Uplink},
+    weights::{Weight, Weights},
 };
 
 /// Packets that may be on their way before anything is known…
@@ -105,6 +107,22 @@ impl Allowance {
 pub(super) struct Far {
     pub(super) allowance: Allowance,
     pub(super) transit: Arc<Transit>,
+    weight: Arc<Weight>,
+    weights: Weights,
+}
+
+impl Far {
+    pub(super) fn new(weights: Weights) -> Self {
+        Self {
+            weights,
+            ..Self::default()
+        }
+    }
+
+    /// The connection turns out to be to `peer`.
+    pub(super) fn is_to(&self, peer: PeerId) {
+        self.weights.add(peer, &self.weight);
+    }
 }
 
 #[cfg(test)]
@@ -420,7 +438,7 @@ impl Congestion {
         self.window = self.window.max(self.min());
         tracing::trace!(
             window = self.window,
-            shared = self.member.window(self.whole),
+            shared = self.member.window(self.whole, self.far.weight.get()),
             on_its_way = round.most,
             doubling = self.doubling,
             kb_s = (rate / 1e3) as u64,
@@ -447,6 +465,7 @@ impl Congestion {
             limited: seen.limited,
             lossy,
             filled,
+            weight: self.far.weight.get(),
         };
         let common = self.member.report(now, report, self.min());
         self.whole = Some(report.rest + common);
@@ -494,7 +513,9 @@ impl Controller for Congestion {
     }
 
     fn window(&self) -> u64 {
-        self.window.min(self.member.window(self.whole)).max(self.min())
+        self.window
+            .min(self.member.window(self.whole, self.far.weight.get()))
+            .max(self.min())
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {

@@ -68,6 +68,9 @@ impl Future for Connecting {
         let connection = connected?;
         let peer = peer_of(&connection).ok_or(Error::NoIdentity)?;
         let far = self.far.take();
+        if let Some(far) = &far {
+            far.is_to(peer);
+        }
         let probes = far
             .as_ref()
             .map(|far| tokio::spawn(transit::run(connection.clone(), Arc::clone(&far.transit))).abort_handle());

@@ -7,7 +7,7 @@ use super::{congestion::Far, *};
 
 fn made() -> (Quic, PeerId) {
     let key = Keypair::generate_ed25519();
-    (Quic::new(&key).unwrap(), key.public().to_peer_id())
+    (Quic::new(&key, Weights::default()).unwrap(), key.public().to_peer_id())
 }
 
 async fn listening(quic: &mut Quic) -> Multiaddr {

@@ -60,6 +60,8 @@ pub(super) struct Report {
     pub(super) lossy: bool,
     /// Whether its first packets have just filled a queue.
     pub(super) filled: bool,
+    /// How much faster than another's it is to go.
+    pub(super) weight: f64,
 }
 
 /// See the module. Bytes.
@@ -70,7 +72,7 @@ pub(super) struct Uplink {
     bound: AtomicBool,
     in_flight: AtomicU64,
     members: AtomicU64,
-    /// What the round trips of all members take together, in microseconds.
+    /// What the round trips of all members take together, each by its weight, in microseconds.
     rounds: AtomicU64,
     /// Bytes that were acknowledged, ever.
     acked: AtomicU64,
@@ -203,7 +205,7 @@ struct Seen {
     rest: f64,
     least: f64,
     base: f64,
-    /// All of that and the queue, of all of them together.
+    /// All of that and the queue, of all of them together, each by its weight.
     rounds: f64,
     /// The queue that those see who see the least.
     queue: f64,
@@ -235,7 +237,7 @@ impl Seen {
             rest,
             least,
             base,
-            rounds: all.iter().map(|report| report.rest + queue).sum(),
+            rounds: all.iter().map(|report| (report.rest + queue) * report.weight).sum(),
             queue,
         }
     }
@@ -314,13 +316,15 @@ impl Member {
     }
 
     /// What this connection, whose round trip takes `round` seconds, may have on its way: what the others leave, and no less than its share, with which
-    /// all of them send equally fast.
-    pub(super) fn window(&self, round: Option<f64>) -> u64 {
+    /// all of them send as fast as their weights say.
+    pub(super) fn window(&self, round: Option<f64>, weight: f64) -> u64 {
         let window = self.uplink.window.load(Relaxed);
         let others = self.uplink.in_flight.load(Relaxed).saturating_sub(self.in_flight);
         let rounds = self.uplink.rounds.load(Relaxed);
         let share = match round {
-            Some(round) if rounds > 0 => (window as f64 * (micros(round) as f64 / rounds as f64).min(1.0)) as u64,
+            Some(round) if rounds > 0 => {
+                (window as f64 * (micros(round * weight) as f64 / rounds as f64).min(1.0)) as u64
+            }
             _ => window / self.uplink.members.load(Relaxed).max(1),
         };
         window.saturating_sub(others).max(share)
@@ -352,34 +356,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_send_equally_fast_however_far_their_peers_are() {
-        let uplink = Arc::new(Uplink::default());
-        let mut members = [0.030, 0.240].map(|rest| (Member::new(Arc::clone(&uplink)), rest));
-        let now = Instant::now();
-        for (member, rest) in &members {
-            let report = Report {
-                rate: 1e5,
-                queue: 0.0,
-                rest: *rest,
-                least: *rest,
-                base: *rest,
-                most: 10_000,
-                counts_for: Duration::from_secs(60),
-                limited: true,
-                lossy: false,
-                filled: false,
-            };
-            member.report(now, report, 1);
-        }
-        // Each has all that may be on its way wherever the others leave it nothing.
-        let all = uplink.window.load(Relaxed);
-        for i in [0, 1] {
-            members[1 - i].0.set_in_flight(all);
-            let (member, rest) = &members[i];
-            let rate = member.window(Some(*rest)) as f64 / rest;
-            let fair = all as f64 / 0.270;
-            assert!((rate / fair - 1.0).abs() < 0.01, "{rate} of {fair}");
-            members[1 - i].0.set_in_flight(0);
+    fn members_send_as_fast_as_their_weights_say_however_far_their_peers_are() {
+        for weights in [[1.0, 1.0], [1.0, 3.0], [4.0, 0.5]] {
+            let uplink = Arc::new(Uplink::default());
+            let rests = [0.030, 0.240];
+            let mut members = rests.map(|_| Member::new(Arc::clone(&uplink)));
+            let now = Instant::now();
+            for ((member, rest), weight) in members.iter().zip(rests).zip(weights) {
+                let report = Report {
+                    rate: 1e5,
+                    queue: 0.0,
+                    rest,
+                    least: rest,
+                    base: rest,
+                    most: 10_000,
+                    counts_for: Duration::from_secs(60),
+                    limited: true,
+                    lossy: false,
+                    filled: false,
+                    weight,
+                };
+                member.report(now, report, 1);
+            }
+            // Each has all that may be on its way wherever the others leave it nothing.
+            let all = uplink.window.load(Relaxed);
+            let fair = all as f64 / (rests[0] * weights[0] + rests[1] * weights[1]);
+            for i in [0, 1] {
+                members[1 - i].set_in_flight(all);
+                let rate = members[i].window(Some(rests[i]), weights[i]) as f64 / rests[i];
+                let fair = fair * weights[i];
+                assert!((rate / fair - 1.0).abs() < 0.01, "{rate} of {fair}");
+                members[1 - i].set_in_flight(0);
+            }
         }
     }
 }
