@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use common::{connect, spec};
 use modswarm_protocol::Timestamp;
-use modswarm_protocol::engine::{Action, ConnId, Engine, EngineConfig, ServeJob};
+use modswarm_protocol::engine::{Action, ConnId, Engine, EngineConfig, ServeJob, Verdict};
 use modswarm_protocol::format::Cid;
 use modswarm_protocol::sim::fake_content;
-use modswarm_protocol::wire::{Handle, Have, Message, RejectReason, Rejection, Run, What};
+use modswarm_protocol::wire::{BulkHeader, Encoding, Handle, Have, Message, RejectReason, Rejection, Run, What};
 
 const LEN: u32 = 64 * 1024;
 const HANDLE: Handle = Handle(0);
@@ -199,4 +199,38 @@ fn an_answer_that_comes_too_late_takes_nothing_back() {
     node.hear(SLOW, released(first[0]));
     node.wait(Duration::from_millis(100));
     assert_eq!(asked(&node.said_to(SLOW)), [0; 0], "it is on request still");
+}
+
+#[test]
+fn a_late_block_that_does_not_go_on_is_had_of_another() {
+    let mut node = Node::new(3, false);
+    node.meet_seed(SLOW);
+    let order = asked(&node.said_to(SLOW));
+    let header = |piece| BulkHeader {
+        handle: HANDLE,
+        what: What::Piece(piece),
+        encoding: Encoding::Plain,
+        len: LEN,
+    };
+    node.wait(Duration::from_millis(100));
+    for piece in &order[..2] {
+        let block = node.engine.handle_block_header(node.now, SLOW, &header(*piece));
+        node.engine.handle_block_progress(node.now, SLOW, LEN);
+        let block = block.expect("it was asked for");
+        node.engine.handle_verdict(node.now, &block, Verdict::Good);
+        node.drain();
+    }
+    // It is silent for so long that the last piece is taken back, and then that begins to come.
+    node.wait(Duration::from_secs(6));
+    assert!(node.engine.conn_stats(SLOW).expect("it is connected").snubbed);
+    let late = node.engine.handle_block_header(node.now, SLOW, &header(order[2]));
+    late.expect("it is still missing");
+    node.engine.handle_block_progress(node.now, SLOW, 1000);
+    node.drain();
+    // Who comes now does not double what may be there soon, and is not kept waiting for ten seconds either.
+    node.meet_seed(IDLE);
+    node.wait(Duration::from_millis(300));
+    assert_eq!(asked(&node.said_to(IDLE)), [0; 0]);
+    (0..80).for_each(|_| node.wait(Duration::from_millis(100)));
+    assert_eq!(asked(&node.said_to(IDLE)), [order[2]]);
 }

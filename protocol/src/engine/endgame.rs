@@ -76,11 +76,17 @@ pub(crate) fn choose(
         let asked = pending.assignees.iter().filter_map(|from| {
             let other = conns.get(from)?;
             let request = requested(other, &root, *piece);
-            let ahead = match request {
-                Some(request) => other.requests.ahead(request).min(other.window.in_flight()),
-                None => other.awaited(transfer_id, *piece)?,
+            let (before, ahead) = match request {
+                Some(request) => {
+                    let ahead = other.requests.ahead(request).min(other.window.in_flight());
+                    (other.window.time_for(now, ahead), ahead)
+                }
+                None => {
+                    let rest = other.awaited(transfer_id, *piece)?;
+                    (other.window.silence(now) + other.window.drains_in(rest), rest)
+                }
             };
-            Some((other.window.time_for(now, ahead), ahead, *from, other, request))
+            Some((before, ahead, *from, other, request))
         });
         let Some((before, ahead, from, other, request)) = asked.min_by_key(|(before, ..)| *before) else {
             continue;

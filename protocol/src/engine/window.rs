@@ -121,11 +121,16 @@ impl Window {
     /// When the path will have delivered the first `bytes` of what is in flight, as it went lately. Silence counts against it.
     pub(crate) fn time_for(&self, now: Timestamp, bytes: u64) -> Duration {
         let silence = if self.in_flight > 0 {
-            now.since(self.last_progress)
+            self.silence(now)
         } else {
             Duration::ZERO
         };
         silence + self.drains_in(bytes)
+    }
+
+    /// How long nothing has come, or, if nothing had been on request before, how long something has been.
+    pub(crate) fn silence(&self, now: Timestamp) -> Duration {
+        now.since(self.last_progress)
     }
 
     /// How long the path takes for `bytes`.

@@ -28,22 +28,24 @@ pub(super) fn find(
 ) -> Result<PieceSet, BeginError> {
     let map = content.map();
     let mut local = map.none();
+    let nowhere_else = inner.holds_no_leaf()?;
     let mut unknown: Vec<PieceIndex> = Vec::new();
     for (piece, _) in map.iter() {
-        let here = layout
-            .places(piece)
-            .filter(|place| present[place.number as usize])
-            .count();
-        if here == layout.places(piece).count() {
+        let (mut all, mut any) = (true, false);
+        for place in layout.places(piece) {
+            let here = present[place.number as usize];
+            (all, any) = (all && here, any || here);
+        }
+        if all {
             continue;
         }
-        if here > 0 {
+        if any {
             local.set(piece.as_usize(), true);
-        } else {
+        } else if !nowhere_else {
             unknown.push(piece);
         }
     }
-    if unknown.is_empty() || inner.holds_no_leaf()? {
+    if unknown.is_empty() {
         return Ok(local);
     }
     // In the index's order, and from one state of it: to begin a look for each leaf takes most of the time.
