@@ -190,6 +190,10 @@ fn who_misses_more_is_to_be_sent_to_faster() {
     let weight = |conn| node.weights.get(&conn).copied().unwrap_or(100);
     assert!(weight(behind) > 150, "{:?}", node.weights);
     assert!(weight(ahead) < weight(near) && weight(near) < 100, "{:?}", node.weights);
+    // It does not give any more.
+    node.hear(behind, Message::Choke);
+    node.wait(Duration::from_secs(2));
+    assert_eq!(node.weights[&behind], 100);
 }
 
 #[test]

@@ -24,34 +24,44 @@ impl Engine {
         let trades = self.transfers.values().any(Transfer::is_fetching);
         let owes = self.conns.values().any(|conn| conn.bytes_down > 0);
         let mut asking: Vec<(ConnId, u64, u64)> = Vec::new();
-        for (id, conn) in &self.conns {
-            let equal = !conn.uploads.is_idle() && conn.standing(self.now, trades, owes) == Standing::Equal;
-            if let Some(missing) = self.missing(conn).filter(|_| equal) {
-                asking.push((*id, missing, conn.uploads.turn()));
+        let mut others: Vec<ConnId> = Vec::new();
+        for (id, conn) in self.conns.iter().filter(|(_, conn)| !conn.uploads.is_idle()) {
+            let equal = conn.standing(self.now, trades, owes) == Standing::Equal;
+            match self.missing(conn).filter(|_| equal) {
+                Some(missing) => asking.push((*id, missing, conn.uploads.turn())),
+                None => others.push(*id),
             }
         }
         let mean =
             |of: fn(&(ConnId, u64, u64)) -> u64| asking.iter().map(of).sum::<u64>() / (asking.len() as u64).max(1);
         let (missing, turn) = (mean(|of| of.1), mean(|of| of.2));
-        if asking.len() < 2 || missing == 0 {
-            return;
-        }
         let most_served = too_much(turn);
         for (id, misses, served) in asking {
             // Who only says to have little has got much already.
             let most = if served > most_served { EVEN } else { MOST };
-            let weight = weight_of(misses, missing).min(most);
-            let Some(conn) = self.conns.get_mut(&id) else { continue };
-            if weight.abs_diff(conn.weight) > conn.weight / STEP {
-                conn.weight = weight;
-                self.actions.push_back(Action::Weigh { conn: id, weight });
-            }
+            self.set_weight(id, weight_of(misses, missing).min(most));
+        }
+        // Who was favoured before is not, once it is found to take only.
+        others.into_iter().for_each(|id| self.set_weight(id, EVEN));
+    }
+
+    fn set_weight(&mut self, id: ConnId, weight: u16) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if weight.abs_diff(conn.weight) > conn.weight / STEP {
+            conn.weight = weight;
+            self.actions.push_back(Action::Weigh { conn: id, weight });
         }
     }
 
     /// Bytes that a peer misses of what it fetches here, if that can be told.
     fn missing(&self, conn: &Conn) -> Option<u64> {
         let mut missing = 0;
+        // Who keeps back what it has has at least what it got from us, where that is of one content.
+        let got = if conn.served.len() == 1 {
+            conn.uploads.leaves_sent
+        } else {
+            0
+        };
         for served in conn.served.values().filter(|served| served.pieces) {
             let of = self.transfers.get(&served.transfer)?;
             let pieces = of.pieces.as_ref()?;
@@ -59,7 +69,7 @@ impl Engine {
                 .sessions
                 .values()
                 .find(|session| session.transfer == served.transfer)?;
-            let left = pieces.len().saturating_sub(session.held.max(conn.uploads.leaves_sent));
+            let left = pieces.len().saturating_sub(session.held.max(got));
             missing += pieces.map.bytes() / u64::from(pieces.len().max(1)) * u64::from(left);
         }
         Some(missing)
@@ -68,6 +78,9 @@ impl Engine {
 
 /// More than in proportion, since who is far is slower even so.
 fn weight_of(misses: u64, mean: u64) -> u16 {
+    if mean == 0 {
+        return EVEN;
+    }
     let part = misses as f64 / mean as f64;
     ((part * part * f64::from(EVEN)) as u16).clamp(LEAST, MOST)
 }
