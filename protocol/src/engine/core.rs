@@ -18,6 +18,7 @@ use super::reputation::{Fault, Reputation};
 use super::rng::Rng;
 use super::transfer::Transfer;
 use super::uplink::Uplink;
+use super::window::Slack;
 use crate::format::Cid;
 use crate::time::Timestamp;
 use crate::wire::limits::{MAX_AGENT_LEN, MAX_EXTENSIONS};
@@ -377,8 +378,10 @@ impl Engine {
         let ids: Vec<ConnId> = self.conns.keys().copied().collect();
         self.busy = false;
         self.apply_upload_limit();
+        let fetching = self.conns.values().filter(|conn| conn.window.in_flight() > 0);
+        let slack = Slack::at(fetching.map(|conn| conn.window.rate()).sum());
         for id in &ids {
-            self.tick_conn(*id);
+            self.tick_conn(*id, slack);
         }
         self.tell_news(true);
         self.introduce();
@@ -402,7 +405,7 @@ impl Engine {
         self.next_tick = if busy { self.now + TICK } else { self.next_slow_tick };
     }
 
-    fn tick_conn(&mut self, id: ConnId) {
+    fn tick_conn(&mut self, id: ConnId, slack: Slack) {
         let now = self.now;
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if !conn.is_ready() {
@@ -413,7 +416,7 @@ impl Engine {
             }
             return;
         }
-        conn.window.on_tick(now);
+        conn.window.on_tick(now, slack);
         self.uplink.on_given_up(conn.uploads.find_stuck(now));
         let tired = conn.find_tired(now);
         let stalled = conn.window.is_stalled(now);

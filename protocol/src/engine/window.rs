@@ -1,7 +1,9 @@
 //! How many bytes may be on request from one connection, and when it has gone silent.
 //!
 //! The window follows what the path delivers: it doubles each round trip until the rate stops growing, and is then the measured
-//! rate times round trip plus [`SLACK`], so that the path never idles and never holds more than about a second of requests.
+//! rate times round trip plus [`SLACK`], so that the path never idles and never holds more than about a second of requests. What is fast needs
+//! less time: all connections together have no more than [`SLACK_BYTES`] on request beyond their round trips, for where our own disk is what
+//! they wait for, all of it lies in our memory.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,7 +18,9 @@ const MIN: u64 = 32 * 1024;
 const MAX: u64 = 32 * 1024 * 1024;
 /// How much of a path's rate is kept on request beyond a round trip: covers the server's turns between its peers.
 const SLACK: Duration = Duration::from_millis(350);
-/// What is on request is at most what the path delivers in this time.
+/// What all connections have on request beyond a round trip, where that is less.
+const SLACK_BYTES: u64 = 8 * 1024 * 1024;
+/// What is on request while the window grows is at most what the path delivers in this time, or in a round trip and twice [`SLACK_BYTES`].
 const DRAIN: Duration = Duration::from_millis(900);
 /// A rate sample spans at least this…
 const SAMPLE_MIN: Duration = Duration::from_millis(100);
@@ -54,6 +58,27 @@ pub(crate) struct Window {
     last_progress: Timestamp,
     /// The longest silence between payloads while some was on request, slowly forgotten.
     gap: Duration,
+    slack: Slack,
+}
+
+/// How much of a path's rate is kept on request beyond a round trip, at what all paths together deliver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slack {
+    /// Of a full path…
+    full: Duration,
+    /// …and at most while it is not known to be full.
+    growing: Duration,
+}
+
+impl Slack {
+    /// That of each of the connections which together deliver `rate` bytes a second.
+    pub(crate) fn at(rate: u64) -> Self {
+        let within = |bytes: u64| Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
+        Self {
+            full: SLACK.min(within(SLACK_BYTES)),
+            growing: DRAIN.min(within(2 * SLACK_BYTES)),
+        }
+    }
 }
 
 impl Window {
@@ -71,6 +96,7 @@ impl Window {
             sample_idle: true,
             last_progress: now,
             gap: Duration::ZERO,
+            slack: Slack::at(0),
         }
     }
 
@@ -173,8 +199,9 @@ impl Window {
         self.sample_idle = true;
     }
 
-    /// Time has passed.
-    pub(crate) fn on_tick(&mut self, now: Timestamp) {
+    /// Time has passed; all connections together deliver as much as `slack` was made for.
+    pub(crate) fn on_tick(&mut self, now: Timestamp, slack: Slack) {
+        self.slack = slack;
         if self.in_flight > 0 {
             self.maybe_sample(now);
         }
@@ -203,7 +230,7 @@ impl Window {
 
     fn ceiling(&self) -> u64 {
         self.rate
-            .map_or(MAX, |rate| in_time(rate, self.rtt + DRAIN))
+            .map_or(SLACK_BYTES, |rate| in_time(rate, self.rtt + self.slack.growing))
             .clamp(INITIAL, MAX)
     }
 
@@ -233,8 +260,8 @@ impl Window {
             self.growing = false;
         }
         // Where that is only a block or two, another is asked for: whoever has nothing on request for a moment is passed over.
-        let fitting = in_time(rate, self.rtt + SLACK)
-            .max(in_time(rate, self.rtt + DRAIN).min(INITIAL))
+        let fitting = in_time(rate, self.rtt + self.slack.full)
+            .max(in_time(rate, self.rtt + self.slack.growing).min(INITIAL))
             .clamp(MIN, MAX);
         self.window = if self.growing {
             self.window.max(fitting).min(self.ceiling())
@@ -283,7 +310,7 @@ mod tests {
             if served == per_step && full_at.is_none() {
                 full_at = Some(now.since(Timestamp::ZERO));
             }
-            window.on_tick(now);
+            window.on_tick(now, Slack::at(window.rate()));
         }
         (window, full_at.expect("the path was never full"))
     }

@@ -100,6 +100,9 @@ impl<F: FnMut(Step)> Walk<'_, F> {
         // A link names the content beside the pack that holds it: it is asked for with the root, a round trip before the root names it.
         let mut ahead = self.target.content.filter(|content| *content != root);
         while !reader.is_complete() {
+            if self.unkept.len() >= KEEP_BATCH || self.unkept_bytes >= KEEP_BYTES {
+                self.keep().await?;
+            }
             let mut wanted = self.wanted(&mut reader)?;
             wanted.extend(ahead.take());
             if !wanted.is_empty() {
@@ -116,9 +119,6 @@ impl<F: FnMut(Step)> Walk<'_, F> {
                 () = at(give_up) => return Ok(None),
             };
             self.hear(&mut reader, event)?;
-            if self.unkept.len() >= KEEP_BATCH || self.unkept_bytes >= KEEP_BYTES {
-                self.keep().await?;
-            }
         }
         self.keep().await?;
         reader.finish().map(Some).map_err(|error| skeleton_failure(&error))

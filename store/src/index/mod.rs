@@ -66,7 +66,7 @@ fn open_writing(path: &Path) -> Result<Connection, IndexError> {
     // NORMAL would let a power cut take back commits; the writer batches, so that FULL costs a sync a second.
     conn.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF;
-         PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -16000; PRAGMA journal_size_limit = 67108864;",
+         PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -4000; PRAGMA journal_size_limit = 67108864;",
     )?;
     schema::migrate(&mut conn)?;
     Ok(conn)

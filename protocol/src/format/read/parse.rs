@@ -49,14 +49,21 @@ pub(super) enum ShardContent {
     },
 }
 
-/// A file or a part of one. What it carries in itself comes before its links. Four bytes a leaf, for there may be millions.
+/// A file or a part of one. What it carries in itself comes before its links. Links are kept as runs, for there may be millions.
 #[derive(Debug)]
 pub(super) struct FileNode {
     pub(super) size: u64,
     pub(super) inline: u32,
     /// Numbers of leaves; with [`NODE`], places in `below`.
-    links: Box<[u32]>,
+    links: Box<[Run]>,
     below: Box<[FilePart]>,
+}
+
+/// Links of which each is the one after the last: leaves are numbered as they come.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    first: u32,
+    len: u32,
 }
 
 /// A node that is a part of a file.
@@ -193,7 +200,8 @@ pub(super) fn leaf_len(cid: &Cid, said: u64) -> Result<u32, SkeletonError> {
 impl FileNode {
     /// What it links to, in order.
     pub(super) fn links(&self) -> impl Iterator<Item = FileLink<'_>> {
-        self.links.iter().map(|&link| match link & NODE {
+        let links = self.links.iter().flat_map(|run| run.first..run.first + run.len);
+        links.map(|link| match link & NODE {
             0 => FileLink::Leaf(link),
             _ => FileLink::Part(&self.below[(link & !NODE) as usize]),
         })
@@ -230,7 +238,14 @@ impl FileNode {
             Ok(NODE | (below.len() - 1) as u32)
         };
         let sized = links.iter().zip(&message.blocksizes);
-        let links: Box<[u32]> = sized.map(parse_link).collect::<Result<_, _>>()?;
+        let mut runs: Vec<Run> = Vec::new();
+        for link in sized.map(parse_link) {
+            let link = link?;
+            match runs.last_mut().filter(|run| run.first + run.len == link) {
+                Some(run) => run.len += 1,
+                None => runs.push(Run { first: link, len: 1 }),
+            }
+        }
         match message.filesize {
             Some(said) if said != found => return Err(SkeletonError::LyingSize { cid: *cid, said, found }),
             None if !links.is_empty() => return Err(malformed("it does not say how long the file is")),
@@ -239,7 +254,7 @@ impl FileNode {
         Ok(Self {
             size: found,
             inline: inline as u32,
-            links,
+            links: runs.into(),
             below: below.into(),
         })
     }
