@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
 # One large get over loopback: what it takes of the disk and of memory, and how soon it goes on after kill -9.
 #
-#   benches/long_get.sh [GIB]      (10 if nothing is said; needs 2.1 x that room in TMPDIR, and python3)
+#   benches/long_get.sh [GIB] [SEEDS]      (10 GiB of one seed if nothing is said; needs 2.1 x that room in TMPDIR, and python3)
 #
 # Prints: disk of share and get over the pack's bytes, peak memory of both ends, the rate, and the seconds from start to the first new blocks of five
 # resumptions, each after kill -9 at about half. Everything stays on 127.0.0.1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --quiet
-exec python3 - "${1:-10}" "$PWD/target/release/modswarm" <<'PYTHON'
+exec python3 - "${1:-10}" "${2:-1}" "$PWD/target/release/modswarm" <<'PYTHON'
 import json, os, pathlib, random, shutil, signal, statistics, subprocess, sys, tempfile, time
 
-gib, program = float(sys.argv[1]), sys.argv[2]
+gib, seed_count, program = float(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 top = pathlib.Path(tempfile.mkdtemp(prefix="modswarm-long-get-"))
 size = int(gib * (1 << 30))
 
@@ -36,7 +36,7 @@ def events(process):
 def get(link):
     return start(["get", link, "-o", str(top / "got"), "--no-seed"], "getter")
 
-seed = None
+seeds = []
 try:
     pack = top / "pack"
     pack.mkdir()
@@ -49,8 +49,13 @@ try:
     before = disk(top / "pack")
     began = time.time()
     seed = start(["share", str(pack)], "seed")
+    seeds.append(seed)
     link = next(events(seed))["link"]
     print(f"share {time.time() - began:.1f} s, disk {1 + disk(top / 'seed') / size:.4f} x, peak {peak(seed.pid)} MB", flush=True)
+    for number in range(1, seed_count):
+        seeds.append(start(["share", str(pack)], f"seed{number}"))
+        query = next(events(seeds[-1]))["link"].split("?", 1)[1]
+        link += "".join(f"&{part}" for part in query.split("&") if part.startswith("a="))
 
     resumed = []
     for _ in range(5):
@@ -90,7 +95,7 @@ try:
     print(f"get {took:.1f} s, {size / took / (1 << 20):.0f} MiB/s, disk {(disk(top / 'got') + disk(top / 'getter')) / size:.4f} x, "
           f"peak of the getter {most} MB, of the seed {peak(seed.pid)} MB")
 finally:
-    if seed:
+    for seed in seeds:
         seed.terminate()
         seed.wait()
     shutil.rmtree(top, ignore_errors=True)

@@ -14,6 +14,8 @@ import time
 WIRE_BYTES_PER_FRAME = 24
 # Headers of one TCP segment with time stamps: Ethernet 14, IPv4 20, TCP 32.
 HEADER_BYTES_PER_SEGMENT = 66
+# Headers of one UDP datagram: Ethernet 14, IPv4 20, UDP 8.
+HEADER_BYTES_PER_DATAGRAM = 42
 FRAME_BYTES_MAX = 1514
 # How much of a link's rate waits at it before frames are dropped.
 QUEUE_MS = 100

@@ -4,8 +4,8 @@
     sudo benches/swarm/swarm.py [--scene NAME]... [--mib 128] [--runs 3] [--tool modswarm]... [--binary target/release/modswarm]
 
 Every host is a network namespace of its own around one bridge; tc shapes its link both ways (htb), and delays and loses frames where the kernel
-has netem (else it says so, and the round trip is nearly nothing). Needs root, Linux, iproute2 and Python 3.10; `--tool libtorrent` needs
-`pip install libtorrent`. All traffic stays between the namespaces, which are gone when it ends, however it ends.
+has netem (else it says so, and the round trip is nearly nothing). Needs root, Linux, iproute2 and Python 3.10. `--tool modswarm-tcp` is
+modswarm where UDP is blocked; `--tool libtorrent` needs `pip install libtorrent`. All traffic stays between the namespaces, which are gone when it ends, however it ends.
 
 For F bytes from seeds with uploads u_s to N downloaders with uploads u_i and downloads d_i nobody can be done before
 T_min = max(F / sum u_s, F / min d, N F / (sum u_s + sum u_i)) (Kumar and Ross, "Peer-Assisted File Distribution: The Minimum Distribution Time", 2006).
@@ -13,7 +13,8 @@ eta = T_min / T, with T from starting the downloaders' programs, while the seeds
 Rates count whole frames with preamble and gap, so that full frames of TCP leave at most 0.94.
 
 Columns: eta; T of the last downloader and of the median one, and their ratio; payload the seeds sent, in packs, by what left their links; what all sent
-for each byte that had to arrive; of it TCP payload beyond the content (encryption, framing, control, what came twice or was sent twice), in percent;
+for each byte that had to arrive; of it payload of TCP or UDP beyond the content (encryption, framing, acknowledgements of QUIC, control, what came twice or was
+sent twice), in percent;
 leaf bytes that came in vain, in percent, as the programs say; CPU of all programs in s/GiB delivered; peak memory of the largest.
 """
 
@@ -32,7 +33,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from net import HEADER_BYTES_PER_SEGMENT, Link, Net, cpu_seconds, kernel_has, peak_mib, stop
+from net import Link, Net, cpu_seconds, kernel_has, peak_mib, stop
 from tools import TOOLS
 
 # Seconds after which a run is given up, at the least, and as a multiple of the least possible time.
@@ -95,13 +96,13 @@ def differences(a, b):
 class Result:
     """One run."""
 
-    def __init__(self, scene, size, seconds, sent, seeds, gets, processes, idle):
+    def __init__(self, scene, tool, size, seconds, sent, seeds, gets, processes, idle):
         self.least = scene.least_seconds(size)
         self.complete = len(seconds) == len(scene.getters)
         self.last = max(seconds) if self.complete else float("inf")
         self.median = statistics.median(seconds) if seconds else float("inf")
         wanted = size * len(scene.getters)
-        payload = [octets - frames * HEADER_BYTES_PER_SEGMENT for octets, frames in sent]
+        payload = [octets - frames * tool.HEADER_BYTES for octets, frames in sent]
         self.eta = self.least / self.last
         self.seed_packs = sum(payload[:seeds]) / size
         self.sent = sum(octets for octets, _ in sent) / wanted
@@ -141,7 +142,7 @@ def run(scene, tool, work, pack, size, binary, netem):
         after = [net.counters(host) for host in range(len(net.links))]
         sent = [(a[0] - b[0], a[1] - b[1]) for a, b in zip(after, before)]
         seconds = [get.done - started for get in gets if get.done is not None]
-        result = Result(scene, size, seconds, sent, seeds, gets, processes, idle)
+        result = Result(scene, tool, size, seconds, sent, seeds, gets, processes, idle)
         for get, out in zip(gets, outs.values()):
             if get.done is not None:
                 result.wrong += differences(pack, out / pack.name)
@@ -155,7 +156,7 @@ def run(scene, tool, work, pack, size, binary, netem):
 
 
 HEADING = """\
-| scene | program | eta | last s | median s | last/median | least s | seeds sent | all sent | over TCP % | in vain % | CPU s/GiB | peak MiB |
+| scene | program | eta | last s | median s | last/median | least s | seeds sent | all sent | over payload % | in vain % | CPU s/GiB | peak MiB |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|"""
 
 

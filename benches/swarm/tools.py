@@ -15,6 +15,8 @@ import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from net import HEADER_BYTES_PER_DATAGRAM, HEADER_BYTES_PER_SEGMENT
+
 
 class Get:
     """A running download."""
@@ -37,13 +39,15 @@ class Get:
 
 
 class Modswarm:
-    """Host 0 shares; everyone else knows its link and nothing more.
+    """Over QUIC, which it dials first across the internet. Host 0 shares; everyone else knows its link and nothing more.
 
     Further seeds have got the pack from it before, outside the shaped net. In the net they run the same `get` again, which finds all files
     and seeds them, with host 0 as their way into the private network.
     """
 
     SETTLE = 4.0
+    HEADER_BYTES = HEADER_BYTES_PER_DATAGRAM
+    LISTEN = "udp/0/quic-v1"
 
     def __init__(self, net, work, pack, binary):
         self.net, self.work, self.pack, self.binary = net, Path(work), Path(pack), binary
@@ -51,7 +55,7 @@ class Modswarm:
 
     def _command(self, home, ip):
         return [
-            self.binary, "--json", "--network", "private", "--home", str(self.work / home), "--listen", f"/ip4/{ip}/tcp/0",
+            self.binary, "--json", "--network", "private", "--home", str(self.work / home), "--listen", f"/ip4/{ip}/{self.LISTEN}",
         ]
 
     def _until(self, process, key):
@@ -124,6 +128,13 @@ class Modswarm:
         pass
 
 
+class ModswarmTcp(Modswarm):
+    """The same over TCP, as where UDP is blocked."""
+
+    HEADER_BYTES = HEADER_BYTES_PER_SEGMENT
+    LISTEN = "tcp/0"
+
+
 class Tracker(ThreadingHTTPServer):
     """The least BitTorrent tracker: everyone who asked, to everyone who asks."""
 
@@ -153,6 +164,7 @@ class Libtorrent:
     """Encryption off, a tracker on host 0: no DHT, no UPnP."""
 
     SETTLE = 4.0
+    HEADER_BYTES = HEADER_BYTES_PER_SEGMENT
     PORT, TRACKER_PORT = 7000, 6969
 
     def __init__(self, net, work, pack, _binary):
@@ -213,7 +225,7 @@ def _peer(torrent, folder, port, role):
             said = True
 
 
-TOOLS = {"modswarm": Modswarm, "libtorrent": Libtorrent}
+TOOLS = {"modswarm": Modswarm, "modswarm-tcp": ModswarmTcp, "libtorrent": Libtorrent}
 
 if __name__ == "__main__":
     match sys.argv[1:]:
