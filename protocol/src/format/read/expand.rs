@@ -10,20 +10,20 @@ use super::{
         cid::{Cid, Codec},
         content::{Content, File},
         hamt,
-        intern::{Interner, KeyedState, UNSEEN},
+        intern::{Interner, KeyedState, UNSEEN, map_of},
         parts::{CARRIER, Parts},
         path::{Name, NameError, PackPath},
         pieces::Leaf,
     },
     SkeletonError,
     measure::wrong_kind,
-    parse::{Entry, FileLink, Node, ShardContent, number},
+    parse::{Entry, FileLink, Node, ShardContent},
     reader::Nodes,
 };
 
-/// Expands what [`super::measure::measure`] has let pass. A file as the root is called `file_name`. `leaves` are those of files, as they came.
+/// Expands what [`super::measure::measure`] has let pass. A file as the root is called `file_name`. `leaves` are all of them, as they came.
 pub(super) fn expand(nodes: &Nodes, leaves: Interner, root: &Cid, file_name: &Name) -> Result<Content, SkeletonError> {
-    let mut expand = Expand::new(nodes, leaves, root);
+    let mut expand = Expand::new(nodes, leaves.into_leaves(), root);
     match nodes.get(root)? {
         Node::File(_) => expand.file(root, file_name.clone().into())?,
         _ => expand.dir(root, None)?,
@@ -32,16 +32,18 @@ pub(super) fn expand(nodes: &Nodes, leaves: Interner, root: &Cid, file_name: &Na
 }
 
 /// The content whose root is one leaf of `len` bytes.
-pub(super) fn single_leaf(root: &Cid, len: u32, file_name: &Name) -> Result<Content, SkeletonError> {
+pub(super) fn single_leaf(root: &Cid, len: u32, file_name: &Name) -> Content {
     let nodes = Nodes::new(root);
-    let mut expand = Expand::new(&nodes, Interner::new(root), root);
-    expand.leaf_file(root, len, file_name.clone().into())?;
-    Ok(expand.finish())
+    let leaf = (len > 0).then_some(Leaf { cid: *root, len });
+    let mut expand = Expand::new(&nodes, leaf.into_iter().collect(), root);
+    expand.leaf_file(root, leaf.map(|_| 0), len, file_name.clone().into());
+    expand.finish()
 }
 
 struct Expand<'a> {
     nodes: &'a Nodes,
-    interner: Interner,
+    /// In the order in which they came.
+    leaves: Vec<Leaf>,
     /// By number of leaf: the piece that it is, once it was seen.
     pieces: Vec<u32>,
     /// Leaves that were seen.
@@ -52,12 +54,12 @@ struct Expand<'a> {
 }
 
 impl<'a> Expand<'a> {
-    fn new(nodes: &'a Nodes, leaves: Interner, root: &Cid) -> Self {
+    fn new(nodes: &'a Nodes, leaves: Vec<Leaf>, root: &Cid) -> Self {
         let state = KeyedState::new(root);
         Self {
             nodes,
             pieces: vec![UNSEEN; leaves.len()],
-            interner: leaves,
+            leaves,
             count: 0,
             seen: HashSet::with_hasher(state.clone()),
             carrier_index: HashMap::with_hasher(state),
@@ -77,7 +79,7 @@ impl<'a> Expand<'a> {
 
     fn finish(self) -> Content {
         let mut content = self.content;
-        content.map = Arc::new(self.interner.into_map_of(self.pieces));
+        content.map = Arc::new(map_of(self.leaves, self.pieces));
         content.parts.shrink_to_fit();
         content.files.shrink_to_fit();
         content
@@ -158,7 +160,8 @@ impl<'a> Expand<'a> {
             })?,
         };
         if entry.cid.codec() == Codec::Raw {
-            return self.leaf_file(&entry.cid, entry.leaf_len()?, path);
+            self.leaf_file(&entry.cid, entry.leaf, entry.leaf_len()?, path);
+            return Ok(());
         }
         match self.nodes.get(&entry.cid)? {
             Node::File(_) => self.file(&entry.cid, path),
@@ -174,11 +177,13 @@ impl<'a> Expand<'a> {
         }
     }
 
-    fn leaf_file(&mut self, cid: &Cid, len: u32, path: PackPath) -> Result<(), SkeletonError> {
+    /// A file of one leaf of this number, or of none.
+    fn leaf_file(&mut self, cid: &Cid, leaf: Option<u32>, len: u32, path: PackPath) {
         let start = self.content.parts.len();
-        self.leaf(cid, len)?;
+        if let Some(number) = leaf {
+            self.piece(number);
+        }
         self.push_file(path, cid, len.into(), start);
-        Ok(())
     }
 
     fn file(&mut self, cid: &Cid, path: PackPath) -> Result<(), SkeletonError> {
@@ -226,22 +231,9 @@ impl<'a> Expand<'a> {
         self.content.parts.push(CARRIER | index);
     }
 
-    fn leaf(&mut self, cid: &Cid, len: u32) -> Result<(), SkeletonError> {
-        if len == 0 {
-            return Ok(());
-        }
-        let number = number(&mut self.interner, Leaf { cid: *cid, len })?;
-        self.piece(number);
-        Ok(())
-    }
-
     /// Pieces are numbered by their first occurrence.
     fn piece(&mut self, number: u32) {
-        let number = number as usize;
-        if number >= self.pieces.len() {
-            self.pieces.resize(number + 1, UNSEEN);
-        }
-        let piece = &mut self.pieces[number];
+        let piece = &mut self.pieces[number as usize];
         if *piece == UNSEEN {
             *piece = self.count;
             self.count += 1;

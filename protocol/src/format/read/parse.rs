@@ -30,6 +30,8 @@ pub(super) struct Entry {
     pub(super) cid: Cid,
     /// Meant for the whole DAG below; believed only of raw leaves, where it is checked when the leaf arrives.
     pub(super) tsize: Option<u64>,
+    /// The number of the leaf that it is, unless that is empty or impossible.
+    pub(super) leaf: Option<u32>,
 }
 
 /// A link of a HAMT shard.
@@ -86,7 +88,7 @@ pub(super) enum FileLink<'a> {
 const NODE: u32 = 1 << 31;
 
 impl Node {
-    /// Parses a dag-pb block. Leaves of files are numbered by `leaves`.
+    /// Parses a dag-pb block. Leaves are numbered by `leaves`.
     pub(super) fn parse(cid: &Cid, bytes: &[u8], leaves: &mut Interner) -> Result<Self, SkeletonError> {
         let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
         let (links, data) = decode_node(bytes).map_err(malformed)?;
@@ -97,10 +99,10 @@ impl Node {
         match message.kind {
             Kind::File | Kind::Raw => FileNode::parse(cid, &links, &message, leaves).map(Node::File),
             Kind::Directory => {
-                let entries = links.iter().map(|link| Entry::parse(cid, link, link.name));
+                let entries = links.iter().map(|link| Entry::parse(cid, link, link.name, leaves));
                 entries.collect::<Result<_, _>>().map(Node::Directory)
             }
-            Kind::HamtShard => parse_shard(cid, &links, &message).map(Node::Shard),
+            Kind::HamtShard => parse_shard(cid, &links, &message, leaves).map(Node::Shard),
             Kind::Symlink if links.is_empty() => Ok(Node::Symlink),
             Kind::Symlink => Err(malformed("a symbolic link has links")),
             Kind::Metadata => Err(malformed("UnixFS metadata nodes are not used by any tool")),
@@ -150,13 +152,21 @@ impl Node {
 }
 
 impl Entry {
-    fn parse(cid: &Cid, link: &InLink<'_>, name: &[u8]) -> Result<Self, SkeletonError> {
+    fn parse(cid: &Cid, link: &InLink<'_>, name: &[u8], leaves: &mut Interner) -> Result<Self, SkeletonError> {
         let name = Name::from_utf8(name).map_err(|source| SkeletonError::Name { cid: *cid, source })?;
-        Ok(Self {
+        let mut entry = Self {
             name,
             cid: link_cid(cid, link)?,
             tsize: link.tsize,
-        })
+            leaf: None,
+        };
+        // What is wrong with its length is wrong only if it turns out to be one of the files.
+        if entry.cid.codec() == Codec::Raw
+            && let Ok(len @ 1..) = entry.leaf_len()
+        {
+            entry.leaf = Some(number(leaves, Leaf { cid: entry.cid, len })?);
+        }
+        Ok(entry)
     }
 
     /// The length of the raw leaf that this entry is; 0 for the empty leaf.
@@ -170,7 +180,7 @@ impl Entry {
 }
 
 /// The number of a leaf.
-pub(super) fn number(leaves: &mut Interner, leaf: Leaf) -> Result<u32, SkeletonError> {
+fn number(leaves: &mut Interner, leaf: Leaf) -> Result<u32, SkeletonError> {
     leaves.intern(leaf).map_err(|other| SkeletonError::LyingSize {
         cid: leaf.cid,
         said: leaf.len.into(),
@@ -260,7 +270,12 @@ impl FileNode {
     }
 }
 
-fn parse_shard(cid: &Cid, links: &[InLink<'_>], message: &Message<'_>) -> Result<Box<[ShardEntry]>, SkeletonError> {
+fn parse_shard(
+    cid: &Cid,
+    links: &[InLink<'_>],
+    message: &Message<'_>,
+    leaves: &mut Interner,
+) -> Result<Box<[ShardEntry]>, SkeletonError> {
     let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
     if message.hash_type != Some(hamt::HASH_TYPE) {
         return Err(malformed("a large folder uses an unknown hash"));
@@ -268,7 +283,7 @@ fn parse_shard(cid: &Cid, links: &[InLink<'_>], message: &Message<'_>) -> Result
     if message.fanout != Some(hamt::FANOUT) {
         return Err(malformed("a large folder is not 256 wide"));
     }
-    let parse_link = |link: &InLink<'_>| -> Result<ShardEntry, SkeletonError> {
+    let mut parse_link = |link: &InLink<'_>| -> Result<ShardEntry, SkeletonError> {
         let position = parse_position(link.name).ok_or(malformed("a large folder's entry has no position"))?;
         let name = &link.name[PREFIX_LEN..];
         let content = if name.is_empty() {
@@ -276,12 +291,12 @@ fn parse_shard(cid: &Cid, links: &[InLink<'_>], message: &Message<'_>) -> Result
         } else {
             ShardContent::Entry {
                 hash: hamt::hash_name(name),
-                entry: Entry::parse(cid, link, name)?,
+                entry: Entry::parse(cid, link, name, leaves)?,
             }
         };
         Ok(ShardEntry { position, content })
     };
-    let entries: Box<[ShardEntry]> = links.iter().map(parse_link).collect::<Result<_, _>>()?;
+    let entries: Box<[ShardEntry]> = links.iter().map(&mut parse_link).collect::<Result<_, _>>()?;
     if !entries.is_sorted_by(|a, b| a.position < b.position) {
         return Err(malformed("a large folder's entries are not in order"));
     }

@@ -111,7 +111,7 @@ pub struct SkeletonReader {
     file_name: Option<Name>,
     may_be_pack: bool,
     nodes: Nodes,
-    /// The leaves of files, numbered as they came.
+    /// The leaves, numbered as they came.
     leaves: Interner,
     /// pack.json and pack.sig, or the root if it is a leaf: none until they arrive.
     raw: Vec<(Cid, Option<Bytes>)>,
@@ -363,7 +363,7 @@ impl SkeletonReader {
             return Ok(Skeleton {
                 root,
                 pack: None,
-                content: Arc::new(single_leaf(&root, len, &file_name)?),
+                content: Arc::new(single_leaf(&root, len, &file_name)),
             });
         }
         let (content, pack) = match &self.head {
