@@ -1,4 +1,4 @@
-//! How rare the pieces are that can be picked: counts by availability for stretches of the content, instead of lists of pieces.
+//! How rare the pieces are that can be picked: a bucket for each availability, which counts pieces by stretches of the content instead of listing them.
 
 use super::rng::Rng;
 use super::session::Source;
@@ -13,9 +13,9 @@ const BLOCK: usize = 64;
 /// Pieces of which one pick looks at the availability before it takes any.
 const MAX_LOOKS: usize = 4096;
 
-/// The pieces of one availability.
+/// The pieces of one availability, counted.
 #[derive(Clone, Debug, Default)]
-struct Rank {
+struct Bucket {
     total: u32,
     /// By stretch; empty before the first.
     counts: Vec<u16>,
@@ -25,7 +25,7 @@ struct Rank {
 #[derive(Clone, Debug)]
 pub(crate) struct Ranks {
     /// By availability.
-    ranks: Vec<Rank>,
+    buckets: Vec<Bucket>,
     /// The pieces that can be picked.
     pickable: PieceSet,
 }
@@ -34,7 +34,7 @@ impl Ranks {
     /// Of `pieces` pieces, none of which can be picked.
     pub(crate) fn new(pieces: usize) -> Self {
         Self {
-            ranks: Vec::new(),
+            buckets: Vec::new(),
             pickable: PieceSet::repeat(false, pieces),
         }
     }
@@ -67,33 +67,33 @@ impl Ranks {
 
     fn count(&mut self, piece: u32, availability: u16, by: i16) {
         let rank = usize::from(availability);
-        if self.ranks.len() <= rank {
-            self.ranks.resize_with(rank + 1, Rank::default);
+        if self.buckets.len() <= rank {
+            self.buckets.resize_with(rank + 1, Bucket::default);
         }
-        let rank = &mut self.ranks[rank];
-        if rank.counts.is_empty() {
-            rank.counts = vec![0; self.pickable.len().div_ceil(STRETCH)];
+        let bucket = &mut self.buckets[rank];
+        if bucket.counts.is_empty() {
+            bucket.counts = vec![0; self.pickable.len().div_ceil(STRETCH)];
         }
-        let count = &mut rank.counts[piece as usize / STRETCH];
+        let count = &mut bucket.counts[piece as usize / STRETCH];
         *count = count.wrapping_add_signed(by);
-        rank.total = rank.total.wrapping_add_signed(by.into());
+        bucket.total = bucket.total.wrapping_add_signed(by.into());
     }
 
     /// A piece that `source` has, of those that the fewest have; ties by lot.
     pub(crate) fn rarest(&self, availability: &[u16], source: &Source, rng: &mut Rng) -> Option<u32> {
         let mut looks = MAX_LOOKS;
-        for (number, rank) in self.ranks.iter().enumerate().filter(|(_, rank)| rank.total > 0) {
-            let of_rank = |piece: u32| usize::from(availability[piece as usize]) == number;
-            let (stretch, before) = rank.find(rng.below(rank.total as usize) as u32);
+        for (number, bucket) in self.buckets.iter().enumerate().filter(|(_, bucket)| bucket.total > 0) {
+            let of_bucket = |piece: u32| usize::from(availability[piece as usize]) == number;
+            let (stretch, before) = bucket.find(rng.below(bucket.total as usize) as u32);
             let from = self
                 .within(stretch, &Source::All)
-                .filter(|piece| of_rank(*piece))
+                .filter(|piece| of_bucket(*piece))
                 .nth(before)?;
-            let stretches = rank.counts.len();
+            let stretches = bucket.counts.len();
             // The one in which the lot fell comes twice: from there on, and up to there.
             for step in 0..=stretches {
                 let at = (stretch + step) % stretches;
-                if rank.counts[at] == 0 {
+                if bucket.counts[at] == 0 {
                     continue;
                 }
                 for piece in self.within(at, source) {
@@ -101,7 +101,7 @@ impl Ranks {
                         0 => piece >= from,
                         _ => step < stretches || piece < from,
                     };
-                    if turn && of_rank(piece) {
+                    if turn && of_bucket(piece) {
                         return Some(piece);
                     }
                     looks -= 1;
@@ -128,7 +128,10 @@ impl Ranks {
 
     /// The pieces of one availability, in order.
     pub(crate) fn of(&self, availability: &[u16], number: u16) -> impl Iterator<Item = u32> {
-        let counts = self.ranks.get(usize::from(number)).map_or(&[][..], |rank| &rank.counts);
+        let counts = self
+            .buckets
+            .get(usize::from(number))
+            .map_or(&[][..], |bucket| &bucket.counts);
         let stretches = counts.iter().enumerate().filter(|(_, count)| **count > 0);
         stretches
             .flat_map(|(stretch, _)| self.within(stretch, &Source::All))
@@ -171,7 +174,7 @@ impl Ranks {
     }
 }
 
-impl Rank {
+impl Bucket {
     /// The stretch in which the `nth` of these pieces lies, and how many of them lie before it there.
     fn find(&self, mut nth: u32) -> (usize, usize) {
         let mut at = 0;
