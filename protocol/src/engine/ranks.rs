@@ -7,7 +7,7 @@ use crate::format::PieceSet;
 /// Pieces of a stretch…
 const STRETCH: usize = WORDS * 64;
 /// …and the words of a bit set that hold them.
-const WORDS: usize = 8;
+const WORDS: usize = 2;
 /// Counts that are added up at once.
 const BLOCK: usize = 64;
 /// Pieces of which one pick looks at the availability before it takes any.
