@@ -10,7 +10,7 @@ const STRETCH: usize = WORDS * 64;
 const WORDS: usize = 2;
 /// Counts that are added up at once.
 const BLOCK: usize = 64;
-/// Pieces of which one pick looks at the availability before it takes any.
+/// Pieces and stretches, those without any a block at a time, that one pick looks at before it takes any piece.
 const MAX_LOOKS: usize = 4096;
 
 /// The pieces of one availability, counted.
@@ -81,6 +81,9 @@ impl Ranks {
 
     /// A piece that `source` has, of those that the fewest have; ties by lot.
     pub(crate) fn rarest(&self, availability: &[u16], source: &Source, rng: &mut Rng) -> Option<u32> {
+        if matches!(source, Source::Nothing | Source::Unknown { .. }) {
+            return None;
+        }
         let mut looks = MAX_LOOKS;
         for (number, bucket) in self.buckets.iter().enumerate().filter(|(_, bucket)| bucket.total > 0) {
             let of_bucket = |piece: u32| usize::from(availability[piece as usize]) == number;
@@ -89,26 +92,24 @@ impl Ranks {
                 .within(stretch, &Source::All)
                 .filter(|piece| of_bucket(*piece))
                 .nth(before)?;
-            let stretches = bucket.counts.len();
-            // The one in which the lot fell comes twice: from there on, and up to there.
-            for step in 0..=stretches {
-                let at = (stretch + step) % stretches;
-                if bucket.counts[at] == 0 {
-                    continue;
-                }
-                for piece in self.within(at, source) {
-                    let turn = match step {
-                        0 => piece >= from,
-                        _ => step < stretches || piece < from,
-                    };
-                    if turn && of_bucket(piece) {
-                        return Some(piece);
+            let counts = &bucket.counts;
+            // From where the lot fell to the end, and from the beginning to there.
+            for (around, (mut at, end)) in [(false, (stretch, counts.len())), (true, (0, stretch + 1))] {
+                while let Some(empty) = counts[at..end].iter().position(|count| *count > 0) {
+                    at += empty;
+                    looks = looks.saturating_sub(1 + empty / BLOCK);
+                    for piece in self.within(at, source) {
+                        if (around || piece >= from) && of_bucket(piece) {
+                            return Some(piece);
+                        }
+                        looks = looks.saturating_sub(1);
                     }
-                    looks -= 1;
                     if looks == 0 {
                         return self.any(source, rng);
                     }
+                    at += 1;
                 }
+                looks = looks.saturating_sub((end - at) / BLOCK);
             }
         }
         None
