@@ -340,6 +340,20 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_faster_than_disks_holds_some_megabytes_and_a_share_of_them_beside_others() {
+        let (rate, rtt) = (500_000_000, Duration::from_millis(1));
+        let (window, _) = run(rate, rtt, 5);
+        let held = window.bytes() - in_time(rate, rtt);
+        assert!((SLACK_BYTES / 2..=SLACK_BYTES).contains(&held), "{held}");
+        let beside = Slack::at(4 * rate).full;
+        assert!(
+            in_time(4 * rate, beside).abs_diff(SLACK_BYTES) < 64 * 1024,
+            "all four have it together"
+        );
+        assert!(Slack::at(rate / 100).full == SLACK);
+    }
+
+    #[test]
     fn the_least_of_the_last_round_trips_counts_whatever_was_guessed() {
         let ms = Duration::from_millis;
         let mut window = Window::new(Timestamp::ZERO, ms(100));
