@@ -2,7 +2,7 @@
 //!
 //! The window follows what the path delivers: it doubles each round trip until the rate stops growing, and is then the measured
 //! rate times round trip plus [`SLACK`], so that the path never idles and never holds more than about a second of requests. What is fast needs
-//! less time: all connections together have no more than [`SLACK_BYTES`] on request beyond their round trips, for where our own disk is what
+//! less time: all connections together have no more than [`SLACK_BYTES`] on request beyond their round trips (but for a few blocks each, and what is asked for before a rate is known), for where our own disk is what
 //! they wait for, all of it lies in our memory.
 
 use std::collections::VecDeque;
