@@ -25,12 +25,13 @@ const BUDGET: u64 = 200;
 const GAIN: Duration = Duration::from_millis(100);
 /// A transfer too small for a budget may double one piece for this gain.
 const LARGE_GAIN: Duration = Duration::from_secs(2);
-/// Of a peer that was given up on before, a piece is asked elsewhere for this gain whatever has come twice already…
+/// Of a peer that was given up on before, a piece is asked elsewhere for this gain whatever has come twice already.
 const RESCUE_GAIN: Duration = Duration::from_secs(5);
-/// …and of one that takes so many times as long as another, for this one: who dribbles holds up nobody's end, and by then has not brought much.
-const DRIBBLE_GAIN: Duration = Duration::from_secs(10);
+/// Who takes so many times as long as another dribbles…
 const DRIBBLES: u32 = 8;
-/// While so few pieces are missing, [`LARGE_GAIN`] is enough for that, and twice as much may come twice.
+/// …and for this gain half as much again may come twice: who dribbles holds up nobody's end, and by then has not brought much.
+const DRIBBLE_GAIN: Duration = Duration::from_secs(10);
+/// While so few pieces are missing, [`LARGE_GAIN`] is enough for that.
 const LAST: usize = 2;
 /// A piece that so many are asked for goes to one more at the most, if all of them dribble: who has never been asked for anything may do so too.
 const MAX_COPIES: usize = 4;
@@ -123,10 +124,18 @@ pub(crate) fn choose(
     let spent = transfer.bytes_wasted + doubled;
     let budget = pieces.wanted_bytes / BUDGET;
     let given_up = conns.get(&from).is_some_and(|from| from.snubbed_until.is_some());
-    let rescue = (given_up && best.gain >= RESCUE_GAIN) || (best.dribbles && best.gain >= DRIBBLE_GAIN);
+    let rescue = given_up && best.gain >= RESCUE_GAIN;
     let small = budget < best.len && spent == 0 && best.gain >= LARGE_GAIN;
-    let last = pieces.pending.len() <= LAST && best.dribbles && best.gain >= LARGE_GAIN;
-    let budget = if last { 2 * budget } else { budget };
+    let large = if pieces.pending.len() <= LAST {
+        LARGE_GAIN
+    } else {
+        DRIBBLE_GAIN
+    };
+    let budget = if best.dribbles && best.gain >= large {
+        budget * 3 / 2
+    } else {
+        budget
+    };
     (spent + best.len <= budget || small || rescue).then_some(Choice::Double { piece })
 }
 
