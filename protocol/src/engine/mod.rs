@@ -16,7 +16,6 @@
 //! Time never runs backwards. The same facts at the same times with the same seed give the same actions.
 
 mod action;
-mod bucket;
 mod choke;
 mod config;
 mod conn;
@@ -42,6 +41,7 @@ mod pacer;
 mod peers;
 mod picker;
 mod priority;
+mod ranks;
 mod rate;
 mod reputation;
 mod requests;

@@ -1,20 +1,15 @@
 //! Which piece next: those that are wanted, not here and not on request, by how many peers have them.
 //!
-//! Pieces lie in one bucket per availability, in no order; a piece knows its place in its bucket, so that every change is a
-//! swap. Peers that have everything are not counted piece by piece: they change no piece's rank. Built for millions of pieces: a
-//! pick looks at a bounded number of bucket entries before it falls back on the words of two bit sets.
+//! Pieces are counted by availability, so that every change is two counts. Peers that have everything are not counted piece by piece: they change no piece's rank. Built
+//! for millions of pieces: a pick looks at the counts of the rarest, and at a bounded number of pieces before it falls back on the words of two bit sets.
 
 use std::collections::VecDeque;
 
-use super::bucket::Bucket;
+use super::ranks::Ranks;
 use super::rng::Rng;
 use super::session::Source;
 use crate::format::PieceSet;
 
-/// The place of a piece that is in no bucket.
-const NOWHERE: u32 = u32::MAX;
-/// Bucket entries that one pick looks at before it falls back on the bit sets.
-const MAX_LOOKS: usize = 256;
 /// Pieces that came back lately, which are looked at one by one before all are.
 const MAX_RETURNED: usize = 256;
 
@@ -22,10 +17,8 @@ const MAX_RETURNED: usize = 256;
 #[derive(Clone, Debug)]
 struct First {
     pieces: PieceSet,
-    /// As [`Picker::buckets`].
-    buckets: Vec<Bucket>,
     /// Those of them that can be picked.
-    pickable: PieceSet,
+    ranks: Ranks,
 }
 
 /// The pieces of one transfer that could be requested.
@@ -33,14 +26,10 @@ struct First {
 pub(crate) struct Picker {
     /// By piece: how many peers that do not have everything have it.
     availability: Vec<u16>,
-    /// By piece: its index in its bucket.
-    place: Vec<u32>,
-    /// By availability: the pieces that can be picked, without those of `first`.
-    buckets: Vec<Bucket>,
+    /// The pieces that can be picked, without those of `first`.
+    ranks: Ranks,
     /// Pieces that go before all others; none: there are no such.
     first: Option<First>,
-    /// The pieces in any bucket.
-    pickable: PieceSet,
     count: usize,
     /// Raised whenever a piece comes back: whoever found nothing may look again.
     epoch: u64,
@@ -53,10 +42,8 @@ impl Picker {
     pub(crate) fn new(pieces: usize) -> Self {
         Self {
             availability: vec![0; pieces],
-            place: vec![NOWHERE; pieces],
-            buckets: vec![Bucket::default()],
+            ranks: Ranks::new(pieces),
             first: None,
-            pickable: PieceSet::repeat(false, pieces),
             count: 0,
             epoch: 1,
             returned: VecDeque::new(),
@@ -72,22 +59,27 @@ impl Picker {
     }
 
     pub(crate) fn contains(&self, piece: u32) -> bool {
-        self.place[piece as usize] != NOWHERE
+        let first = self.first.as_ref();
+        self.ranks.contains(piece) || first.is_some_and(|first| first.ranks.contains(piece))
     }
 
     /// Lets `first` go before all others.
     pub(crate) fn set_first(&mut self, first: Option<PieceSet>) {
-        let listed: Vec<u32> = self.pickable.iter_ones().map(|piece| piece as u32).collect();
-        listed.iter().for_each(|piece| self.pull(*piece));
-        self.first = first.map(|mut pieces| {
-            pieces.resize(self.place.len(), false);
+        let pieces = self.availability.len();
+        let before = self.first.take();
+        let rest = std::mem::replace(&mut self.ranks, Ranks::new(pieces));
+        self.first = first.map(|mut first| {
+            first.resize(pieces, false);
             First {
-                pickable: PieceSet::repeat(false, pieces.len()),
-                pieces,
-                buckets: vec![Bucket::default()],
+                pieces: first,
+                ranks: Ranks::new(pieces),
             }
         });
-        listed.iter().for_each(|piece| self.push(*piece));
+        let before = before.iter().flat_map(|before| before.ranks.iter());
+        for piece in before.chain(rest.iter()) {
+            let availability = self.availability[piece as usize];
+            self.ranks_of(piece).insert(piece, availability);
+        }
         self.epoch += 1;
     }
 
@@ -96,8 +88,8 @@ impl Picker {
         if self.contains(piece) {
             return;
         }
-        self.push(piece);
-        self.pickable.set(piece as usize, true);
+        let availability = self.availability[piece as usize];
+        self.ranks_of(piece).insert(piece, availability);
         self.count += 1;
         self.epoch += 1;
         if self.returned.len() == MAX_RETURNED {
@@ -122,8 +114,8 @@ impl Picker {
         if !self.contains(piece) {
             return;
         }
-        self.pull(piece);
-        self.pickable.set(piece as usize, false);
+        let availability = self.availability[piece as usize];
+        self.ranks_of(piece).remove(piece, availability);
         self.count -= 1;
     }
 
@@ -144,31 +136,18 @@ impl Picker {
 
     /// A piece that `source` has, of those that the fewest have; ties by lot.
     pub(crate) fn rarest(&self, source: &Source, rng: &mut Rng) -> Option<u32> {
-        let first = self.first.iter();
-        let families = first.map(|first| (&first.buckets, &first.pickable));
-        families
-            .chain([(&self.buckets, &self.pickable)])
-            .find_map(|(buckets, pickable)| rarest_of(buckets, pickable, source, rng))
+        self.in_turn()
+            .find_map(|ranks| ranks.rarest(&self.availability, source, rng))
     }
 
     /// A piece that `source` has, however rare: the next from a place chosen by lot.
     pub(crate) fn any(&self, source: &Source, rng: &mut Rng) -> Option<u32> {
-        if self.count == 0 {
-            return None;
-        }
-        let first = self.first.as_ref();
-        first
-            .and_then(|first| any_of(&first.pickable, source, rng))
-            .or_else(|| any_of(&self.pickable, source, rng))
+        self.in_turn().find_map(|ranks| ranks.any(source, rng))
     }
 
     /// The first piece that `source` has.
     pub(crate) fn first(&self, source: &Source) -> Option<u32> {
-        let words = self.pickable.as_raw_slice().len();
-        let first = self.first.as_ref();
-        first
-            .and_then(|first| find(&first.pickable, source, 0, words))
-            .or_else(|| find(&self.pickable, source, 0, words))
+        self.in_turn().find_map(|ranks| ranks.first(source))
     }
 
     /// Whether two pieces may lie in one request: neither goes before the other.
@@ -179,106 +158,33 @@ impl Picker {
 
     /// Up to `max` pieces that no peer is known to have.
     pub(crate) fn unheld(&self, max: usize, mut fits: impl FnMut(u32) -> bool) -> Vec<u32> {
-        let first = self.first.iter().flat_map(|first| first.buckets[0].iter());
-        first
-            .chain(self.buckets[0].iter())
+        self.in_turn()
+            .flat_map(|ranks| ranks.of(&self.availability, 0))
             .filter(|piece| fits(*piece))
             .take(max)
             .collect()
     }
 
     fn rerank(&mut self, piece: u32, availability: u16) {
-        let listed = self.contains(piece);
-        if listed {
-            self.pull(piece);
-        }
-        self.availability[piece as usize] = availability;
-        if listed {
-            self.push(piece);
+        let before = std::mem::replace(&mut self.availability[piece as usize], availability);
+        let ranks = self.ranks_of(piece);
+        if ranks.contains(piece) {
+            ranks.change(piece, before, availability);
         }
     }
 
-    fn push(&mut self, piece: u32) {
-        let rank = usize::from(self.availability[piece as usize]);
-        let buckets = match &mut self.first {
-            Some(first) if first.pieces[piece as usize] => {
-                first.pickable.set(piece as usize, true);
-                &mut first.buckets
-            }
-            _ => &mut self.buckets,
-        };
-        if buckets.len() <= rank {
-            buckets.resize_with(rank + 1, Bucket::default);
-        }
-        let bucket = &mut buckets[rank];
-        self.place[piece as usize] = bucket.len() as u32;
-        bucket.push(piece);
+    /// Those that go before others, and the rest.
+    fn in_turn(&self) -> impl Iterator<Item = &Ranks> {
+        let first = self.first.as_ref().map(|first| &first.ranks);
+        first.into_iter().chain([&self.ranks])
     }
 
-    fn pull(&mut self, piece: u32) {
-        let rank = usize::from(self.availability[piece as usize]);
-        let buckets = match &mut self.first {
-            Some(first) if first.pieces[piece as usize] => {
-                first.pickable.set(piece as usize, false);
-                &mut first.buckets
-            }
-            _ => &mut self.buckets,
-        };
-        let place = self.place[piece as usize];
-        if let Some(moved) = buckets[rank].swap_remove(place as usize) {
-            self.place[moved as usize] = place;
+    /// Where the piece belongs.
+    fn ranks_of(&mut self, piece: u32) -> &mut Ranks {
+        match &mut self.first {
+            Some(first) if first.pieces[piece as usize] => &mut first.ranks,
+            _ => &mut self.ranks,
         }
-        self.place[piece as usize] = NOWHERE;
-    }
-}
-
-/// A piece of `buckets` that `source` has, of those that the fewest have; ties by lot. `pickable` are the pieces in any of them.
-fn rarest_of(buckets: &[Bucket], pickable: &PieceSet, source: &Source, rng: &mut Rng) -> Option<u32> {
-    let mut looks = 0;
-    for bucket in buckets {
-        if bucket.is_empty() {
-            continue;
-        }
-        let from = rng.below(bucket.len());
-        for i in 0..bucket.len() {
-            let piece = bucket.at((from + i) % bucket.len());
-            if source.has(piece) {
-                return Some(piece);
-            }
-            looks += 1;
-            if looks == MAX_LOOKS {
-                return any_of(pickable, source, rng);
-            }
-        }
-    }
-    None
-}
-
-/// A piece of `pickable` that `source` has: the next from a place chosen by lot.
-fn any_of(pickable: &PieceSet, source: &Source, rng: &mut Rng) -> Option<u32> {
-    let words = pickable.as_raw_slice().len();
-    let from = rng.below(words);
-    find(pickable, source, from, words).or_else(|| find(pickable, source, 0, from))
-}
-
-/// The first piece of `pickable` that `source` has, from one word to another.
-fn find(pickable: &PieceSet, source: &Source, from: usize, to: usize) -> Option<u32> {
-    let pickable = &pickable.as_raw_slice()[from..to];
-    let hit = |i: usize, word: u64| Some(((from + i) * 64) as u32 + word.trailing_zeros());
-    match source {
-        Source::All => pickable
-            .iter()
-            .enumerate()
-            .find(|(_, word)| **word != 0)
-            .and_then(|(i, word)| hit(i, *word)),
-        Source::Map(have) => {
-            let have = &have.as_raw_slice()[from..to];
-            let both = pickable.iter().zip(have).map(|(a, b)| a & b);
-            both.enumerate()
-                .find(|(_, word)| *word != 0)
-                .and_then(|(i, word)| hit(i, word))
-        }
-        Source::Nothing | Source::Unknown { .. } => None,
     }
 }
 
