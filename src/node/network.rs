@@ -98,8 +98,8 @@ pub(super) fn classify(addr: &Multiaddr) -> AddressClass {
     for part in addr {
         match part {
             Protocol::P2pCircuit => return AddressClass::Relayed,
-            Protocol::Ip4(ip) => near = ip.is_loopback() || ip.is_private() || ip.is_link_local(),
-            Protocol::Ip6(ip) => near = ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
+            Protocol::Ip4(ip) => near = is_near(ip.into()),
+            Protocol::Ip6(ip) => near = is_near(ip.into()),
             Protocol::QuicV1 => quic = true,
             _ => {}
         }
@@ -109,6 +109,14 @@ pub(super) fn classify(addr: &Multiaddr) -> AddressClass {
         (true, true) => AddressClass::NearQuic,
         (false, true) => AddressClass::FarQuic,
         (false, false) => AddressClass::FarOther,
+    }
+}
+
+/// Whether `ip` is of this machine or of a network that it is part of.
+pub(super) fn is_near(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 

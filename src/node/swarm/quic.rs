@@ -10,6 +10,8 @@ mod config;
 mod congestion;
 mod connection;
 mod listener;
+#[cfg(unix)]
+mod socket;
 mod transit;
 mod uplink;
 mod weights;

@@ -9,6 +9,8 @@ use quinn::{
 };
 use quinn_proto::RandomConnectionIdGenerator;
 
+#[cfg(unix)]
+use super::socket::Socket;
 use super::{
     congestion::{Factory, Far},
     multiaddr,
@@ -78,7 +80,12 @@ impl Config {
     /// An endpoint on `socket`, which takes connections in if it is one that listens.
     pub(super) fn endpoint(&self, socket: UdpSocket, listens: bool) -> std::io::Result<quinn::Endpoint> {
         let server = listens.then(|| self.server_with(Arc::clone(&self.near)));
-        quinn::Endpoint::new(self.endpoint.clone(), server, socket, Arc::new(quinn::TokioRuntime))
+        let runtime = Arc::new(quinn::TokioRuntime);
+        #[cfg(unix)]
+        let socket = Arc::new(Socket::new(socket)?);
+        #[cfg(not(unix))]
+        let socket = quinn::Runtime::wrap_udp_socket(&*runtime, socket)?;
+        quinn::Endpoint::new_with_abstract_socket(self.endpoint.clone(), server, socket, runtime)
     }
 
     /// For a dial to `remote`, with what its streams share with its controller if it is far.

@@ -1,0 +1,321 @@
+//! The socket under QUIC, which is read from now and then while much comes in from far away, and at once otherwise.
+//!
+//! From far away packets come one by one, and to be woken for each of them costs more than what is done with it. While they come the socket is left alone for a beat, after
+//! which one waking up reads all that have gathered. It is among the descriptors that the executor watches only while that is waited for which comes
+//! next, since the system tells of every packet that comes to one of those or leaves it, whoever waits.
+
+use std::{
+    fmt,
+    io::{self, ErrorKind::WouldBlock, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use quinn::{
+    AsyncUdpSocket, UdpPoller,
+    udp::{RecvMeta, Transmit, UdpSocketState},
+};
+use tokio::{
+    io::Interest,
+    net::UdpSocket as Watched,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::node::network::is_near;
+
+/// From beat to beat. A packet waits for this long at the most; a round trip across the internet is ten times as long.
+const BEAT: Duration = Duration::from_millis(4);
+/// So many packets in a beat are worth a rest…
+const MIN_PACKETS: usize = 2;
+/// …and more bytes than this could be too many for what the system keeps of a socket's packets, which is some 200 KiB with what describes them.
+const MAX_BYTES: usize = 64 * 1024;
+
+/// See the module.
+pub(super) struct Socket {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    reading: Mutex<Reading>,
+    /// Whether nothing more could be sent when that was last tried.
+    full: AtomicBool,
+    /// Watched while somebody waits until more can be sent.
+    writable: Mutex<Weak<Watched>>,
+}
+
+/// Between two readings.
+struct Reading {
+    /// Watched while what comes next is waited for.
+    readable: Option<Watched>,
+    rest: Pin<Box<Sleep>>,
+    resting: bool,
+    came: Came,
+}
+
+/// What has come lately.
+struct Came {
+    since: Instant,
+    packets: usize,
+    bytes: usize,
+    near: bool,
+    /// Whether, by what came before, rests are worth it.
+    rests: bool,
+}
+
+impl Came {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            packets: 0,
+            bytes: 0,
+            near: false,
+            rests: false,
+        }
+    }
+
+    fn on_packets(&mut self, from: SocketAddr, bytes: usize, each: usize) {
+        self.packets += bytes.div_ceil(each.max(1));
+        self.bytes += bytes;
+        self.near |= is_near(from.ip());
+    }
+
+    /// There is nothing more to read at `now`. Whether to rest.
+    fn begins_rest(&mut self, now: Instant) -> bool {
+        let beats = now.duration_since(self.since).as_secs_f64() / BEAT.as_secs_f64();
+        if beats >= 1.0 {
+            let in_a_beat = |count: usize| count as f64 / beats;
+            let rests = !self.near
+                && in_a_beat(self.packets) >= MIN_PACKETS as f64
+                && in_a_beat(self.bytes) <= MAX_BYTES as f64;
+            *self = Self {
+                rests,
+                ..Self::new(now)
+            };
+        }
+        self.rests && !self.near
+    }
+}
+
+impl Socket {
+    /// Of a socket that is bound. Only within the executor.
+    pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            state: UdpSocketState::new((&socket).into())?,
+            socket,
+            reading: Mutex::new(Reading {
+                readable: None,
+                rest: Box::pin(sleep_until(now)),
+                resting: false,
+                came: Came::new(now),
+            }),
+            full: AtomicBool::new(false),
+            writable: Mutex::default(),
+        })
+    }
+
+    /// Waits until more can be sent.
+    async fn until_writable(self: Arc<Self>) -> io::Result<()> {
+        let watched = {
+            let mut watched = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
+            match watched.upgrade() {
+                Some(watched) => watched,
+                None => {
+                    let made = Arc::new(watch(&self.socket)?);
+                    *watched = Arc::downgrade(&made);
+                    made
+                }
+            }
+        };
+        watched.writable().await?;
+        self.full.store(false, Relaxed);
+        Ok(())
+    }
+}
+
+/// Has the executor watch a socket until that is dropped.
+fn watch(socket: &UdpSocket) -> io::Result<Watched> {
+    Watched::from_std(socket.try_clone()?)
+}
+
+impl Reading {
+    /// Waits for the end of a rest.
+    fn poll_rested(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.resting {
+            ready!(self.rest.as_mut().poll(cx));
+            self.resting = false;
+        }
+        Poll::Ready(())
+    }
+
+    fn rest(&mut self, now: Instant) {
+        self.readable = None;
+        self.rest.as_mut().reset(now + BEAT);
+        self.resting = true;
+    }
+
+    /// There is nothing more to read.
+    fn on_drained(&mut self, socket: &UdpSocket) {
+        let now = Instant::now();
+        if self.came.begins_rest(now) {
+            self.rest(now);
+        } else if self.readable.is_none() {
+            match watch(socket) {
+                Ok(readable) => self.readable = Some(readable),
+                Err(error) => {
+                    tracing::debug!(%error, "a UDP socket cannot be watched, and is looked at again and again");
+                    self.rest(now);
+                }
+            }
+        }
+    }
+}
+
+impl AsyncUdpSocket for Socket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller {
+            socket: self,
+            waiting: None,
+        })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.state.send((&self.socket).into(), transmit);
+        if matches!(&sent, Err(error) if error.kind() == WouldBlock) {
+            self.full.store(true, Relaxed);
+        }
+        sent
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            ready!(reading.poll_rested(cx));
+            if let Some(readable) = &reading.readable {
+                ready!(readable.poll_recv_ready(cx))?;
+            }
+            let mut recv = || self.state.recv((&self.socket).into(), bufs, meta);
+            let read = match &reading.readable {
+                Some(readable) => readable.try_io(Interest::READABLE, recv),
+                None => recv(),
+            };
+            match read {
+                Err(error) if error.kind() == WouldBlock => reading.on_drained(&self.socket),
+                read => {
+                    for meta in &meta[..*read.as_ref().unwrap_or(&0)] {
+                        reading.came.on_packets(meta.addr, meta.len, meta.stride);
+                    }
+                    return Poll::Ready(read);
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+type Waiting = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
+
+/// Tells one task when more can be sent.
+struct Poller {
+    socket: Arc<Socket>,
+    waiting: Option<Waiting>,
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.waiting.is_none() && !this.socket.full.load(Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let socket = &this.socket;
+        let waiting = this
+            .waiting
+            .get_or_insert_with(|| Box::pin(Arc::clone(socket).until_writable()));
+        let told = ready!(waiting.as_mut().poll(cx));
+        this.waiting = None;
+        Poll::Ready(told)
+    }
+}
+
+impl fmt::Debug for Poller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Poller")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAR: &str = "192.0.2.1:7";
+    const NEAR: &str = "127.0.0.1:7";
+
+    /// Whether it rests after `beats` in each of which so many packets of so many bytes came from there.
+    fn rests(from: &str, beats: u32, packets: usize, bytes: usize) -> bool {
+        let from = from.parse().unwrap();
+        let mut now = Instant::now();
+        let mut came = Came::new(now);
+        let mut rests = false;
+        for _ in 0..beats {
+            now += BEAT;
+            (0..packets).for_each(|_| came.on_packets(from, bytes, bytes));
+            rests = came.begins_rest(now);
+        }
+        rests
+    }
+
+    #[test]
+    fn rests_while_packets_come_from_far_away_and_fit() {
+        assert!(rests(FAR, 1, 7, 1472));
+        assert!(rests(FAR, 9, 2, 40));
+        assert!(!rests(FAR, 9, 1, 1472), "a message that comes alone is read at once");
+        assert!(!rests(FAR, 9, 100, 1472), "they would not fit");
+        assert!(!rests(NEAR, 9, 7, 1472), "a round trip is short");
+    }
+
+    #[test]
+    fn a_near_packet_ends_resting_at_once_and_many_at_once_count() {
+        let [far, near] = [FAR, NEAR].map(|addr| addr.parse().unwrap());
+        let begun = Instant::now();
+        let mut came = Came::new(begun);
+        // Four packets that the system gave as one.
+        came.on_packets(far, 4 * 1472, 1472);
+        assert!(came.begins_rest(begun + BEAT));
+        came.on_packets(near, 100, 100);
+        assert!(!came.begins_rest(begun + BEAT));
+    }
+}
