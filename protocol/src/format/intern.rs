@@ -136,18 +136,52 @@ impl Table {
     }
 }
 
+/// The piece that each leaf is, by number. It lies in many blocks, for which the heap has room where the tables of an [`Interner`] were.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    blocks: Vec<Box<[u32]>>,
+    len: usize,
+}
+
+impl Pieces {
+    /// Numbers of a block.
+    const BLOCK: usize = 1 << 15;
+
+    /// Of `len` leaves, all of which are [`UNSEEN`].
+    pub(super) fn new(len: usize) -> Self {
+        let starts = (0..len).step_by(Self::BLOCK);
+        Self {
+            blocks: starts
+                .map(|start| vec![UNSEEN; Self::BLOCK.min(len - start)].into())
+                .collect(),
+            len,
+        }
+    }
+
+    pub(super) fn of(&mut self, number: u32) -> &mut u32 {
+        let number = number as usize;
+        &mut self.blocks[number / Self::BLOCK][number % Self::BLOCK]
+    }
+}
+
 /// The map in which each leaf is the piece that `pieces` gives for its number, without those that are [`UNSEEN`]. The pieces that are given are all from
 /// 0, each once. Takes no memory of the map's size.
-pub(super) fn map_of(mut leaves: Vec<Leaf>, mut pieces: Vec<u32>) -> PieceMap {
-    let seen = pieces.iter().filter(|piece| **piece != UNSEEN).count();
-    let unseen = pieces.iter_mut().filter(|piece| **piece == UNSEEN);
+pub(super) fn map_of(mut leaves: Vec<Leaf>, mut pieces: Pieces) -> PieceMap {
+    assert_eq!(leaves.len(), pieces.len, "there is one for each leaf");
+    let all = || pieces.blocks.iter().flatten();
+    let seen = all().filter(|piece| **piece != UNSEEN).count();
+    let unseen = pieces.blocks.iter_mut().flatten().filter(|piece| **piece == UNSEEN);
     unseen.zip(seen as u32..).for_each(|(piece, last)| *piece = last);
-    for at in 0..leaves.len() {
+    for at in 0..leaves.len() as u32 {
         // Each swap brings one leaf to its place.
-        while pieces[at] as usize != at {
-            let to = pieces[at] as usize;
-            leaves.swap(at, to);
-            pieces.swap(at, to);
+        loop {
+            let to = *pieces.of(at);
+            if to == at {
+                break;
+            }
+            leaves.swap(at as usize, to as usize);
+            let its = std::mem::replace(pieces.of(to), to);
+            *pieces.of(at) = its;
         }
     }
     leaves.truncate(seen);
@@ -179,6 +213,26 @@ mod tests {
                 prop_assert_eq!(interner.intern(Leaf { cid, len }), expected);
             }
             prop_assert_eq!(interner.into_leaves().len(), model.len());
+        }
+    }
+
+    #[test]
+    fn leaves_are_sorted_by_piece_and_those_of_no_file_are_left_out() {
+        let leaf = |number: u32| Leaf {
+            cid: Cid::of(Codec::Raw, HashKind::Blake3, &number.to_le_bytes()),
+            len: 4,
+        };
+        let count = 2 * Pieces::BLOCK as u32 + 5;
+        let mut pieces = Pieces::new(count as usize);
+        // Every third is in no file, and the others come last to first.
+        let seen: Vec<u32> = (0..count).rev().filter(|number| number % 3 != 0).collect();
+        for (piece, number) in (0..).zip(&seen) {
+            *pieces.of(*number) = piece;
+        }
+        let map = map_of((0..count).map(leaf).collect(), pieces);
+        assert_eq!(map.len() as usize, seen.len());
+        for (piece, number) in (0..).zip(seen) {
+            assert_eq!(map.leaf(map.index(piece).expect("it is one")), leaf(number));
         }
     }
 

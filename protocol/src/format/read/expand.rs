@@ -10,7 +10,7 @@ use super::{
         cid::{Cid, Codec},
         content::{Content, File},
         hamt,
-        intern::{Interner, KeyedState, UNSEEN, map_of},
+        intern::{Interner, KeyedState, Pieces, UNSEEN, map_of},
         parts::{CARRIER, Parts},
         path::{Name, NameError, PackPath},
         pieces::Leaf,
@@ -44,8 +44,7 @@ struct Expand<'a> {
     nodes: &'a Nodes,
     /// In the order in which they came.
     leaves: Vec<Leaf>,
-    /// By number of leaf: the piece that it is, once it was seen.
-    pieces: Vec<u32>,
+    pieces: Pieces,
     /// Leaves that were seen.
     count: u32,
     seen: HashSet<Cid, KeyedState>,
@@ -58,7 +57,7 @@ impl<'a> Expand<'a> {
         let state = KeyedState::new(root);
         Self {
             nodes,
-            pieces: vec![UNSEEN; leaves.len()],
+            pieces: Pieces::new(leaves.len()),
             leaves,
             count: 0,
             seen: HashSet::with_hasher(state.clone()),
@@ -233,7 +232,7 @@ impl<'a> Expand<'a> {
 
     /// Pieces are numbered by their first occurrence.
     fn piece(&mut self, number: u32) {
-        let piece = &mut self.pieces[number as usize];
+        let piece = self.pieces.of(number);
         if *piece == UNSEEN {
             *piece = self.count;
             self.count += 1;
