@@ -1,8 +1,8 @@
 //! The socket under QUIC, which is read from now and then while much comes in from far away, and at once otherwise.
 //!
-//! From far away packets come one by one, and to be woken for each of them costs more than what is done with it. While they come the socket is left alone for a beat, after
-//! which one waking up reads all that have gathered. It is among the descriptors that the executor watches only while that is waited for which comes
-//! next, since the system tells of every packet that comes to one of those or leaves it, whoever waits.
+//! From far away packets come one by one, and to be woken for each of them costs more than what is done with it. While they come the socket is left alone for a
+//! beat, after which one waking up reads all that have gathered. The executor does not watch it meanwhile: the system tells of every packet that comes to or leaves a
+//! descriptor that is watched, whoever waits.
 
 use std::{
     fmt,
@@ -279,6 +279,10 @@ impl fmt::Debug for Poller {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use futures::future::poll_fn;
+
     use super::*;
 
     const FAR: &str = "192.0.2.1:7";
@@ -305,6 +309,54 @@ mod tests {
         assert!(!rests(FAR, 9, 1, 1472), "a message that comes alone is read at once");
         assert!(!rests(FAR, 9, 100, 1472), "they would not fit");
         assert!(!rests(NEAR, 9, 7, 1472), "a round trip is short");
+    }
+
+    /// A socket, and another that sends to it.
+    fn pair() -> (Arc<Socket>, UdpSocket) {
+        let bound = || UdpSocket::bind("127.0.0.1:0").unwrap();
+        (Arc::new(Socket::new(bound()).unwrap()), bound())
+    }
+
+    fn poll_recv(socket: &Socket, cx: &mut Context<'_>) -> Poll<usize> {
+        let (mut buf, mut meta) = ([0; 2048], [RecvMeta::default()]);
+        let read = socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta);
+        read.map(|read| {
+            assert_eq!(read.unwrap(), 1);
+            meta[0].len
+        })
+    }
+
+    #[tokio::test]
+    async fn what_comes_during_a_rest_is_read_after_it_and_what_comes_later_at_once() {
+        let (socket, peer) = pair();
+        let to = socket.local_addr().unwrap();
+        socket.reading.lock().unwrap().rest(Instant::now());
+        peer.send_to(&[1; 100], to).unwrap();
+        assert_eq!(
+            poll_recv(&socket, &mut Context::from_waker(Waker::noop())),
+            Poll::Pending
+        );
+        assert_eq!(poll_fn(|cx| poll_recv(&socket, cx)).await, 100);
+        assert_eq!(
+            poll_recv(&socket, &mut Context::from_waker(Waker::noop())),
+            Poll::Pending
+        );
+        assert!(socket.reading.lock().unwrap().readable.is_some(), "it is watched");
+        peer.send_to(&[1; 200], to).unwrap();
+        assert_eq!(poll_fn(|cx| poll_recv(&socket, cx)).await, 200);
+    }
+
+    #[tokio::test]
+    async fn who_found_the_socket_full_waits_until_it_is_not() {
+        let (socket, _) = pair();
+        let mut poller = Arc::clone(&socket).create_io_poller();
+        assert!(matches!(
+            poller.as_mut().poll_writable(&mut Context::from_waker(Waker::noop())),
+            Poll::Ready(Ok(()))
+        ));
+        socket.full.store(true, Relaxed);
+        poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
+        assert!(!socket.full.load(Relaxed));
     }
 
     #[test]
