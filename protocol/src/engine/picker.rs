@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn millions_of_pieces_are_picked_and_ranked_in_constant_time() {
-        // Not a clock but a count: each pick looks at few entries, and a change moves one piece.
+        // Not a clock but a count: each pick looks at few pieces, and a change is two counts.
         let pieces = 1_600_000;
         let mut picker = Picker::new(pieces);
         let mut rng = Rng::new(1);

@@ -24,7 +24,7 @@ use quinn::{
 use tokio::{
     io::Interest,
     net::UdpSocket as Watched,
-    time::{Instant, Sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 use crate::node::network::is_near;
@@ -120,20 +120,26 @@ impl Socket {
 
     /// Waits until more can be sent.
     async fn until_writable(self: Arc<Self>) -> io::Result<()> {
-        let watched = {
-            let mut watched = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
-            match watched.upgrade() {
-                Some(watched) => watched,
-                None => {
-                    let made = Arc::new(watch(&self.socket)?);
-                    *watched = Arc::downgrade(&made);
-                    made
-                }
+        match self.watched() {
+            Ok(watched) => watched.writable().await?,
+            Err(error) => {
+                tracing::debug!(%error, "a UDP socket cannot be watched, and is tried again and again");
+                sleep(BEAT).await;
             }
-        };
-        watched.writable().await?;
+        }
         self.full.store(false, Relaxed);
         Ok(())
+    }
+
+    /// The socket, watched by all who wait until more can be sent.
+    fn watched(&self) -> io::Result<Arc<Watched>> {
+        let mut watched = self.writable.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = watched.upgrade() {
+            return Ok(watched);
+        }
+        let made = Arc::new(watch(&self.socket)?);
+        *watched = Arc::downgrade(&made);
+        Ok(made)
     }
 }
 
