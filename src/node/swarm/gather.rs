@@ -14,7 +14,7 @@ use futures::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// From beat to beat. A message waits for this long at the most; a round trip across the internet is ten times as long.
-const BEAT: Duration = Duration::from_millis(4);
+pub(super) const BEAT: Duration = Duration::from_millis(4);
 /// Who has brought so many bytes since the last rest brings more: nearly a packet, more than a short message.
 const BULK_MIN: usize = 1024;
 
@@ -27,10 +27,39 @@ pub(super) struct Gather<S> {
 struct Beat {
     /// Beats are counted from here.
     since: Instant,
-    rest: Pin<Box<Sleep>>,
-    resting: bool,
+    rest: Rest,
     /// Bytes read since the last rest.
     read: usize,
+}
+
+/// A time in which nothing is read.
+pub(super) struct Rest {
+    end: Pin<Box<Sleep>>,
+    resting: bool,
+}
+
+impl Rest {
+    /// One that is over.
+    pub(super) fn over() -> Self {
+        Self {
+            end: Box::pin(sleep_until(Instant::now())),
+            resting: false,
+        }
+    }
+
+    pub(super) fn begin(&mut self, until: Instant) {
+        self.end.as_mut().reset(until);
+        self.resting = true;
+    }
+
+    /// Waits until it is over.
+    pub(super) fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.resting {
+            ready!(self.end.as_mut().poll(cx));
+            self.resting = false;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl<S> Gather<S> {
@@ -43,8 +72,7 @@ impl<S> Gather<S> {
     pub(super) fn in_beats(socket: S, since: Instant) -> Self {
         let beat = Beat {
             since,
-            rest: Box::pin(sleep_until(since)),
-            resting: false,
+            rest: Rest::over(),
             read: 0,
         };
         Self {
@@ -55,15 +83,6 @@ impl<S> Gather<S> {
 }
 
 impl Beat {
-    /// Waits for the beat, if it is waited for.
-    fn poll_rested(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.resting {
-            ready!(self.rest.as_mut().poll(cx));
-            self.resting = false;
-        }
-        Poll::Ready(())
-    }
-
     /// There is nothing more to read now. Whether so much has come that the beat is to be waited for.
     fn begins_rest(&mut self) -> bool {
         std::mem::take(&mut self.read) >= BULK_MIN
@@ -72,8 +91,7 @@ impl Beat {
     fn rest(&mut self) {
         let beats = self.since.elapsed().as_nanos() / BEAT.as_nanos() + 1;
         let next = self.since + BEAT.saturating_mul(u32::try_from(beats).unwrap_or(u32::MAX));
-        self.rest.as_mut().reset(next);
-        self.resting = true;
+        self.rest.begin(next);
     }
 }
 
@@ -84,7 +102,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gather<S> {
             return Pin::new(&mut this.socket).poll_read(cx, buf);
         };
         loop {
-            ready!(beat.poll_rested(cx));
+            ready!(beat.rest.poll_over(cx));
             let mut read = Pin::new(&mut this.socket).poll_read(cx, buf);
             if read.is_pending() && beat.begins_rest() {
                 // Asked in nobody's name, the socket wakes nobody for the packet that comes next.

@@ -14,7 +14,6 @@ use std::{
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use quinn::{
@@ -24,13 +23,14 @@ use quinn::{
 use tokio::{
     io::Interest,
     net::UdpSocket as Watched,
-    time::{Instant, Sleep, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
-use crate::node::network::is_near;
+use crate::node::{
+    network::is_near,
+    swarm::gather::{BEAT, Rest},
+};
 
-/// From beat to beat. A packet waits for this long at the most; a round trip across the internet is ten times as long.
-const BEAT: Duration = Duration::from_millis(4);
 /// So many packets in a beat are worth a rest…
 const MIN_PACKETS: usize = 2;
 /// …and more bytes than this could be too many for what the system keeps of a socket's packets, which is some 200 KiB with what describes them.
@@ -51,8 +51,7 @@ pub(super) struct Socket {
 struct Reading {
     /// Watched while what comes next is waited for.
     readable: Option<Watched>,
-    rest: Pin<Box<Sleep>>,
-    resting: bool,
+    rest: Rest,
     came: Came,
 }
 
@@ -103,15 +102,13 @@ impl Came {
 impl Socket {
     /// Of a socket that is bound. Only within the executor.
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
-        let now = Instant::now();
         Ok(Self {
             state: UdpSocketState::new((&socket).into())?,
             socket,
             reading: Mutex::new(Reading {
                 readable: None,
-                rest: Box::pin(sleep_until(now)),
-                resting: false,
-                came: Came::new(now),
+                rest: Rest::over(),
+                came: Came::new(Instant::now()),
             }),
             full: AtomicBool::new(false),
             writable: Mutex::default(),
@@ -149,19 +146,9 @@ fn watch(socket: &UdpSocket) -> io::Result<Watched> {
 }
 
 impl Reading {
-    /// Waits for the end of a rest.
-    fn poll_rested(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.resting {
-            ready!(self.rest.as_mut().poll(cx));
-            self.resting = false;
-        }
-        Poll::Ready(())
-    }
-
     fn rest(&mut self, now: Instant) {
         self.readable = None;
-        self.rest.as_mut().reset(now + BEAT);
-        self.resting = true;
+        self.rest.begin(now + BEAT);
     }
 
     /// There is nothing more to read.
@@ -205,7 +192,7 @@ impl AsyncUdpSocket for Socket {
     ) -> Poll<io::Result<usize>> {
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            ready!(reading.poll_rested(cx));
+            ready!(reading.rest.poll_over(cx));
             if let Some(readable) = &reading.readable {
                 ready!(readable.poll_recv_ready(cx))?;
             }
