@@ -6,12 +6,9 @@
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 use super::{
-    cid::Cid,
+    cid::{Cid, Codec, HashKind},
     pieces::{Leaf, PieceMap},
 };
-
-/// Stands for the piece of a leaf that is none.
-pub(super) const UNSEEN: u32 = u32::MAX;
 
 /// Hashes differently for each root, and the same in each run.
 #[derive(Clone, Debug)]
@@ -33,20 +30,71 @@ impl BuildHasher for KeyedState {
     }
 }
 
-/// Numbers leaves. Five to six bytes a leaf beside the leaves themselves.
+/// Numbers leaves as they come. Half a byte to a byte a leaf beside the leaves themselves: what links those of one bucket lies where a leaf in a
+/// [`PieceMap`] has room to spare.
 #[derive(Debug)]
 pub(super) struct Interner {
-    leaves: Vec<Leaf>,
-    /// By the first bits of a leaf's hash.
-    tables: Vec<Table>,
+    rows: Vec<Row>,
+    /// The last leaf of each bucket, or [`NONE`].
+    buckets: Vec<u32>,
     state: KeyedState,
+}
+
+/// Stands for no number.
+const NONE: u32 = u32::MAX;
+/// As many leaves as a bucket has before there are twice as many buckets, which are looked through one after another.
+const PER_BUCKET: usize = 8;
+
+/// A leaf, as large as a [`Leaf`].
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    digest: [u8; 32],
+    /// Its length, with [`SHA2`] for that hash.
+    len_and_hash: u32,
+    /// In an [`Interner`] the leaf before it in its bucket, in [`Pieces`] the piece that it is; or [`NONE`].
+    link: u32,
+}
+
+/// Set in `Row::len_and_hash`.
+const SHA2: u32 = 1 << 31;
+
+impl Row {
+    fn new(leaf: Leaf, link: u32) -> Self {
+        let hash = match leaf.cid.hash() {
+            HashKind::Blake3 => 0,
+            HashKind::Sha2_256 => SHA2,
+        };
+        Self {
+            digest: *leaf.cid.digest(),
+            len_and_hash: hash | leaf.len,
+            link,
+        }
+    }
+
+    fn is(&self, cid: &Cid) -> bool {
+        self.digest == *cid.digest() && self.hash() == cid.hash()
+    }
+
+    fn hash(&self) -> HashKind {
+        match self.len_and_hash & SHA2 {
+            0 => HashKind::Blake3,
+            _ => HashKind::Sha2_256,
+        }
+    }
+
+    fn leaf(&self) -> Leaf {
+        Leaf {
+            cid: Cid::new(Codec::Raw, self.hash(), self.digest),
+            len: self.len_and_hash & !SHA2,
+        }
+    }
 }
 
 impl Interner {
     pub(super) fn new(root: &Cid) -> Self {
         Self {
-            leaves: Vec::new(),
-            tables: vec![Table::default(); TABLES],
+            rows: Vec::new(),
+            buckets: Vec::new(),
             state: KeyedState::new(root),
         }
     }
@@ -56,137 +104,90 @@ impl Interner {
     /// # Errors
     /// The other length, if it was seen with another.
     pub(super) fn intern(&mut self, leaf: Leaf) -> Result<u32, u32> {
-        let Self { leaves, tables, state } = self;
-        let hash = |cid: &Cid| {
-            let mut hasher = state.build_hasher();
-            hasher.write(cid.digest());
-            hasher.finish()
-        };
-        let of_leaf = hash(&leaf.cid);
-        let table = &mut tables[(of_leaf >> 32) as usize % TABLES];
-        match table.find(of_leaf, |number| leaves[number as usize].cid == leaf.cid) {
-            Some(number) => {
-                let len = leaves[number as usize].len;
-                if len == leaf.len { Ok(number) } else { Err(len) }
+        if self.rows.len() == self.buckets.len() * PER_BUCKET {
+            self.grow();
+        }
+        let bucket = self.bucket(leaf.cid.digest());
+        let mut next = self.buckets[bucket];
+        while let Some(row) = self.rows.get(next as usize) {
+            if row.is(&leaf.cid) {
+                let len = row.leaf().len;
+                return if len == leaf.len { Ok(next) } else { Err(len) };
             }
-            None => {
-                let number = leaves.len() as u32;
-                leaves.push(leaf);
-                table.insert(number, |number| hash(&leaves[number as usize].cid));
-                Ok(number)
-            }
+            next = row.link;
+        }
+        let number = self.rows.len() as u32;
+        let before = std::mem::replace(&mut self.buckets[bucket], number);
+        self.rows.push(Row::new(leaf, before));
+        Ok(number)
+    }
+
+    /// The leaves, none of which is a piece yet.
+    pub(super) fn into_pieces(self) -> Pieces {
+        let mut rows = self.rows;
+        rows.iter_mut().for_each(|row| row.link = NONE);
+        Pieces { rows, count: 0 }
+    }
+
+    fn grow(&mut self) {
+        let buckets = (self.buckets.len() * 2).max(64);
+        // Before there are new ones.
+        self.buckets = Vec::new();
+        self.buckets.resize(buckets, NONE);
+        for number in 0..self.rows.len() {
+            let bucket = self.bucket(&self.rows[number].digest);
+            self.rows[number].link = std::mem::replace(&mut self.buckets[bucket], number as u32);
         }
     }
 
-    /// The leaves by number.
-    pub(super) fn into_leaves(self) -> Vec<Leaf> {
-        self.leaves
+    fn bucket(&self, digest: &[u8; 32]) -> usize {
+        let mut hasher = self.state.build_hasher();
+        hasher.write(digest);
+        (((hasher.finish() & u64::from(u32::MAX)) * self.buckets.len() as u64) >> 32) as usize
     }
 }
 
-/// So many tables grow one at a time: what one of them takes while it grows is little of all.
-const TABLES: usize = 64;
-/// An empty slot.
-const EMPTY: u32 = u32::MAX;
-
-/// Numbers by hash, with open addressing: those of a library take up to two and a half times as much, and double, which for millions of leaves is what a reader's memory peaks at.
-#[derive(Clone, Debug, Default)]
-struct Table {
-    slots: Vec<u32>,
-    len: usize,
-}
-
-impl Table {
-    /// The number with this hash that `is_it`.
-    fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
-        self.from(hash)
-            .take_while(|number| *number != EMPTY)
-            .find(|number| is_it(*number))
-    }
-
-    /// Puts in a number that is not in it. `hash` gives that of any number in it, and of this one.
-    fn insert(&mut self, number: u32, hash: impl Fn(u32) -> u64) {
-        // A fifth stays empty.
-        if (self.len + 1) * 5 > self.slots.len() * 4 {
-            let larger = vec![EMPTY; self.slots.len() / 4 * 5 + 8];
-            let numbers = std::mem::replace(&mut self.slots, larger);
-            for number in numbers.into_iter().filter(|number| *number != EMPTY) {
-                self.put(number, hash(number));
-            }
-        }
-        self.put(number, hash(number));
-        self.len += 1;
-    }
-
-    fn put(&mut self, number: u32, hash: u64) {
-        let start = self.start(hash);
-        let (before, after) = self.slots.split_at_mut(start);
-        let slot = after.iter_mut().chain(before).find(|slot| **slot == EMPTY);
-        *slot.expect("a fifth of the slots is empty") = number;
-    }
-
-    /// The slots from that of a hash on, around.
-    fn from(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let (before, after) = self.slots.split_at(self.start(hash));
-        after.iter().chain(before).copied()
-    }
-
-    fn start(&self, hash: u64) -> usize {
-        (((hash & u64::from(u32::MAX)) * self.slots.len() as u64) >> 32) as usize
-    }
-}
-
-/// The piece that each leaf is, by number. It lies in many blocks, for which the heap has room where the tables of an [`Interner`] were.
+/// Leaves by the numbers that an [`Interner`] gave them, of which some are pieces.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    blocks: Vec<Box<[u32]>>,
-    len: usize,
+    rows: Vec<Row>,
+    count: u32,
 }
 
 impl Pieces {
-    /// Numbers of a block.
-    const BLOCK: usize = 1 << 15;
-
-    /// Of `len` leaves, all of which are [`UNSEEN`].
-    pub(super) fn new(len: usize) -> Self {
-        let starts = (0..len).step_by(Self::BLOCK);
-        Self {
-            blocks: starts
-                .map(|start| vec![UNSEEN; Self::BLOCK.min(len - start)].into())
-                .collect(),
-            len,
+    /// The piece that a leaf is: the next one, if it was none.
+    pub(super) fn piece(&mut self, number: u32) -> u32 {
+        let piece = &mut self.rows[number as usize].link;
+        if *piece == NONE {
+            *piece = self.count;
+            self.count += 1;
         }
+        *piece
     }
 
-    pub(super) fn of(&mut self, number: u32) -> &mut u32 {
-        let number = number as usize;
-        &mut self.blocks[number / Self::BLOCK][number % Self::BLOCK]
+    /// The map of those that are pieces.
+    pub(super) fn into_map(self) -> PieceMap {
+        PieceMap::new(self.into_leaves())
     }
-}
 
-/// The map in which each leaf is the piece that `pieces` gives for its number, without those that are [`UNSEEN`]. The pieces that are given are all from
-/// 0, each once. Takes no memory of the map's size.
-pub(super) fn map_of(mut leaves: Vec<Leaf>, mut pieces: Pieces) -> PieceMap {
-    assert_eq!(leaves.len(), pieces.len, "there is one for each leaf");
-    let all = || pieces.blocks.iter().flatten();
-    let seen = all().filter(|piece| **piece != UNSEEN).count();
-    let unseen = pieces.blocks.iter_mut().flatten().filter(|piece| **piece == UNSEEN);
-    unseen.zip(seen as u32..).for_each(|(piece, last)| *piece = last);
-    for at in 0..leaves.len() as u32 {
-        // Each swap brings one leaf to its place.
-        loop {
-            let to = *pieces.of(at);
-            if to == at {
-                break;
+    /// In order of their pieces, in the memory that they are in.
+    fn into_leaves(self) -> Vec<Leaf> {
+        let Self { mut rows, count } = self;
+        let others = rows.iter_mut().filter(|row| row.link == NONE);
+        others.zip(count..).for_each(|(row, last)| row.link = last);
+        for at in 0..rows.len() {
+            // Each swap brings one leaf to its place.
+            while rows[at].link as usize != at {
+                let to = rows[at].link as usize;
+                rows.swap(at, to);
             }
-            leaves.swap(at as usize, to as usize);
-            let its = std::mem::replace(pieces.of(to), to);
-            *pieces.of(at) = its;
         }
+        rows.truncate(count as usize);
+        // The standard library collects into the same memory what is as large.
+        let mut leaves: Vec<Leaf> = rows.into_iter().map(|row| row.leaf()).collect();
+        leaves.shrink_to_fit();
+        leaves
     }
-    leaves.truncate(seen);
-    leaves.shrink_to_fit();
-    PieceMap::new(leaves)
 }
 
 #[cfg(test)]
@@ -196,40 +197,68 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::format::{Codec, HashKind};
+
+    fn cid(number: u32) -> Cid {
+        let hash = if number.is_multiple_of(5) {
+            HashKind::Sha2_256
+        } else {
+            HashKind::Blake3
+        };
+        Cid::of(Codec::Raw, hash, &number.to_le_bytes())
+    }
+
+    fn leaf(number: u32) -> Leaf {
+        Leaf {
+            cid: cid(number),
+            len: 4,
+        }
+    }
 
     proptest! {
         #[test]
-        fn the_same_leaf_gets_the_same_number(leaves in vec((0..300_u16, any::<bool>()), 0..2000)) {
-            let root = Cid::of(Codec::Raw, HashKind::Blake3, b"root");
-            let mut interner = Interner::new(&root);
-            let mut model: HashMap<u16, (u32, u32)> = HashMap::new();
+        fn the_same_leaf_gets_the_same_number(leaves in vec((0..300_u32, any::<bool>()), 0..2000)) {
+            let mut interner = Interner::new(&cid(1000));
+            let mut model: HashMap<u32, (u32, u32)> = HashMap::new();
             for (leaf, lies) in leaves {
-                let cid = Cid::of(Codec::Raw, HashKind::Blake3, &leaf.to_le_bytes());
                 let len = if lies { 3 } else { 2 };
                 let next = model.len() as u32;
                 let (number, known) = *model.entry(leaf).or_insert((next, len));
                 let expected = if known == len { Ok(number) } else { Err(known) };
-                prop_assert_eq!(interner.intern(Leaf { cid, len }), expected);
+                prop_assert_eq!(interner.intern(Leaf { cid: cid(leaf), len }), expected);
             }
-            prop_assert_eq!(interner.into_leaves().len(), model.len());
+            prop_assert_eq!(interner.rows.len(), model.len());
         }
     }
 
     #[test]
+    fn a_digest_of_another_hash_is_another_leaf() {
+        let [blake3, sha2] = [HashKind::Blake3, HashKind::Sha2_256].map(|hash| Leaf {
+            cid: Cid::new(Codec::Raw, hash, [7; 32]),
+            len: 1,
+        });
+        let mut interner = Interner::new(&cid(1));
+        assert_eq!(
+            [blake3, sha2, blake3].map(|leaf| interner.intern(leaf)),
+            [Ok(0), Ok(1), Ok(0)]
+        );
+    }
+
+    #[test]
     fn leaves_are_sorted_by_piece_and_those_of_no_file_are_left_out() {
-        let leaf = |number: u32| Leaf {
-            cid: Cid::of(Codec::Raw, HashKind::Blake3, &number.to_le_bytes()),
-            len: 4,
-        };
-        let count = 2 * Pieces::BLOCK as u32 + 5;
-        let mut pieces = Pieces::new(count as usize);
-        // Every third is in no file, and the others come last to first.
-        let seen: Vec<u32> = (0..count).rev().filter(|number| number % 3 != 0).collect();
-        for (piece, number) in (0..).zip(&seen) {
-            *pieces.of(*number) = piece;
+        let count = 70_000;
+        let mut interner = Interner::new(&cid(count));
+        for number in 0..count {
+            assert_eq!(interner.intern(leaf(number)), Ok(number));
         }
-        let map = map_of((0..count).map(leaf).collect(), pieces);
+        let mut pieces = interner.into_pieces();
+        // Every third is in no file, and the others come last to first, twice.
+        let seen: Vec<u32> = (0..count).rev().filter(|number| number % 3 != 0).collect();
+        for _ in 0..2 {
+            for (piece, number) in (0..).zip(&seen) {
+                assert_eq!(pieces.piece(*number), piece);
+            }
+        }
+        let map = pieces.into_map();
         assert_eq!(map.len() as usize, seen.len());
         for (piece, number) in (0..).zip(seen) {
             assert_eq!(map.leaf(map.index(piece).expect("it is one")), leaf(number));
@@ -238,13 +267,20 @@ mod tests {
 
     #[test]
     fn many_leaves_take_little_beside_themselves() {
-        let root = Cid::of(Codec::Raw, HashKind::Blake3, b"root");
-        let mut interner = Interner::new(&root);
-        for number in 0..200_000_u32 {
-            let cid = Cid::of(Codec::Raw, HashKind::Blake3, &number.to_le_bytes());
-            assert_eq!(interner.intern(Leaf { cid, len: 4 }), Ok(number));
+        assert_eq!(size_of::<Row>(), size_of::<Leaf>());
+        let mut interner = Interner::new(&cid(0));
+        for number in 0..200_000 {
+            assert_eq!(interner.intern(leaf(number)), Ok(number));
         }
-        let slots: usize = interner.tables.iter().map(|table| table.slots.capacity()).sum();
-        assert!((250_000..330_000).contains(&slots), "{slots} slots of four bytes");
+        let buckets = interner.buckets.capacity();
+        assert!((25_000..50_001).contains(&buckets), "{buckets} buckets of four bytes");
+        let mut pieces = interner.into_pieces();
+        (0..200_000).for_each(|number| assert_eq!(pieces.piece(number), number));
+        pieces.rows.shrink_to_fit();
+        let before = pieces.rows.as_ptr();
+        assert!(
+            std::ptr::eq(pieces.into_leaves().as_ptr().cast(), before),
+            "the leaves were copied"
+        );
     }
 }

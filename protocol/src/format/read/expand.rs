@@ -10,7 +10,7 @@ use super::{
         cid::{Cid, Codec},
         content::{Content, File},
         hamt,
-        intern::{Interner, KeyedState, Pieces, UNSEEN, map_of},
+        intern::{Interner, KeyedState, Pieces},
         parts::{CARRIER, Parts},
         path::{Name, NameError, PackPath},
         pieces::Leaf,
@@ -23,7 +23,7 @@ use super::{
 
 /// Expands what [`super::measure::measure`] has let pass. A file as the root is called `file_name`. `leaves` are all of them, as they came.
 pub(super) fn expand(nodes: &Nodes, leaves: Interner, root: &Cid, file_name: &Name) -> Result<Content, SkeletonError> {
-    let mut expand = Expand::new(nodes, leaves.into_leaves(), root);
+    let mut expand = Expand::new(nodes, leaves.into_pieces(), root);
     match nodes.get(root)? {
         Node::File(_) => expand.file(root, file_name.clone().into())?,
         _ => expand.dir(root, None)?,
@@ -34,32 +34,27 @@ pub(super) fn expand(nodes: &Nodes, leaves: Interner, root: &Cid, file_name: &Na
 /// The content whose root is one leaf of `len` bytes.
 pub(super) fn single_leaf(root: &Cid, len: u32, file_name: &Name) -> Content {
     let nodes = Nodes::new(root);
-    let leaf = (len > 0).then_some(Leaf { cid: *root, len });
-    let mut expand = Expand::new(&nodes, leaf.into_iter().collect(), root);
-    expand.leaf_file(root, leaf.map(|_| 0), len, file_name.clone().into());
+    let mut leaves = Interner::new(root);
+    let leaf = (len > 0).then(|| leaves.intern(Leaf { cid: *root, len }).expect("it is the first"));
+    let mut expand = Expand::new(&nodes, leaves.into_pieces(), root);
+    expand.leaf_file(root, leaf, len, file_name.clone().into());
     expand.finish()
 }
 
 struct Expand<'a> {
     nodes: &'a Nodes,
-    /// In the order in which they came.
-    leaves: Vec<Leaf>,
     pieces: Pieces,
-    /// Leaves that were seen.
-    count: u32,
     seen: HashSet<Cid, KeyedState>,
     carrier_index: HashMap<Cid, u32, KeyedState>,
     content: Content,
 }
 
 impl<'a> Expand<'a> {
-    fn new(nodes: &'a Nodes, leaves: Vec<Leaf>, root: &Cid) -> Self {
+    fn new(nodes: &'a Nodes, pieces: Pieces, root: &Cid) -> Self {
         let state = KeyedState::new(root);
         Self {
             nodes,
-            pieces: Pieces::new(leaves.len()),
-            leaves,
-            count: 0,
+            pieces,
             seen: HashSet::with_hasher(state.clone()),
             carrier_index: HashMap::with_hasher(state),
             content: Content {
@@ -78,7 +73,7 @@ impl<'a> Expand<'a> {
 
     fn finish(self) -> Content {
         let mut content = self.content;
-        content.map = Arc::new(map_of(self.leaves, self.pieces));
+        content.map = Arc::new(self.pieces.into_map());
         content.parts.shrink_to_fit();
         content.files.shrink_to_fit();
         content
@@ -232,12 +227,7 @@ impl<'a> Expand<'a> {
 
     /// Pieces are numbered by their first occurrence.
     fn piece(&mut self, number: u32) {
-        let piece = self.pieces.of(number);
-        if *piece == UNSEEN {
-            *piece = self.count;
-            self.count += 1;
-        }
-        self.content.parts.push(*piece);
+        self.content.parts.push(self.pieces.piece(number));
     }
 }
 
