@@ -40,13 +40,13 @@ pub(super) enum What {
     /// It is to be staged; the row that it has been staged under. `held`: it gets its name only at the end, under the journal.
     Stage {
         replace: Replace,
-        row: Option<FileRow>,
+        row: Option<Box<FileRow>>,
         held: bool,
     },
     /// The former version has it under another name: it is renamed at the end.
     Move {
         from: PackPath,
-        row: FileRow,
+        row: Box<FileRow>,
         replace: Replace,
     },
     /// The user's file stays there.
@@ -93,7 +93,7 @@ pub(super) fn decide(
         let row = known.files.get(&(number as u32)).filter(|row| row.stage.is_some());
         let stage = |replace, held| What::Stage {
             replace,
-            row: row.cloned(),
+            row: row.cloned().map(Box::new),
             held,
         };
         let mended = (policy == Conflicts::Mend)
@@ -108,7 +108,7 @@ pub(super) fn decide(
                 // One file, which this system finds under both spellings.
                 Some((from, row)) => What::Move {
                     from,
-                    row,
+                    row: Box::new(row),
                     replace: Replace::Nothing,
                 },
                 None => What::Adopt {
@@ -123,7 +123,7 @@ pub(super) fn decide(
                 .as_fetched(inner, &file.path, at_place, identity)
                 .or_else(|| rotten(at_place, &file.cid, identity).filter(|_| policy == Conflicts::Mend))
             {
-                Some(old) => stage(Replace::Known(old), false),
+                Some(old) => stage(Replace::Known(Box::new(old)), false),
                 None => {
                     if policy != Conflicts::Mend {
                         conflicts.push(file.path.clone());
@@ -228,7 +228,7 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut [De
                 moved.insert(from.clone());
                 file.what = What::Move {
                     from,
-                    row: row.clone(),
+                    row: Box::new(row.clone()),
                     replace: replace.clone(),
                 };
             }

@@ -19,10 +19,11 @@ use super::{
     state::{Slot, State},
 };
 use crate::{
+    backend::Identity,
     choice,
     error::{FinishError, IndexError},
     fs,
-    index::rows::{self, FileRow, PackRow},
+    index::rows::{self, PackRow},
     packs::{Origin, PackState},
     share::{Supersede, apply_superseded, surviving},
     skeletons,
@@ -30,6 +31,8 @@ use crate::{
 
 /// How often the end of a download is gone over, since files at the destination change meanwhile.
 const ROUNDS: u32 = 3;
+/// Files of which it is written together that they were looked at again.
+const AT_A_TIME: usize = 4096;
 
 pub(crate) fn finish(state: &Arc<State>) -> Result<Finished, FinishError> {
     complete(state)?;
@@ -133,14 +136,14 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
             .collect()
     };
     let conn = state.inner.index.reader()?;
-    let rows: std::collections::HashMap<i64, FileRow> = rows::files_of_pack(&conn, state.id)?
-        .into_iter()
-        .map(|(_, row)| (row.id, row))
-        .collect();
+    // Of rows of which there may be very many, no more than is needed.
+    let mut known: Vec<(i64, Identity, i64)> = Vec::new();
+    rows::each_file_of_pack(&conn, state.id, |_, row| known.push((row.id, row.identity, row.seen)))?;
     drop(conn);
-    let newest = rows
-        .values()
-        .map(|row| row.identity.mtime.max(row.identity.ctime))
+    known.sort_unstable_by_key(|(row, ..)| *row);
+    let newest = known
+        .iter()
+        .map(|(_, identity, _)| identity.mtime.max(identity.ctime))
         .max();
     state.inner.backend.wait_out_tick(newest.unwrap_or(0));
     let mut gone = Vec::new();
@@ -152,11 +155,15 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
         let seen = state.inner.backend.now_ns();
         match state.inner.backend.identity_at(&path) {
             Ok(Some(now)) => {
-                if let Some(known) = rows.get(&row)
-                    && known.identity == now
-                    && now.is_racy(known.seen)
+                if let Ok(at) = known.binary_search_by_key(&row, |(row, ..)| *row)
+                    && let (_, before, looked) = known[at]
+                    && before == now
+                    && now.is_racy(looked)
                 {
                     fresh.push((row, now, seen));
+                    if fresh.len() == AT_A_TIME {
+                        place_again(state, std::mem::take(&mut fresh))?;
+                    }
                 }
             }
             Ok(None) => gone.push(number),
@@ -164,14 +171,7 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
             Err(source) => return Err(FinishError::Io { path, source }),
         }
     }
-    if !fresh.is_empty() {
-        state.inner.index.writer.run(move |tx| -> Result<(), IndexError> {
-            for (row, identity, seen) in &fresh {
-                rows::place_file(tx, *row, identity, *seen)?;
-            }
-            Ok(())
-        })?;
-    }
+    place_again(state, fresh)?;
     if gone.is_empty() {
         return Ok(());
     }
@@ -183,6 +183,17 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
     super::assemble::run(state)?;
     complete(state)?;
     place_all(state)
+}
+
+/// Writes what was seen of files when.
+fn place_again(state: &State, seen: Vec<(i64, Identity, i64)>) -> Result<(), IndexError> {
+    if seen.is_empty() {
+        return Ok(());
+    }
+    state.inner.index.writer.run(move |tx| {
+        let mut all = seen.iter();
+        all.try_for_each(|(row, identity, seen)| rows::place_file(tx, *row, identity, *seen))
+    })
 }
 
 fn make_all_folders(state: &State) -> Result<(), FinishError> {

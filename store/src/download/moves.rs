@@ -18,7 +18,7 @@ use rusqlite::{Connection, Transaction, params};
 use super::{
     Conflicts,
     place::{PlaceError, Placing, Replace, beside, free_names, in_the_way, sync_names},
-    state::{Move, Slot, State},
+    state::{Slot, State},
 };
 use crate::{
     backend::{BackendDir, Entry, Identity, Onto},
@@ -149,12 +149,12 @@ fn steps_of(state: &State) -> Vec<Step> {
         let target = || state.content.files()[number].path.clone();
         let number = number as u32;
         match slot {
-            Slot::Moving(Move { row, from, replace }) => steps.push(Step {
-                row: row.id,
+            Slot::Moving(file) => steps.push(Step {
+                row: file.row.id,
                 number,
-                source: Some((from.clone(), row.identity)),
+                source: Some((file.from.clone(), file.row.identity)),
                 target: target(),
-                replace: replace.clone(),
+                replace: file.replace.clone(),
             }),
             Slot::Staged(staged) if moving.held.contains(&number) => steps.push(Step {
                 row: staged.row,
@@ -579,7 +579,7 @@ fn read_journal(conn: &Connection, id: PackId) -> Result<Vec<Step>, IndexError> 
             source,
             target: path(target).ok_or_else(broken)?,
             replace: match replaced.and_then(|row| known.get(&row)) {
-                Some(old) => Replace::Known(old.clone()),
+                Some(old) => Replace::Known(Box::new(old.clone())),
                 None => Replace::Nothing,
             },
         });

@@ -31,7 +31,7 @@ pub(crate) struct Target {
 pub(crate) enum Replace {
     Nothing,
     /// The file of a former version, if it still is as the index knows it.
-    Known(FileRow),
+    Known(Box<FileRow>),
     /// A file of the user's, of this size, which he lets go. The row that the index has for the place.
     Theirs {
         row: Option<i64>,

@@ -176,7 +176,11 @@ fn put_files(
                 }));
                 Slot::Placed(row)
             }
-            What::Move { from, row, replace } => Slot::Moving(Move { row, from, replace }),
+            What::Move { from, row, replace } => Slot::Moving(Box::new(Move {
+                row: *row,
+                from,
+                replace,
+            })),
             What::Leave => continue,
             What::Keep => {
                 rows::set_kept(tx, id, &[put.number])?;

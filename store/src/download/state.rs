@@ -42,7 +42,7 @@ pub(crate) enum Slot {
     /// Under its final name; the row that it has.
     Placed(i64),
     /// Under the name that the former version gave it.
-    Moving(Move),
+    Moving(Box<Move>),
 }
 
 /// A file that is renamed at the end.

@@ -49,6 +49,9 @@ pub(crate) fn check_packs_of_file(inner: &Inner, file: i64) -> Result<bool, Inde
     Ok(looked)
 }
 
+/// Rows of files that are held at a time: a pack may have a million.
+const AT_A_TIME: u32 = 4096;
+
 /// What is to change for one file.
 enum Change {
     /// It is where it was, or somewhere else (the new place, then).
@@ -61,7 +64,6 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
     let Some(pack) = rows::pack(&conn, id)? else {
         return Ok(Check::default());
     };
-    let files = rows::files_of_pack(&conn, id)?;
     let root: Option<Vec<u8>> = rows::root_path(&conn, pack.root)?;
     drop(conn);
     let root = fs::path_from(root.unwrap_or_default());
@@ -69,17 +71,22 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
     let mut changes: Vec<(u32, i64, Change)> = Vec::new();
     let mut changed = Vec::new();
     let mut missing: Vec<(u32, FileRow)> = Vec::new();
-    for (number, file) in files.into_iter().filter(|(_, file)| file.stage.is_none()) {
-        match inner.backend.identity_at(&root.join(fs::path_from(file.path.clone()))) {
-            Ok(Some(now)) if file.identity.same_bytes(&now) => {
-                if file.state == FileState::Gone {
-                    changes.push((number, file.id, Change::There(None)));
+    let mut from = Some(0);
+    while let Some(first) = from {
+        let files = rows::files_of_pack_from(&*inner.index.reader()?, id, first, AT_A_TIME)?;
+        from = files.last().map(|(last, _)| last + 1);
+        for (number, file) in files.into_iter().filter(|(_, file)| file.stage.is_none()) {
+            match inner.backend.identity_at(&root.join(fs::path_from(file.path.clone()))) {
+                Ok(Some(now)) if file.identity.same_bytes(&now) => {
+                    if file.state == FileState::Gone {
+                        changes.push((number, file.id, Change::There(None)));
+                    }
                 }
+                Ok(Some(_)) => changed.push(number),
+                Ok(None) => missing.push((number, file)),
+                Err(e) if fs::is_gone(&e) => missing.push((number, file)),
+                Err(_) => changed.push(number),
             }
-            Ok(Some(_)) => changed.push(number),
-            Ok(None) => missing.push((number, file)),
-            Err(e) if fs::is_gone(&e) => missing.push((number, file)),
-            Err(_) => changed.push(number),
         }
     }
     if !missing.is_empty() {
