@@ -1,9 +1,9 @@
 //! What many packs, leaves and files cost: bytes of index, memory of a node that nobody asks for anything, the time until it serves, and the memory of one
-//! that gets a pack of very many leaves.
+//! that gets a pack of very many leaves or files.
 //!
-//! `cargo bench --bench scale`. `MODSWARM_BENCH_ONLY` is `leaves`, `files` or `get`; `MODSWARM_BENCH_PACKS` (100) packs of `MODSWARM_BENCH_LEAVES` (100,000) leaves
+//! `cargo bench --bench scale`. `MODSWARM_BENCH_ONLY` is `leaves`, `files`, `get` or `get-files`; `MODSWARM_BENCH_PACKS` (100) packs of `MODSWARM_BENCH_LEAVES` (100,000) leaves
 //! of 64 bytes each stand for 100 packs of some gigabytes; `MODSWARM_BENCH_FOLDERS` (15) packs of `MODSWARM_BENCH_FILES` (100,000) small files for a large home;
-//! one of `MODSWARM_BENCH_PIECES` (1,600,000) leaves of 64 bytes for a pack of 100 GB.
+//! one of `MODSWARM_BENCH_PIECES` (1,600,000) leaves of 64 bytes for a pack of 100 GB; one of `MODSWARM_BENCH_GET_FILES` (100,000) files of 40 bytes for one of very many.
 //! All of it needs about 10 GB in the temporary folder. Nothing leaves the machine.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 
@@ -44,6 +44,9 @@ fn main() {
     }
     if only.is_empty() || only == "get" {
         get(number("MODSWARM_BENCH_PIECES", 1_600_000));
+    }
+    if only.is_empty() || only == "get-files" {
+        get_files(number("MODSWARM_BENCH_GET_FILES", 100_000));
     }
 }
 
@@ -152,21 +155,44 @@ fn files(folders: u64, each: u64) {
     idle(dir.path(), &format!("a home of {count} files, nobody asking"));
 }
 
+const LEAF: u32 = 64;
+
 /// Gets one content of very many leaves, and says what the getter takes of memory.
 fn get(pieces: u64) {
-    const LEAF: u32 = 64;
     const FILES: u64 = 100;
     let dir = tempfile::tempdir().unwrap();
-    let [seed, getter] = ["seed", "getter"].map(|name| dir.path().join(name));
-    let folder = seed.join("pack");
+    let folder = dir.path().join("seed/pack");
     fs::create_dir_all(&folder).unwrap();
-    fs::create_dir_all(&getter).unwrap();
     for file in 0..FILES {
         let bytes = noise(file + 1, (pieces / FILES * u64::from(LEAF)) as usize);
         fs::write(folder.join(format!("{file}.pak")), bytes).unwrap();
     }
+    get_from(dir.path(), pieces, &format!("{pieces} pieces"));
+}
+
+/// The same for very many files, each of one leaf.
+fn get_files(files: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    for file in 0..files {
+        let within = dir.path().join(format!("seed/pack/mods/group{}", file / 1000));
+        if file % 1000 == 0 {
+            fs::create_dir_all(&within).unwrap();
+        }
+        fs::write(
+            within.join(format!("Some mod asset {file}_P.json")),
+            noise(file + 1, 40),
+        )
+        .unwrap();
+    }
+    get_from(dir.path(), files, &format!("{files} files"));
+}
+
+/// Gets `seed/pack` in `dir`.
+fn get_from(dir: &Path, pieces: u64, what: &str) {
+    let [seed, getter] = ["seed", "getter"].map(|name| dir.join(name));
+    fs::create_dir_all(&getter).unwrap();
     let store = open(&seed.join("home"));
-    let mut spec = ShareSpec::new(&folder, PRIVATE);
+    let mut spec = ShareSpec::new(&seed.join("pack"), PRIVATE);
     spec.profile = ChunkerProfile::fixed(LEAF);
     let shared = store.share(&spec, &()).unwrap();
     let record = store.pack(shared.id).unwrap().unwrap();
@@ -204,7 +230,7 @@ fn get(pieces: u64) {
     let most = peaks.values().max().unwrap();
     let map = pieces * size_of::<Leaf>() as u64;
     println!(
-        "a get of {pieces} pieces took {:.0?}; {} MiB at most, of which the piece map {} MiB ({})",
+        "a get of {what} took {:.0?}; {} MiB at most, of which the piece map {} MiB ({})",
         begun.elapsed(),
         most >> 10,
         map >> 20,
