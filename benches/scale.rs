@@ -21,6 +21,8 @@ use modswarm_store::{HomeLock, ShareSpec, Store, StoreOptions};
 
 /// The private network.
 const PRIVATE: [u8; 32] = [0; 32];
+/// Bytes of a leaf, so that millions of them are soon made.
+const LEAF: u32 = 64;
 
 fn main() {
     let number = |name: &str, default| env::var(name).map_or(default, |text| text.parse::<u64>().unwrap());
@@ -74,7 +76,6 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 fn leaves(packs: u64, each: u64, empty: u64) {
-    const LEAF: u32 = 64;
     let dir = tempfile::tempdir().unwrap();
     let home = dir.path().join("home");
     let store = open(&home);
@@ -155,8 +156,6 @@ fn files(folders: u64, each: u64) {
     idle(dir.path(), &format!("a home of {count} files, nobody asking"));
 }
 
-const LEAF: u32 = 64;
-
 /// Gets one content of very many leaves, and says what the getter takes of memory.
 fn get(pieces: u64) {
     const FILES: u64 = 100;
@@ -192,7 +191,7 @@ fn get_from(dir: &Path, pieces: u64, what: &str) {
     let [seed, getter] = ["seed", "getter"].map(|name| dir.join(name));
     fs::create_dir_all(&getter).unwrap();
     let store = open(&seed.join("home"));
-    let mut spec = ShareSpec::new(&seed.join("pack"), PRIVATE);
+    let mut spec = ShareSpec::new(seed.join("pack"), PRIVATE);
     spec.profile = ChunkerProfile::fixed(LEAF);
     let shared = store.share(&spec, &()).unwrap();
     let record = store.pack(shared.id).unwrap().unwrap();

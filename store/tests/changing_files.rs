@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 
 use common::*;
+use modswarm_protocol::format::PackPath;
 use modswarm_store::ReadLeafError;
 
 #[test]
@@ -59,6 +60,29 @@ fn a_deleted_file_withdraws_all_that_lay_only_in_it() {
     let withdrawn = store.take_withdrawn();
     assert_eq!(withdrawn[0].pieces.count_ones(), in_gone);
     assert_eq!(store.have(&pack.content).unwrap().unwrap().count_zeros(), in_gone);
+}
+
+#[test]
+fn of_very_many_files_each_that_is_gone_or_changed_is_found() {
+    // Rows are looked at 4096 at a time.
+    const FILES: usize = 2 * 4096 + 100;
+    let place = Place::new();
+    let store = place.store("home");
+    let path = |number: usize| format!("p/{}/{number:05}", number / 1000);
+    (0..FILES).for_each(|number| write(&place.path(&path(number)), &number.to_le_bytes()));
+    let pack = share(&store, &place.path("p"));
+    let [gone, changed] = [[0, 4095, 4096, FILES - 1], [1, 4094, 8191, 8192]];
+    for number in gone {
+        fs::remove_file(place.path(&path(number))).unwrap();
+    }
+    for number in changed {
+        write(&place.path(&path(number)), b"something else");
+    }
+    let check = store.check_pack(pack.id).unwrap();
+    let found = |paths: &[PackPath]| paths.iter().map(|path| format!("p/{path}")).collect::<Vec<_>>();
+    assert_eq!(found(&check.missing), gone.map(path));
+    assert_eq!(found(&check.changed), changed.map(path));
+    assert_eq!(store.take_withdrawn()[0].pieces.count_ones(), gone.len());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Numbering leaves: the same leaf gets the same number, however hostile the digests are.
 //!
-//! Digests in a skeleton need not be the hash of anything, so that an author could pick them to collide in a hash table. The tables
-//! here are keyed by the root's CID, which depends on every digest below it, and so cannot be aimed at.
+//! Digests in a skeleton need not be the hash of anything, so that an author could pick them to collide in a hash table. The hash
+//! here is keyed by the root's CID, which depends on every digest below it, and so cannot be aimed at.
 
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 

@@ -138,7 +138,9 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
     let conn = state.inner.index.reader()?;
     // Of rows of which there may be very many, no more than is needed.
     let mut known: Vec<(i64, Identity, i64)> = Vec::new();
-    rows::each_file_of_pack(&conn, state.id, |_, row| known.push((row.id, row.identity, row.seen)))?;
+    rows::each_file_of_pack(&conn, state.id, 0, u32::MAX, |_, row| {
+        known.push((row.id, row.identity, row.seen))
+    })?;
     drop(conn);
     known.sort_unstable_by_key(|(row, ..)| *row);
     let newest = known

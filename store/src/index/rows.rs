@@ -221,34 +221,34 @@ pub(crate) fn files_at(conn: &Connection, root: i64, path: &[u8]) -> Result<Vec<
 
 /// The files of a pack with their numbers in its content.
 pub(crate) fn files_of_pack(conn: &Connection, pack: PackId) -> Result<Vec<(u32, FileRow)>> {
+    files_of_pack_from(conn, pack, 0, u32::MAX)
+}
+
+/// At most `max` of them, from number `from` on.
+pub(crate) fn files_of_pack_from(conn: &Connection, pack: PackId, from: u32, max: u32) -> Result<Vec<(u32, FileRow)>> {
     let mut files = Vec::new();
-    each_file_of_pack(conn, pack, |number, row| files.push((number, row)))?;
+    each_file_of_pack(conn, pack, from, max, |number, row| files.push((number, row)))?;
     Ok(files)
 }
 
-/// Calls `each` with all files of a pack and their numbers in its content, in their order.
-pub(crate) fn each_file_of_pack(conn: &Connection, pack: PackId, mut each: impl FnMut(u32, FileRow)) -> Result<()> {
+/// Calls `each` with at most `max` files of a pack and their numbers in its content, from number `from` on, in their order.
+pub(crate) fn each_file_of_pack(
+    conn: &Connection,
+    pack: PackId,
+    from: u32,
+    max: u32,
+    mut each: impl FnMut(u32, FileRow),
+) -> Result<()> {
     let mut statement = conn.prepare_cached(&format!(
-        "SELECT {}, p.number FROM pack_files p JOIN files f ON f.id = p.file WHERE p.pack = ?1 ORDER BY p.number",
+        "SELECT {}, p.number FROM pack_files p JOIN files f ON f.id = p.file
+         WHERE p.pack = ?1 AND p.number >= ?2 ORDER BY p.number LIMIT ?3",
         FileRow::COLUMNS
     ))?;
-    let mut rows = statement.query([pack.0])?;
+    let mut rows = statement.query(params![pack.0, from, max])?;
     while let Some(row) = rows.next()? {
         each(row.get(12)?, FileRow::read(row)?);
     }
     Ok(())
-}
-
-/// At most `max` files of a pack with their numbers in its content, those from number `from` on, in their order.
-pub(crate) fn files_of_pack_from(conn: &Connection, pack: PackId, from: u32, max: u32) -> Result<Vec<(u32, FileRow)>> {
-    let mut statement = conn.prepare_cached(&format!(
-        "SELECT {}, p.number FROM pack_files p JOIN files f ON f.id = p.file WHERE p.pack = ?1 AND p.number >= ?2 ORDER BY p.number LIMIT ?3",
-        FileRow::COLUMNS
-    ))?;
-    let rows = statement.query_map(params![pack.0, from, max], |row| {
-        Ok((row.get(12)?, FileRow::read(row)?))
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Whether the files of `pack` are `files`, in this order.

@@ -74,7 +74,8 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
     let mut from = Some(0);
     while let Some(first) = from {
         let files = rows::files_of_pack_from(&*inner.index.reader()?, id, first, AT_A_TIME)?;
-        from = files.last().map(|(last, _)| last + 1);
+        // The index is a file of the user's: whatever its numbers are, this ends.
+        from = files.last().and_then(|(last, _)| last.checked_add(1));
         for (number, file) in files.into_iter().filter(|(_, file)| file.stage.is_none()) {
             match inner.backend.identity_at(&root.join(fs::path_from(file.path.clone()))) {
                 Ok(Some(now)) if file.identity.same_bytes(&now) => {
