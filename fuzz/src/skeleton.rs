@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use modswarm_protocol::format::{
-    Cid, Codec, Content, ContentBuilder, HashKind, Leaf, Limits, Name, PackPath, Part, Skeleton, SkeletonError,
+    Cid, Codec, Content, ContentBuilder, File, HashKind, Leaf, Limits, Name, PackPath, Part, Skeleton, SkeletonError,
     SkeletonReader,
 };
 
@@ -102,17 +102,17 @@ fn check(skeleton: &Skeleton) {
     check_paths(content);
     for file in content.files() {
         let mut end = 0;
-        for span in content.spans(file) {
+        for span in file.spans() {
             assert!(span.len > 0 && span.offset == end);
             end += u64::from(span.len);
         }
-        assert_eq!(end, file.size, "{:?}", file.path);
+        assert_eq!(end, file.size(), "{:?}", file.path());
     }
     check_rebuilt(content);
 }
 
 fn check_bounds(content: &Content) {
-    let parts: usize = content.files().iter().map(|file| content.part_count(file)).sum();
+    let parts: usize = content.files().map(|file| file.part_count()).sum();
     assert!(parts as u64 <= LIMITS.parts);
     let entries = content.files().len() + content.dirs().len() + content.skipped().len();
     // A file as the root is no entry of anything.
@@ -132,7 +132,7 @@ fn check_paths(content: &Content) {
     let mut files = HashSet::new();
     let mut dirs: HashSet<PackPath> = HashSet::new();
     for dir in content.dirs() {
-        assert_safe(dir);
+        assert_safe(&dir);
         assert!(
             dir.parent().is_none_or(|parent| dirs.contains(&parent)),
             "{dir:?} comes before its folder"
@@ -140,13 +140,13 @@ fn check_paths(content: &Content) {
         assert!(dirs.insert(dir.clone()), "{dir:?} twice");
         assert!(dir.names().count() <= LIMITS.depth as usize);
     }
-    for path in content.files().iter().map(|file| &file.path).chain(content.skipped()) {
-        assert_safe(path);
+    for path in content.files().map(File::path).chain(content.skipped()) {
+        assert_safe(&path);
         assert!(
             path.parent().is_none_or(|parent| dirs.contains(&parent)),
             "{path:?} is in no folder"
         );
-        assert!(files.insert(path.clone()) && !dirs.contains(path), "{path:?} twice");
+        assert!(!dirs.contains(&path) && files.insert(path.clone()), "{path:?} twice");
     }
 }
 
@@ -181,8 +181,8 @@ fn check_rebuilt(content: &Content) {
     assert_eq!(rebuild(&built).cid(), built.cid());
 }
 
-fn leaves<'a>(content: &'a Content, file: &'a modswarm_protocol::format::File) -> impl Iterator<Item = Leaf> + 'a {
-    content.parts(file).filter_map(|part| match part {
+fn leaves<'a>(content: &'a Content, file: File<'a>) -> impl Iterator<Item = Leaf> + 'a {
+    file.parts().filter_map(|part| match part {
         Part::Piece(index) => Some(content.map().leaf(index)),
         Part::Node { .. } => None,
     })
@@ -191,11 +191,11 @@ fn leaves<'a>(content: &'a Content, file: &'a modswarm_protocol::format::File) -
 fn rebuild(content: &Content) -> Content {
     let mut builder = ContentBuilder::new(HashKind::Blake3);
     for dir in content.dirs() {
-        builder.add_dir(dir.clone()).expect("folders do not clash");
+        builder.add_dir(dir).expect("folders do not clash");
     }
     for file in content.files() {
         builder
-            .add_file(file.path.clone(), leaves(content, file))
+            .add_file(file.path(), leaves(content, file))
             .expect("files do not clash");
     }
     builder.finish().expect("what was accepted can be shared").content
@@ -204,13 +204,13 @@ fn rebuild(content: &Content) -> Content {
 type Facts = (Vec<(PackPath, u64, Vec<Cid>)>, Vec<PackPath>);
 
 fn facts(content: &Content) -> Facts {
-    let file = |file: &modswarm_protocol::format::File| {
+    let file = |file: File<'_>| {
         let cids = leaves(content, file).map(|leaf| leaf.cid).collect();
-        (file.path.clone(), file.size, cids)
+        (file.path(), file.size(), cids)
     };
-    let mut files: Vec<_> = content.files().iter().map(file).collect();
+    let mut files: Vec<_> = content.files().map(file).collect();
     files.sort_unstable();
-    let mut dirs = content.dirs().to_vec();
+    let mut dirs = content.dirs().collect::<Vec<_>>();
     dirs.sort_unstable();
     (files, dirs)
 }

@@ -97,14 +97,14 @@ fn read(root: Cid, blocks: &BTreeMap<Cid, Bytes>, batch: usize) -> Result<Skelet
 
 /// What anyone would do with a content: join the leaves.
 fn assemble(content: &Content, leaves: &BTreeMap<Cid, Vec<u8>>) -> BTreeMap<PackPath, Vec<u8>> {
-    let file = |file: &modswarm_protocol::format::File| {
-        let parts = content.parts(file).map(|part| match part {
+    let file = |file: modswarm_protocol::format::File<'_>| {
+        let parts = file.parts().map(|part| match part {
             Part::Piece(index) => leaves[&content.map().leaf(index).cid].clone(),
             Part::Node { .. } => panic!("nothing foreign here"),
         });
-        (file.path.clone(), parts.collect::<Vec<_>>().concat())
+        (file.path(), parts.collect::<Vec<_>>().concat())
     };
-    content.files().iter().map(file).collect()
+    content.files().map(file).collect()
 }
 
 proptest! {
@@ -134,7 +134,7 @@ proptest! {
         let mut dirs: Vec<PackPath> = tree.files.keys().chain(&tree.dirs).flat_map(above).chain(tree.dirs.clone()).collect();
         dirs.sort();
         dirs.dedup();
-        let mut found = content.dirs().to_vec();
+        let mut found = content.dirs().collect::<Vec<_>>();
         found.sort();
         prop_assert_eq!(found, dirs);
     }
@@ -145,7 +145,7 @@ proptest! {
         let content = build(&tree, HashKind::Sha2_256, false).content;
         let mut slow: Vec<Cid> = Vec::new();
         for file in content.files() {
-            for chunk in PROFILE.chunks(&tree.files[&file.path]) {
+            for chunk in PROFILE.chunks(&tree.files[&file.path()]) {
                 let cid = Cid::of(Codec::Raw, HashKind::Sha2_256, chunk);
                 if !slow.contains(&cid) {
                     slow.push(cid);
@@ -179,8 +179,8 @@ proptest! {
         // Whatever is read must at least be consistent in itself.
         if let Ok(skeleton) = read(root, &blocks, 1) {
             for file in skeleton.content.files() {
-                let sum: u64 = skeleton.content.spans(file).map(|span| u64::from(span.len)).sum();
-                prop_assert_eq!(sum, file.size);
+                let sum: u64 = file.spans().map(|span| u64::from(span.len)).sum();
+                prop_assert_eq!(sum, file.size());
             }
         }
     }

@@ -50,8 +50,16 @@ struct Inner {
     store: Store,
     network: NetworkId,
     room: Arc<Semaphore>,
-    /// Blocks to judge, in the order in which they came. For each a job is spawned; one that finds several does a share of them together.
-    arrived: Mutex<VecDeque<Arrived>>,
+    arrived: Mutex<Waiting>,
+}
+
+/// Blocks to judge. A job that finds several does a share of them together; while there are any, a job waits for its turn.
+#[derive(Default)]
+struct Waiting {
+    /// In the order in which they came.
+    blocks: VecDeque<Arrived>,
+    /// Jobs that wait: no more than there are threads.
+    jobs: usize,
 }
 
 /// A leaf that is to be read.
@@ -142,10 +150,23 @@ impl BlockPool {
             room,
             inputs,
         };
-        lock(&self.inner.arrived).push_back(arrived);
-        let inner = Arc::clone(&self.inner);
+        let mut waiting = lock(&self.inner.arrived);
+        waiting.blocks.push_back(arrived);
+        if waiting.jobs < self.inner.threads.count() {
+            waiting.jobs += 1;
+            drop(waiting);
+            self.judge_next();
+        }
+    }
+
+    /// Has a thread judge a share of the blocks that wait.
+    fn judge_next(&self) {
+        let pool = self.clone();
         self.inner.threads.spawn(move || {
-            let blocks = inner.next_arrived();
+            let (blocks, more) = pool.inner.next_arrived();
+            if more {
+                pool.judge_next();
+            }
             // The engine waits for every verdict: a defect that shows here must not keep one from coming, nor fall upon other blocks.
             let judged = panic::catch_unwind(AssertUnwindSafe(|| judge(&blocks))).unwrap_or_else(|_| {
                 let alone = |block| panic::catch_unwind(AssertUnwindSafe(|| judge(slice::from_ref(block))));
@@ -242,11 +263,15 @@ fn judge_transfer(blocks: &[Arrived]) -> Vec<Judged> {
 }
 
 impl Inner {
-    /// One thread's share of the blocks that wait: another may have had it already.
-    fn next_arrived(&self) -> Vec<Arrived> {
-        let mut arrived = lock(&self.arrived);
-        let share = arrived.len().div_ceil(self.threads.count()).min(TOGETHER_MAX);
-        arrived.drain(..share).collect()
+    /// One thread's share of the blocks that wait: another may have had it already. Whether a job is to be spawned for the rest.
+    fn next_arrived(&self) -> (Vec<Arrived>, bool) {
+        let mut waiting = lock(&self.arrived);
+        waiting.jobs -= 1;
+        let share = waiting.blocks.len().div_ceil(self.threads.count()).min(TOGETHER_MAX);
+        let blocks = waiting.blocks.drain(..share).collect();
+        let more = waiting.jobs == 0 && !waiting.blocks.is_empty();
+        waiting.jobs += usize::from(more);
+        (blocks, more)
     }
 
     fn read_leaves(&self, mut asked: Vec<Asked>) {

@@ -52,8 +52,8 @@ fn a_deleted_file_withdraws_all_that_lay_only_in_it() {
     let content = store.content(&record).unwrap().unwrap();
     fs::remove_file(place.path("p/gone")).unwrap();
     fs::remove_file(place.path("p/copy")).unwrap();
-    let gone = content.files().iter().find(|f| f.path.as_str() == "gone").unwrap();
-    let in_gone = content.parts(gone).count();
+    let gone = content.files().find(|f| f.path().as_str() == "gone").unwrap();
+    let in_gone = gone.parts().count();
     let (first, leaf) = content.map().iter().find(|(_, l)| l.len > 0).unwrap();
     let _ = (first, store.read_leaf(&leaf.cid, leaf.len));
     store.check_pack(pack.id).unwrap();

@@ -220,13 +220,13 @@ impl Edited {
         assert_eq!((record.state, record.origin), (PackState::Whole, Origin::Fetched));
         let content = b.content(&record).unwrap().unwrap();
         let have = b.have(&self.two.content).unwrap().unwrap();
-        for file in content.files().iter().filter(|file| file.path.as_str() != "mine.pak") {
-            for span in content.spans(file) {
+        for file in content.files().filter(|file| file.path().as_str() != "mine.pak") {
+            for span in file.spans() {
                 let modswarm_protocol::format::Part::Piece(piece) = span.part else {
                     unreachable!()
                 };
                 let leaf = content.map().leaf(piece);
-                assert!(have[piece.as_usize()], "{:?}", file.path);
+                assert!(have[piece.as_usize()], "{:?}", file.path());
                 assert!(b.read_leaf(&leaf.cid, leaf.len).is_ok());
             }
         }

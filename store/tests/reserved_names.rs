@@ -151,8 +151,7 @@ fn files_are_created_as_they_are_or_refused_by_name_before_anything_is_written()
             let files_of = record.content.files();
             spec.selection = Some(
                 files_of
-                    .iter()
-                    .map(|file| file.path.as_str() == "plain.txt")
+                    .map(|file| file.path().as_str() == "plain.txt")
                     .collect::<BitVec>(),
             );
             get_all(&store, &spec, &files, &Watch::default());

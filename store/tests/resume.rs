@@ -87,8 +87,8 @@ fn a_lost_staging_folder_costs_only_what_was_in_it() {
         }
     }
     let download = b.begin_download(&spec(&pack, &place.path("out")), &()).unwrap();
-    let done = content.files().iter().find(|f| f.path.as_str() == "done").unwrap();
-    assert_eq!(download.have().count_ones(), content.parts(done).count());
+    let done = content.files().find(|f| f.path().as_str() == "done").unwrap();
+    assert_eq!(download.have().count_ones(), done.parts().count());
     fetch(&a, &download);
     download.finish().unwrap();
     assert_eq!(tree(&place.path("out")), tree(&place.path("p")));
@@ -163,9 +163,9 @@ fn check_after_kill(a: &Store, b: &Store, pack: &SharedPack, out: &Path) {
     if out.exists() {
         for (path, bytes) in tree(out) {
             if let Some(bytes) = bytes {
-                let file = content.files().iter().find(|f| f.path.as_str() == path).unwrap();
-                let parts: Vec<u8> = content
-                    .spans(file)
+                let file = content.files().find(|f| f.path().as_str() == path).unwrap();
+                let parts: Vec<u8> = file
+                    .spans()
                     .flat_map(|span| match span.part {
                         modswarm_protocol::format::Part::Piece(index) => {
                             let leaf = content.map().leaf(index);

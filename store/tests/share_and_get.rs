@@ -188,7 +188,7 @@ fn a_selection_brings_only_its_files_and_can_grow() {
     let only = |name: &str| {
         let record = a.packs().unwrap().remove(0);
         let content = a.content(&record).unwrap().unwrap();
-        Some(content.files().iter().map(|f| f.path.as_str() == name).collect())
+        Some(content.files().map(|f| f.path().as_str() == name).collect())
     };
     spec.selection = only("deep/er/файл.txt");
     let download = b.begin_download(&spec, &()).unwrap();

@@ -16,8 +16,8 @@ use modswarm_store::{ShareError, ShareSpec, Store, Warning};
 fn paths(store: &Store, pack: &modswarm_store::SharedPack) -> Vec<String> {
     let record = store.pack(pack.id).unwrap().unwrap();
     let content = store.content(&record).unwrap().unwrap();
-    let mut paths: Vec<String> = content.files().iter().map(|f| f.path.as_str().to_owned()).collect();
-    paths.extend(content.dirs().iter().map(|d| format!("{d}/")));
+    let mut paths: Vec<String> = content.files().map(|f| f.path().to_string()).collect();
+    paths.extend(content.dirs().map(|d| format!("{d}/")));
     paths.sort();
     paths
 }

@@ -1,4 +1,4 @@
-//! Numbering leaves: the same leaf gets the same number, however hostile the digests are.
+//! Numbering blocks: the same block gets the same number, however hostile the digests are.
 //!
 //! Digests in a skeleton need not be the hash of anything, so that an author could pick them to collide in a hash table. The hash
 //! here is keyed by the root's CID, which depends on every digest below it, and so cannot be aimed at.
@@ -30,28 +30,29 @@ impl BuildHasher for KeyedState {
     }
 }
 
-/// Numbers leaves as they come. Half a byte to a byte a leaf beside the leaves themselves: what links those of one bucket lies where a leaf in a
+/// Numbers blocks of one codec as they come. Half a byte to a byte a block beside what it is known by: what links those of one bucket lies where a leaf in a
 /// [`PieceMap`] has room to spare.
 #[derive(Debug)]
 pub(super) struct Interner {
+    codec: Codec,
     rows: Vec<Row>,
-    /// The last leaf of each bucket, or [`NONE`].
+    /// The last block of each bucket, or [`NONE`].
     buckets: Vec<u32>,
     state: KeyedState,
 }
 
 /// Stands for no number.
 const NONE: u32 = u32::MAX;
-/// As many leaves as a bucket has before there are twice as many buckets, which are looked through one after another.
+/// As many blocks as a bucket has before there are twice as many buckets, which are looked through one after another.
 const PER_BUCKET: usize = 8;
 
-/// A leaf, as large as a [`Leaf`].
+/// A block, as large as a [`Leaf`].
 #[derive(Clone, Copy, Debug)]
 struct Row {
     digest: [u8; 32],
     /// Its length, with [`SHA2`] for that hash.
     len_and_hash: u32,
-    /// In an [`Interner`] the leaf before it in its bucket, in [`Pieces`] the piece that it is; or [`NONE`].
+    /// In an [`Interner`] the block before it in its bucket, in [`Pieces`] the piece that it is; or [`NONE`].
     link: u32,
 }
 
@@ -59,14 +60,14 @@ struct Row {
 const SHA2: u32 = 1 << 31;
 
 impl Row {
-    fn new(leaf: Leaf, link: u32) -> Self {
-        let hash = match leaf.cid.hash() {
+    fn new(cid: &Cid, len: u32, link: u32) -> Self {
+        let hash = match cid.hash() {
             HashKind::Blake3 => 0,
             HashKind::Sha2_256 => SHA2,
         };
         Self {
-            digest: *leaf.cid.digest(),
-            len_and_hash: hash | leaf.len,
+            digest: *cid.digest(),
+            len_and_hash: hash | len,
             link,
         }
     }
@@ -82,17 +83,23 @@ impl Row {
         }
     }
 
+    fn len(&self) -> u32 {
+        self.len_and_hash & !SHA2
+    }
+
     fn leaf(&self) -> Leaf {
         Leaf {
             cid: Cid::new(Codec::Raw, self.hash(), self.digest),
-            len: self.len_and_hash & !SHA2,
+            len: self.len(),
         }
     }
 }
 
 impl Interner {
-    pub(super) fn new(root: &Cid) -> Self {
+    /// `codec` is that of all blocks, `root` what the hash is keyed by.
+    pub(super) fn new(root: &Cid, codec: Codec) -> Self {
         Self {
+            codec,
             rows: Vec::new(),
             buckets: Vec::new(),
             state: KeyedState::new(root),
@@ -104,22 +111,64 @@ impl Interner {
     /// # Errors
     /// The other length, if it was seen with another.
     pub(super) fn intern(&mut self, leaf: Leaf) -> Result<u32, u32> {
+        let number = self.number(&leaf.cid, leaf.len);
+        match self.block_len(number) {
+            len if len == leaf.len => Ok(number),
+            len => Err(len),
+        }
+    }
+
+    /// The number of `cid`. If it was not seen before it gets the next one, and this length.
+    pub(super) fn number(&mut self, cid: &Cid, len: u32) -> u32 {
+        if let Some(number) = self.find(cid) {
+            return number;
+        }
         if self.rows.len() == self.buckets.len() * PER_BUCKET {
             self.grow();
         }
-        let bucket = self.bucket(leaf.cid.digest());
-        let mut next = self.buckets[bucket];
+        let bucket = self.bucket(cid.digest());
+        let number = self.rows.len() as u32;
+        let before = std::mem::replace(&mut self.buckets[bucket], number);
+        self.rows.push(Row::new(cid, len, before));
+        number
+    }
+
+    /// The number of `cid`, if it has one.
+    pub(super) fn find(&self, cid: &Cid) -> Option<u32> {
+        debug_assert_eq!(cid.codec(), self.codec);
+        if self.buckets.is_empty() {
+            return None;
+        }
+        let mut next = self.buckets[self.bucket(cid.digest())];
         while let Some(row) = self.rows.get(next as usize) {
-            if row.is(&leaf.cid) {
-                let len = row.leaf().len;
-                return if len == leaf.len { Ok(next) } else { Err(len) };
+            if row.is(cid) {
+                return Some(next);
             }
             next = row.link;
         }
-        let number = self.rows.len() as u32;
-        let before = std::mem::replace(&mut self.buckets[bucket], number);
-        self.rows.push(Row::new(leaf, before));
-        Ok(number)
+        None
+    }
+
+    /// What has this number.
+    pub(super) fn cid(&self, number: u32) -> Cid {
+        let row = &self.rows[number as usize];
+        Cid::new(self.codec, row.hash(), row.digest)
+    }
+
+    /// The length that it was given.
+    pub(super) fn block_len(&self, number: u32) -> u32 {
+        self.rows[number as usize].len()
+    }
+
+    /// Gives it another.
+    pub(super) fn set_block_len(&mut self, number: u32, len: u32) {
+        let row = &mut self.rows[number as usize];
+        row.len_and_hash = (row.len_and_hash & SHA2) | len;
+    }
+
+    /// How many have a number.
+    pub(super) fn count(&self) -> usize {
+        self.rows.len()
     }
 
     /// The leaves, none of which is a piece yet.
@@ -155,6 +204,11 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
+    /// The leaf that has this number.
+    pub(super) fn leaf(&self, number: u32) -> Leaf {
+        self.rows[number as usize].leaf()
+    }
+
     /// The piece that a leaf is: the next one, if it was none.
     pub(super) fn piece(&mut self, number: u32) -> u32 {
         let piece = &mut self.rows[number as usize].link;
@@ -217,7 +271,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_same_leaf_gets_the_same_number(leaves in vec((0..300_u32, any::<bool>()), 0..2000)) {
-            let mut interner = Interner::new(&cid(1000));
+            let mut interner = Interner::new(&cid(1000), Codec::Raw);
             let mut model: HashMap<u32, (u32, u32)> = HashMap::new();
             for (leaf, lies) in leaves {
                 let len = if lies { 3 } else { 2 };
@@ -236,7 +290,7 @@ mod tests {
             cid: Cid::new(Codec::Raw, hash, [7; 32]),
             len: 1,
         });
-        let mut interner = Interner::new(&cid(1));
+        let mut interner = Interner::new(&cid(1), Codec::Raw);
         assert_eq!(
             [blake3, sha2, blake3].map(|leaf| interner.intern(leaf)),
             [Ok(0), Ok(1), Ok(0)]
@@ -246,7 +300,7 @@ mod tests {
     #[test]
     fn leaves_are_sorted_by_piece_and_those_of_no_file_are_left_out() {
         let count = 70_000;
-        let mut interner = Interner::new(&cid(count));
+        let mut interner = Interner::new(&cid(count), Codec::Raw);
         for number in 0..count {
             assert_eq!(interner.intern(leaf(number)), Ok(number));
         }
@@ -268,7 +322,7 @@ mod tests {
     #[test]
     fn many_leaves_take_little_beside_themselves() {
         assert_eq!(size_of::<Row>(), size_of::<Leaf>());
-        let mut interner = Interner::new(&cid(0));
+        let mut interner = Interner::new(&cid(0), Codec::Raw);
         for number in 0..200_000 {
             assert_eq!(interner.intern(leaf(number)), Ok(number));
         }

@@ -173,6 +173,11 @@ impl PackPath {
         Ok(path)
     }
 
+    /// The path of names that were checked to be such, and not to be too long together.
+    pub(super) fn of_names(names: &[&str]) -> Self {
+        Self(names.join("/").into())
+    }
+
     /// The path of `name` in the folder at `self`.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use modswarm_protocol::format::Skeleton;
+use modswarm_protocol::format::{File, Skeleton};
 
 use super::{BUSY_INTERVAL, Drive, failures::skeleton_read_failure, parse_target, skeleton, task_failure};
 use crate::{
@@ -57,7 +57,7 @@ pub(super) async fn skeleton_of(
 fn listing(skeleton: &Skeleton) -> Result<Listing, Failure> {
     let content = &skeleton.content;
     let mut full = HashSet::new();
-    for path in content.files().iter().map(|file| &file.path).chain(content.dirs()) {
+    for path in content.files().map(File::path).chain(content.dirs()) {
         full.extend(path.parent().map(|parent| parent.as_str().to_owned()));
     }
     let manifest = skeleton
@@ -83,18 +83,16 @@ fn listing(skeleton: &Skeleton) -> Result<Listing, Failure> {
         blocks: u64::from(content.map().len()),
         files: content
             .files()
-            .iter()
             .map(|file| ListedFile {
-                path: file.path.as_str().to_owned(),
-                size: file.size,
-                cid: file.cid,
+                path: file.path().to_string(),
+                size: file.size(),
+                cid: file.cid(),
             })
             .collect(),
         empty_dirs: content
             .dirs()
-            .iter()
             .filter(|dir| !full.contains(dir.as_str()))
-            .map(|dir| dir.as_str().to_owned())
+            .map(|dir| dir.to_string())
             .collect(),
     })
 }

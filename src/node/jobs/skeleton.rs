@@ -23,6 +23,7 @@ use crate::{
     node::{
         Inner,
         actor::{Command, TransferEvent},
+        heap,
     },
 };
 
@@ -121,7 +122,12 @@ impl<F: FnMut(Step)> Walk<'_, F> {
             self.hear(&mut reader, event)?;
         }
         self.keep().await?;
-        reader.finish().map(Some).map_err(|error| skeleton_failure(&error))
+        let finish = move || {
+            // What it was read with is in the way of what it becomes.
+            heap::give_back();
+            reader.finish().map(Some).map_err(|error| skeleton_failure(&error))
+        };
+        tokio::task::spawn_blocking(finish).await.map_err(task_failure)?
     }
 
     /// What the reader wants next that has not come and is not on its way.

@@ -21,7 +21,7 @@ use super::{
     layout::Place,
     place::{Replace, Target},
     reflink,
-    state::{Slot, State},
+    state::State,
 };
 use crate::{
     error::{FinishError, IndexError, ReadLeafError, WriteError},
@@ -124,7 +124,7 @@ enum Copied {
 fn absent(state: &State, number: u32) -> Vec<PieceIndex> {
     let moving = crate::lock(&state.moving);
     let mut seen = HashSet::new();
-    let parts = state.content.parts(&state.content.files()[number as usize]);
+    let parts = state.content.file(number as usize).parts();
     let pieces = parts.filter_map(|part| match part {
         Part::Piece(piece) => Some(piece),
         Part::Node { .. } => None,
@@ -249,10 +249,7 @@ fn preserve(state: &Arc<State>, batch: &[(u32, &Target)]) -> Result<bool, Finish
             let places = state.layout.places(*piece);
             let absent = places.filter(|place| !moving.present[place.number as usize]);
             absent
-                .filter_map(|place| match &moving.slots[place.file as usize] {
-                    Slot::Staged(target) => Some((place, (place.file, target.row))),
-                    _ => None,
-                })
+                .filter_map(|place| Some((place, (place.file, moving.slots.staged_row(place.file)?))))
                 .unzip()
         };
         match copy_leaf(state, *piece, &places, |file| targets.get(&file).copied())? {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bitvec::vec::BitVec;
-use modswarm_protocol::format::{Content, Manifest, Name, PieceSet, path::case_key};
+use modswarm_protocol::format::{Content, Manifest, Name, Part, PieceSet, path::case_key};
 
 use super::{
     Conflicts, DownloadSpec, Preview,
@@ -86,11 +86,10 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
     super::reconcile::write_down(inner, &destination, Some(&spec.content), meter)?;
     let known = look_up(inner, spec)?;
     let selected = select(spec, &content, &known);
-    let numbers: Vec<usize> = selected.iter_ones().collect();
-    check_names(&content, &numbers)?;
+    check_names(&content, &selected)?;
     // Nothing is lost with a folder that is empty: it is left out, where a file would have to be left out by the user.
     if selected.all() {
-        for path in content.dirs().iter().filter(|path| !fs::can_create(path)) {
+        for path in content.dirs().filter(|path| !fs::can_create(path)) {
             if let Some((_, issue)) = path.portability_issue() {
                 meter.warn(Warning::Unportable {
                     path: path.clone(),
@@ -100,23 +99,23 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
         }
     }
     for path in content.skipped() {
-        meter.warn(Warning::EntrySkipped(path.clone()));
+        meter.warn(Warning::EntrySkipped(path));
     }
     let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
     let there = inspect(
         inner,
         &content,
-        &numbers,
+        &selected,
         &known.destination,
         &known.by_place,
         profile.as_deref(),
         meter,
     )?;
     let may_move = selected.all() && spec.conflicts != Conflicts::Mend;
-    let decisions = decide(inner, spec.conflicts, &content, &known, &numbers, there, may_move);
+    let decisions = decide(inner, spec.conflicts, &content, &known, &selected, there, may_move);
     let mut placed = BitVec::<usize>::repeat(false, content.files().len());
-    for file in &decisions.files {
-        placed.set(file.number, !matches!(file.what, What::Keep | What::Leave));
+    for (number, what) in decisions.files.iter() {
+        placed.set(number, !matches!(what, What::Keep | What::Leave));
     }
     let layout = Layout::new(&content, |number| placed[number]);
     let (present, own) = present(inner, &content, &layout, &known, &decisions.files);
@@ -153,9 +152,9 @@ pub(crate) fn preview(inner: &Inner, spec: &DownloadSpec, observer: &dyn Observe
         ..Preview::default()
     };
     let mut away = BTreeSet::new();
-    for file in &found.decisions.files {
-        let path = content.files()[file.number].path.clone();
-        match &file.what {
+    for (number, what) in found.decisions.files.iter() {
+        let path = content.file(number).path();
+        match what {
             What::Adopt { .. } => preview.unchanged += 1,
             What::Leave => preview.unchanged += 1,
             What::Keep => {}
@@ -208,7 +207,6 @@ pub(crate) fn begin(
         local,
         ..
     } = found;
-    let numbers: Vec<usize> = selected.iter_ones().collect();
     let whole_content = selected.all();
     let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
     // What the index says of the record from now on must be true of the files that it names from now on: it may be all that is left of this moment.
@@ -246,8 +244,8 @@ pub(crate) fn begin(
         path: known.destination.clone(),
         origin: Origin::Fetched,
         state: PackState::Downloading,
-        files: numbers.len() as u64,
-        bytes: numbers.iter().map(|&number| content.files()[number].size).sum(),
+        files: selected.count_ones() as u64,
+        bytes: selected.iter_ones().map(|number| content.file(number).size()).sum(),
         pieces: content.map().len(),
         pieces_here: have.count_ones() as u32,
         piece_bytes: content.map().bytes(),
@@ -279,8 +277,8 @@ pub(crate) fn begin(
         let set = selected.iter().by_vals().collect();
         rows::bits_to_bytes(&set)
     });
-    let kept = decisions.files.iter().filter(|file| matches!(file.what, What::Keep));
-    let kept = kept.map(|file| file.number as u32).collect();
+    let kept = decisions.files.others().filter(|(_, what)| matches!(what, What::Keep));
+    let kept = kept.map(|(number, _)| number as u32).collect();
     let (id, slots) = put_rows(
         inner,
         spec,
@@ -379,18 +377,18 @@ fn end_renames(inner: &Inner, destination: &Path) -> Result<(), BeginError> {
     Ok(())
 }
 
-fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
+fn check_names(content: &Content, selected: &BitVec) -> Result<(), BeginError> {
     let mut blocked = Vec::new();
     let mut folded: HashMap<String, usize> = HashMap::new();
-    for &number in numbers {
-        let path = &content.files()[number].path;
+    for number in selected.iter_ones() {
+        let path = content.file(number).path();
         if let Some(issue) = path.names().find_map(fs::name_issue) {
             blocked.push(Blockage::Name(path.clone(), issue));
         }
         if fs::CASE_FOLDS
             && let Some(other) = folded.insert(case_key(path.as_str()), number)
         {
-            blocked.push(Blockage::CaseTwins(content.files()[other].path.clone(), path.clone()));
+            blocked.push(Blockage::CaseTwins(content.file(other).path(), path));
         }
     }
     if blocked.is_empty() {
@@ -401,20 +399,20 @@ fn check_names(content: &Content, numbers: &[usize]) -> Result<(), BeginError> {
 }
 
 /// Which places are filled: all of files that are there, if only under another name, and those of staged files whose pieces are committed.
-fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, decided: &[Decided]) -> (BitVec, Own) {
-    let mut adopted = vec![false; content.files().len()];
-    let mut left = Vec::new();
-    for file in decided {
-        match &file.what {
-            What::Adopt { .. } | What::Move { .. } => adopted[file.number] = true,
-            What::Stage { row: Some(row), .. } => left.push((file.number, row)),
-            What::Stage { row: None, .. } | What::Keep | What::Leave => {}
-        }
-    }
+fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, decided: &Decided) -> (BitVec, Own) {
     let mut present = BitVec::repeat(false, layout.len());
-    for (piece, _) in content.map().iter() {
-        for place in layout.places(piece).filter(|place| adopted[place.file as usize]) {
-            present.set(place.number as usize, true);
+    let mut left = Vec::new();
+    for (number, what) in decided.others() {
+        match what {
+            What::Adopt { .. } | What::Move { .. } => {
+                let file = content.file(number);
+                let parts = file.part_numbers().zip(file.parts());
+                for (place, _) in parts.filter(|(_, part)| matches!(part, Part::Piece(_))) {
+                    present.set(place as usize, true);
+                }
+            }
+            What::Stage { row: Some(row), .. } => left.push((number, row)),
+            What::Stage { row: None, .. } | What::Keep | What::Leave => {}
         }
     }
     let Some(record) = &known.record else {
@@ -428,7 +426,7 @@ fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, dec
             row,
             at_place: known
                 .by_place
-                .get(content.files()[number].path.as_str().as_bytes())
+                .get(content.file(number).path().as_str().as_bytes())
                 .map(|row| &row.identity),
         })
         .collect();

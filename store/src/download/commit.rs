@@ -12,7 +12,8 @@ use rusqlite::Transaction;
 use super::{
     layout::Place,
     moving::{Gathered, Moving},
-    state::{Slot, State},
+    slots::Slot,
+    state::State,
 };
 use crate::{
     error::IndexError,
@@ -35,10 +36,7 @@ impl Pending for State {
             let mut gathered = std::mem::take(&mut moving.gathered);
             gathered.have = Some((moving.have.clone(), moving.piece_bytes_here));
             moving.taken.merge(gathered);
-            let row = |number: &u32| match &moving.slots[*number as usize] {
-                Slot::Staged(target) => Some((*number, target.clone())),
-                _ => None,
-            };
+            let row = |number: &u32| Some((*number, moving.slots.staged(*number)?));
             let dirty: Vec<_> = moving.taken.dirty.iter().filter_map(row).collect();
             let whole: Vec<_> = moving.taken.whole.iter().filter_map(row).collect();
             (dirty, whole)
@@ -75,7 +73,7 @@ impl Pending for State {
         self.disown(outcome.placed.iter().map(|placed| placed.number));
         let mut moving = crate::lock(&self.moving);
         for placed in outcome.placed {
-            moving.slots[placed.number as usize] = Slot::Placed(placed.row);
+            moving.slots.set(placed.number, Slot::Placed(placed.row));
             moving.stuck.remove(&placed.number);
             moving.taken.whole.remove(&placed.number);
             moving.taken.placed.push(placed);
@@ -99,7 +97,7 @@ impl Pending for State {
                 if last.replace(place.file) == Some(place.file) || !moving.present[place.number as usize] {
                     continue;
                 }
-                let Some(row) = moving.slots[place.file as usize].row() else {
+                let Some(row) = moving.slots.row(place.file) else {
                     continue;
                 };
                 leaves.push(LeafRow {
@@ -158,11 +156,11 @@ impl State {
     fn leaves_of_filled(&self, moving: &Moving) -> Vec<LeafRow> {
         let mut leaves = Vec::new();
         for &number in &moving.taken.filled {
-            let Some(row) = moving.slots[number as usize].row() else {
+            let Some(row) = moving.slots.row(number) else {
                 continue;
             };
             let mut seen = HashSet::new();
-            for span in self.content.spans(&self.content.files()[number as usize]) {
+            for span in self.content.file(number as usize).spans() {
                 let Part::Piece(piece) = span.part else { continue };
                 if !seen.insert(piece) {
                     continue;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use bitvec::vec::BitVec;
 use modswarm_protocol::{
     Cid,
     format::{Content, PackPath, path::case_key},
@@ -20,13 +21,15 @@ use crate::{
     store::Inner,
 };
 
-/// What is to become of one selected file.
+/// What is to become of each selected file.
 #[derive(Debug)]
 pub(super) struct Decided {
-    pub(super) number: usize,
-    pub(super) what: What,
+    selected: BitVec,
+    /// By number. The others are to be staged where nothing stands: there may be a million of those.
+    others: BTreeMap<usize, What>,
 }
 
+/// What is to become of one file.
 #[derive(Debug)]
 pub(super) enum What {
     /// It is there already.
@@ -55,7 +58,60 @@ pub(super) enum What {
     Leave,
 }
 
+impl Decided {
+    /// All of them are to be staged where nothing stands.
+    pub(super) fn to_stage(selected: BitVec) -> Self {
+        Self {
+            selected,
+            others: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn set(&mut self, number: usize, what: What) {
+        match what {
+            What::Stage {
+                replace: Replace::Nothing,
+                row: None,
+                held: false,
+            } => self.others.remove(&number),
+            what => self.others.insert(number, what),
+        };
+    }
+
+    /// What is to become of the file of this number; none if it is not selected.
+    pub(super) fn get(&self, number: usize) -> Option<&What> {
+        self.selected[number].then(|| self.others.get(&number).unwrap_or(&NEW))
+    }
+
+    /// Takes that out.
+    pub(super) fn take(&mut self, number: usize) -> Option<What> {
+        self.selected[number].then(|| self.others.remove(&number).unwrap_or(What::new_file()))
+    }
+
+    /// All selected files, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &What)> {
+        let numbers = self.selected.iter_ones();
+        numbers.map(|number| (number, self.others.get(&number).unwrap_or(&NEW)))
+    }
+
+    /// Those of them that are not simply to be staged where nothing stands.
+    pub(super) fn others(&self) -> impl Iterator<Item = (usize, &What)> {
+        self.others.iter().map(|(number, what)| (*number, what))
+    }
+}
+
+/// To be staged where nothing stands.
+static NEW: What = What::new_file();
+
 impl What {
+    const fn new_file() -> Self {
+        Self::Stage {
+            replace: Replace::Nothing,
+            row: None,
+            held: false,
+        }
+    }
+
     /// Bytes of the file that goes when this one comes.
     pub(super) fn replaced_size(&self) -> u64 {
         match self {
@@ -72,7 +128,7 @@ impl What {
 /// What was decided, and which files of the user's are in the way. If the policy refuses, it is decided as if they were to be replaced.
 #[derive(Debug)]
 pub(super) struct Decisions {
-    pub(super) files: Vec<Decided>,
+    pub(super) files: Decided,
     pub(super) conflicts: Vec<PackPath>,
 }
 
@@ -81,15 +137,17 @@ pub(super) fn decide(
     policy: Conflicts,
     content: &Content,
     known: &Known,
-    numbers: &[usize],
-    there: Vec<There>,
+    selected: &BitVec,
+    mut there: BTreeMap<usize, There>,
     may_move: bool,
 ) -> Decisions {
     let mut conflicts = Vec::new();
-    let mut decided = Vec::with_capacity(numbers.len());
-    for (&number, there) in numbers.iter().zip(there) {
-        let file = &content.files()[number];
-        let at_place = known.by_place.get(file.path.as_str().as_bytes());
+    let mut decided = Decided::to_stage(selected.clone());
+    for number in selected.iter_ones() {
+        let file = content.file(number);
+        let path = file.path();
+        let there = there.remove(&number).unwrap_or(There::Nothing);
+        let at_place = known.by_place.get(path.as_str().as_bytes());
         let row = known.files.get(&(number as u32)).filter(|row| row.stage.is_some());
         let stage = |replace, held| What::Stage {
             replace,
@@ -97,14 +155,14 @@ pub(super) fn decide(
             held,
         };
         let mended = (policy == Conflicts::Mend)
-            .then(|| known.mended(inner, number, &file.path, &there))
+            .then(|| known.mended(inner, number, &path, &there))
             .flatten();
         if let Some(what) = mended {
-            decided.push(Decided { number, what });
+            decided.set(number, what);
             continue;
         }
         let what = match there {
-            There::Same { identity, seen, row } => match known.other_case(&file.path, &identity) {
+            There::Same { identity, seen, row } => match known.other_case(&path, &identity) {
                 // One file, which this system finds under both spellings.
                 Some((from, row)) => What::Move {
                     from,
@@ -114,19 +172,19 @@ pub(super) fn decide(
                 None => What::Adopt {
                     identity,
                     seen,
-                    row: row.or_else(|| at_place.filter(|row| row.cid == file.cid).map(|row| row.id)),
+                    row: row.or_else(|| at_place.filter(|row| row.cid == file.cid()).map(|row| row.id)),
                     fresh: row.is_none(),
                 },
             },
             There::Nothing => stage(Replace::Nothing, false),
             There::Differs(identity) => match known
-                .as_fetched(inner, &file.path, at_place, identity)
-                .or_else(|| rotten(at_place, &file.cid, identity).filter(|_| policy == Conflicts::Mend))
+                .as_fetched(inner, &path, at_place, identity)
+                .or_else(|| rotten(at_place, &file.cid(), identity).filter(|_| policy == Conflicts::Mend))
             {
                 Some(old) => stage(Replace::Known(Box::new(old)), false),
                 None => {
                     if policy != Conflicts::Mend {
-                        conflicts.push(file.path.clone());
+                        conflicts.push(path);
                     }
                     let theirs = Replace::Theirs {
                         row: at_place.map(|row| row.id),
@@ -143,7 +201,7 @@ pub(super) fn decide(
                 }
             },
         };
-        decided.push(Decided { number, what });
+        decided.set(number, what);
     }
     if may_move {
         find_moves(inner, content, known, &mut decided);
@@ -161,43 +219,55 @@ fn rotten(at_place: Option<&FileRow>, cid: &Cid, now: Option<Identity>) -> Optio
 }
 
 /// Turns files to be staged into ones to be renamed, where the former version has the same file under a name that is free for the taking.
-fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut [Decided]) {
-    let adopted: HashSet<&[u8]> = decided
-        .iter()
-        .filter(|file| matches!(file.what, What::Adopt { .. } | What::Keep))
-        .map(|file| content.files()[file.number].path.as_str().as_bytes())
+fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut Decided) {
+    let may_move =
+        |row: &FileRow| known.fetched.contains(&row.id) && row.state == FileState::Whole && row.identity.size > 0;
+    if !known.by_place.values().any(may_move) {
+        return;
+    }
+    let adopted: HashSet<Vec<u8>> = decided
+        .others()
+        .filter(|(_, what)| matches!(what, What::Adopt { .. } | What::Keep))
+        .map(|(number, _)| content.file(number).path().as_str().as_bytes().to_vec())
         .collect();
     let adopted_rows: HashSet<i64> = decided
-        .iter()
-        .filter_map(|file| match &file.what {
+        .others()
+        .filter_map(|(_, what)| match what {
             What::Adopt { row, .. } => *row,
             _ => None,
         })
         .collect();
     let wanted: HashSet<Cid> = decided
         .iter()
-        .filter(|file| matches!(file.what, What::Stage { .. }))
-        .map(|file| content.files()[file.number].cid)
+        .filter(|(_, what)| matches!(what, What::Stage { .. }))
+        .map(|(number, _)| content.file(number).cid())
         .collect();
     // By path, so that the same is decided every time.
-    let mut spare: HashMap<Cid, BTreeMap<PackPath, &FileRow>> = HashMap::new();
+    let mut candidates: BTreeMap<PackPath, &FileRow> = BTreeMap::new();
     for (path, row) in &known.by_place {
-        let theirs = known.fetched.contains(&row.id) && row.state == FileState::Whole;
-        if !theirs || row.identity.size == 0 || !wanted.contains(&row.cid) {
+        if !may_move(row) || !wanted.contains(&row.cid) {
             continue;
         }
         if adopted.contains(path.as_slice()) || adopted_rows.contains(&row.id) {
             continue;
         }
-        let place = fs::path_from(path.clone());
-        let Some(named) = fs::pack_path(&place) else {
-            continue;
-        };
-        // At its own place it would have been adopted: its bytes are not what the index says.
-        if content.file(&named).is_some_and(|file| file.cid == row.cid) {
-            continue;
+        if let Some(named) = fs::pack_path(&fs::path_from(path.clone())) {
+            candidates.insert(named, row);
         }
-        let now = inner.backend.identity_at(&known.destination.join(&place));
+    }
+    if candidates.is_empty() {
+        return;
+    }
+    // At its own place it would have been adopted: its bytes are not what the index says.
+    for file in content.files() {
+        let path = file.path();
+        if candidates.get(&path).is_some_and(|row| row.cid == file.cid()) {
+            candidates.remove(&path);
+        }
+    }
+    let mut spare: HashMap<Cid, BTreeMap<PackPath, &FileRow>> = HashMap::new();
+    for (named, row) in candidates {
+        let now = inner.backend.identity_at(&known.destination.join(named.as_str()));
         let same = matches!(now, Ok(Some(now)) if row.identity.same_bytes(&now));
         // One that was found damaged is read before it is believed.
         if same && (row.seen != 0 || is_still(inner, &known.destination, &named, &row.cid)) {
@@ -206,48 +276,51 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut [De
     }
     let mut moved: BTreeSet<PackPath> = BTreeSet::new();
     for same_name in [true, false] {
-        for file in decided.iter_mut() {
-            let described = &content.files()[file.number];
-            let What::Stage { replace, row, .. } = &file.what else {
+        for file in content.files() {
+            let Some(What::Stage { replace, row, .. }) = decided.get(file.number()) else {
                 continue;
             };
             // What was staged in part is nearly always less work to finish than to explain.
             if row.is_some() && !matches!(replace, Replace::Nothing) {
                 continue;
             }
-            let Some(candidates) = spare.get_mut(&described.cid) else {
+            let Some(candidates) = spare.get_mut(&file.cid()) else {
                 continue;
             };
             let found = candidates
                 .keys()
-                .find(|from| !same_name || from.file_name() == described.path.file_name())
+                .find(|from| !same_name || from.file_name() == file.name())
                 .cloned();
             if let Some(from) = found
                 && let Some(row) = candidates.remove(&from)
             {
                 moved.insert(from.clone());
-                file.what = What::Move {
+                let what = What::Move {
                     from,
                     row: Box::new(row.clone()),
                     replace: replace.clone(),
                 };
+                decided.set(file.number(), what);
             }
         }
     }
     // Whatever comes where a file is moved away waits for that.
-    for file in decided {
-        let path = &content.files()[file.number].path;
-        if !moved.contains(path) {
-            continue;
-        }
-        match &mut file.what {
-            What::Stage { replace, held, .. } => {
-                *replace = Replace::Nothing;
-                *held = true;
-            }
-            What::Move { replace, .. } => *replace = Replace::Nothing,
-            What::Adopt { .. } | What::Keep | What::Leave => {}
-        }
+    for file in content.files().filter(|file| moved.contains(&file.path())) {
+        let what = match decided.take(file.number()) {
+            Some(What::Stage { row, .. }) => What::Stage {
+                replace: Replace::Nothing,
+                row,
+                held: true,
+            },
+            Some(What::Move { from, row, .. }) => What::Move {
+                from,
+                row,
+                replace: Replace::Nothing,
+            },
+            Some(what) => what,
+            None => continue,
+        };
+        decided.set(file.number(), what);
     }
 }
 
@@ -343,7 +416,7 @@ pub(super) fn leftover(
 
 /// The paths of a content's files, as this system tells names apart.
 pub(super) fn own_paths(content: &Content) -> HashSet<String> {
-    content.files().iter().map(|file| case_of(file.path.as_str())).collect()
+    content.files().map(|file| case_of(file.path().as_str())).collect()
 }
 
 /// A path as this system tells names apart.

@@ -26,56 +26,45 @@ pub(super) struct Estimate {
 pub(super) fn estimate(
     content: &Content,
     layout: &Layout,
-    decided: &[Decided],
+    decided: &Decided,
     present: &BitVec,
     local: &PieceSet,
 ) -> Estimate {
-    let files = content.files().len();
-    let mut fetched = vec![0_u64; files];
-    let mut copied = vec![0_u64; files];
     let mut estimate = Estimate::default();
     for (piece, leaf) in content.map().iter() {
-        let len = u64::from(leaf.len);
-        let is_local = local[piece.as_usize()];
-        let mut absent = false;
-        for place in layout.places(piece).filter(|place| !present[place.number as usize]) {
-            absent = true;
-            if is_local {
-                copied[place.file as usize] += len;
-            } else {
-                fetched[place.file as usize] += len;
-            }
-        }
-        if absent && !is_local {
-            estimate.fetch += len;
+        let absent = || layout.places(piece).any(|place| !present[place.number as usize]);
+        if !local[piece.as_usize()] && absent() {
+            estimate.fetch += u64::from(leaf.len);
         }
     }
     let (mut written, mut growth, mut largest) = (0_u64, 0_u64, 0_u64);
-    for file in decided {
-        let described = &content.files()[file.number];
-        let carried: u64 = match &file.what {
-            What::Stage { .. } => content
-                .parts(described)
-                .filter_map(|part| match part {
-                    Part::Node { len, .. } => Some(u64::from(len)),
-                    Part::Piece(_) => None,
-                })
-                .sum(),
-            _ => continue,
-        };
-        let old = file.what.replaced_size();
-        let copied = copied[file.number];
-        written += fetched[file.number] + carried;
+    for (number, what) in decided.iter() {
+        let old = what.replaced_size();
+        match what {
+            What::Stage { .. } => {}
+            // A file that is renamed replaces what stands at its new name.
+            What::Move { .. } => {
+                estimate.change -= old as i64;
+                continue;
+            }
+            What::Adopt { .. } | What::Keep | What::Leave => continue,
+        }
+        let file = content.file(number);
+        let (mut fetched, mut copied) = (0, 0);
+        for (place, part) in file.part_numbers().zip(file.parts()) {
+            let len = u64::from(content.part_len(part));
+            match part {
+                Part::Node { .. } => fetched += len,
+                Part::Piece(_) if present[place as usize] => {}
+                Part::Piece(piece) if local[piece.as_usize()] => copied += len,
+                Part::Piece(_) => fetched += len,
+            }
+        }
+        written += fetched;
         growth += copied.saturating_sub(old);
         largest = largest.max(copied);
-        estimate.change += (fetched[file.number] + carried + copied) as i64 - old as i64;
+        estimate.change += (fetched + copied) as i64 - old as i64;
     }
-    // A file that is renamed replaces what stands at its new name.
-    estimate.change -= decided
-        .iter()
-        .filter(|file| matches!(file.what, What::Move { .. }))
-        .map(|file| file.what.replaced_size() as i64)
-        .sum::<i64>();
     estimate.peak = written + growth + largest;
     estimate
 }

@@ -1,7 +1,7 @@
 //! Ending a download: everything in place and durable, the former version superseded.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     sync::Arc,
 };
@@ -16,7 +16,7 @@ use super::{
     place::{PlaceError, in_the_way, make_folders},
     settle::settle,
     staging::{clear, clear_at},
-    state::{Slot, State},
+    state::State,
 };
 use crate::{
     backend::Identity,
@@ -125,55 +125,16 @@ fn rename_all(state: &Arc<State>) -> Result<Renamed, FinishError> {
 
 /// Looks at every file once more, so that its time stamps are older than the look. What was deleted since it was placed is to be fetched again.
 fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
-    let placed: Vec<(u32, i64)> = {
-        let moving = crate::lock(&state.moving);
-        let slots = moving.slots.iter().enumerate();
-        slots
-            .filter_map(|(number, slot)| match slot {
-                Slot::Placed(row) => Some((number as u32, *row)),
-                _ => None,
-            })
-            .collect()
-    };
-    let conn = state.inner.index.reader()?;
-    // Of rows of which there may be very many, no more than is needed.
-    let mut known: Vec<(i64, Identity, i64)> = Vec::new();
-    rows::each_file_of_pack(&conn, state.id, 0, u32::MAX, |_, row| {
-        known.push((row.id, row.identity, row.seen))
+    let mut newest = 0;
+    rows::each_file_of_pack(&*state.inner.index.reader()?, state.id, 0, u32::MAX, |_, row| {
+        newest = row.identity.mtime.max(row.identity.ctime).max(newest);
     })?;
-    drop(conn);
-    known.sort_unstable_by_key(|(row, ..)| *row);
-    let newest = known
-        .iter()
-        .map(|(_, identity, _)| identity.mtime.max(identity.ctime))
-        .max();
-    state.inner.backend.wait_out_tick(newest.unwrap_or(0));
+    state.inner.backend.wait_out_tick(newest);
     let mut gone = Vec::new();
-    let mut fresh = Vec::new();
-    for (number, row) in placed {
-        let path = state
-            .destination
-            .join(state.content.files()[number as usize].path.as_str());
-        let seen = state.inner.backend.now_ns();
-        match state.inner.backend.identity_at(&path) {
-            Ok(Some(now)) => {
-                if let Ok(at) = known.binary_search_by_key(&row, |(row, ..)| *row)
-                    && let (_, before, looked) = known[at]
-                    && before == now
-                    && now.is_racy(looked)
-                {
-                    fresh.push((row, now, seen));
-                    if fresh.len() == AT_A_TIME {
-                        place_again(state, std::mem::take(&mut fresh))?;
-                    }
-                }
-            }
-            Ok(None) => gone.push(number),
-            Err(e) if fs::is_gone(&e) => gone.push(number),
-            Err(source) => return Err(FinishError::Io { path, source }),
-        }
+    // There may be very many.
+    for from in (0..state.content.files().len() as u32).step_by(AT_A_TIME) {
+        look_once_more(state, from, &mut gone)?;
     }
-    place_again(state, fresh)?;
     if gone.is_empty() {
         return Ok(());
     }
@@ -185,6 +146,48 @@ fn lost_meanwhile(state: &Arc<State>) -> Result<(), FinishError> {
     super::assemble::run(state)?;
     complete(state)?;
     place_all(state)
+}
+
+/// Looks at those of [`AT_A_TIME`] files that are in their places. Adds to `gone` the ones that are not there any more.
+fn look_once_more(state: &State, from: u32, gone: &mut Vec<u32>) -> Result<(), FinishError> {
+    let placed: Vec<(u32, i64)> = {
+        let moving = crate::lock(&state.moving);
+        let numbers = (from..moving.slots.len() as u32).take(AT_A_TIME);
+        numbers
+            .filter_map(|number| Some((number, moving.slots.placed_row(number)?)))
+            .collect()
+    };
+    let mut known: HashMap<i64, (Identity, i64)> = HashMap::new();
+    rows::each_file_of_pack(
+        &*state.inner.index.reader()?,
+        state.id,
+        from,
+        AT_A_TIME as u32,
+        |_, row| {
+            known.insert(row.id, (row.identity, row.seen));
+        },
+    )?;
+    let mut fresh = Vec::new();
+    for (number, row) in placed {
+        let path = state
+            .destination
+            .join(state.content.file(number as usize).path().as_str());
+        let seen = state.inner.backend.now_ns();
+        match state.inner.backend.identity_at(&path) {
+            Ok(Some(now)) => {
+                if let Some((before, looked)) = known.get(&row)
+                    && *before == now
+                    && now.is_racy(*looked)
+                {
+                    fresh.push((row, now, seen));
+                }
+            }
+            Ok(None) => gone.push(number),
+            Err(e) if fs::is_gone(&e) => gone.push(number),
+            Err(source) => return Err(FinishError::Io { path, source }),
+        }
+    }
+    Ok(place_again(state, fresh)?)
 }
 
 /// Writes what was seen of files when.
@@ -214,17 +217,18 @@ fn make_all_folders(state: &State) -> Result<(), FinishError> {
                 Some(blockage) => FinishError::Blocked(vec![blockage]),
                 None => io(e),
             })?;
-    let mut folders: Vec<&str> = Vec::new();
+    let mut folders: Vec<PackPath> = Vec::new();
     if state.whole_content {
-        for path in state.content.dirs().iter().filter(|path| fs::can_create(path)) {
-            match make_folders(&*root, &state.destination, path) {
-                Ok(_) => folders.push(path.as_str()),
+        for path in state.content.dirs().filter(fs::can_create) {
+            match make_folders(&*root, &state.destination, &path) {
+                Ok(_) => folders.push(path),
                 Err(PlaceError::Blocked(blockage)) => return Err(FinishError::Blocked(vec![blockage])),
                 Err(PlaceError::Io(path, source)) => return Err(FinishError::Io { path, source }),
                 Err(PlaceError::Differs | PlaceError::Lost) => {}
             }
         }
     }
+    let folders: Vec<&str> = folders.iter().map(PackPath::as_str).collect();
     root.sync_folders(&folders).map_err(io)?;
     if let Some(parent) = state.destination.parent() {
         state.inner.backend.sync_dir(parent).map_err(io)?;
@@ -303,13 +307,13 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
 
 /// Deletes folders whose last file was renamed.
 fn remove_emptied(state: &State, renamed: &[(PackPath, PackPath)]) {
-    let own: HashSet<&str> = state.content.dirs().iter().map(PackPath::as_str).collect();
+    let own: HashSet<PackPath> = state.content.dirs().collect();
     let left: BTreeSet<PackPath> = renamed
         .iter()
         .flat_map(|(from, _)| std::iter::successors(from.parent(), PackPath::parent))
         .collect();
     // Deepest first; one that is not empty stays.
-    for dir in left.iter().rev().filter(|dir| !own.contains(dir.as_str())) {
+    for dir in left.iter().rev().filter(|dir| !own.contains(*dir)) {
         let _ = state.inner.backend.remove_dir(&state.destination.join(dir.as_str()));
     }
 }

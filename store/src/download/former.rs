@@ -128,12 +128,6 @@ fn own_dirs(inner: &Inner, folder: &Path) -> Result<HashSet<String>, IndexError>
     let whole = packs.iter().filter(|row| row.record.state == PackState::Whole);
     let contents = whole.filter_map(|row| inner.content(&row.record).ok().flatten());
     Ok(contents
-        .flat_map(|content| {
-            content
-                .dirs()
-                .iter()
-                .map(|dir| dir.as_str().to_owned())
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|content| content.dirs().map(|dir| dir.to_string()).collect::<Vec<_>>())
         .collect())
 }

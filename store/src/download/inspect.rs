@@ -1,7 +1,12 @@
 //! Looking at what stands at a destination, before anything is written.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::Path,
+};
 
+use bitvec::vec::BitVec;
 use modswarm_protocol::{
     Cid, Codec,
     format::{Content, PackPath, Part},
@@ -76,36 +81,36 @@ fn open_folder(
     }
 }
 
-/// Looks at the place of every file of `numbers`; the answers are in their order. `known` has the index's rows by place.
+/// Looks at the places of the `selected` files. The answers are by number, where something stands at all. `known` has the index's rows by place.
 pub(crate) fn inspect(
     inner: &Inner,
     content: &Content,
-    numbers: &[usize],
+    selected: &BitVec,
     destination: &Path,
     known: &HashMap<Vec<u8>, FileRow>,
     profile: Option<&str>,
     meter: &Meter<'_>,
-) -> Result<Vec<There>, BeginError> {
+) -> Result<BTreeMap<usize, There>, BeginError> {
+    let mut there = BTreeMap::new();
     let Some(root) = open_root(inner, destination)? else {
-        return Ok(numbers.iter().map(|_| There::Nothing).collect());
+        return Ok(there);
     };
     let mut blocked = Vec::new();
     let mut walker = Walker {
         root: &*root,
         open: Vec::new(),
     };
-    let mut there = Vec::with_capacity(numbers.len());
-    // Positions of those that must be read to know.
+    // Those that must be read to know.
     let mut doubtful: Vec<usize> = Vec::new();
-    for &number in numbers {
-        let file = &content.files()[number];
-        let shown = destination.join(file.path.as_str());
-        let parent = match walker.parent_of(&file.path) {
+    for number in selected.iter_ones() {
+        let file = content.file(number);
+        let path = file.path();
+        let shown = destination.join(path.as_str());
+        let parent = match walker.parent_of(&path) {
             Ok(parent) => parent,
             Err((depth, e)) => {
-                let at: std::path::PathBuf = file.path.names().take(depth + 1).collect();
+                let at: std::path::PathBuf = path.names().take(depth + 1).collect();
                 blocked.push(blockage(inner, &destination.join(at), e)?);
-                there.push(There::Nothing);
                 continue;
             }
         };
@@ -114,69 +119,68 @@ pub(crate) fn inspect(
             source,
         };
         let entry = match parent {
-            Some(dir) => dir.entry(file.path.file_name()).map_err(io)?,
+            Some(dir) => dir.entry(path.file_name()).map_err(io)?,
             None => None,
         };
-        there.push(match entry {
-            None => There::Nothing,
+        let found = match entry {
+            None => continue,
             Some(Entry::Symlink) => There::Differs(None),
             Some(Entry::Folder) => {
                 blocked.push(Blockage::FolderForFile(shown));
-                There::Nothing
+                continue;
             }
             Some(Entry::Special) => {
                 blocked.push(Blockage::Special(shown));
-                There::Nothing
+                continue;
             }
-            Some(Entry::File(identity)) if identity.size != file.size => There::Differs(Some(identity)),
+            Some(Entry::File(identity)) if identity.size != file.size() => There::Differs(Some(identity)),
             Some(Entry::File(identity)) => {
-                let row = known.get(file.path.as_str().as_bytes());
+                let row = known.get(path.as_str().as_bytes());
                 match row.filter(|row| row.vouches_for(&identity)) {
-                    Some(row) if row.cid == file.cid => There::Same {
+                    Some(row) if row.cid == file.cid() => There::Same {
                         identity,
                         seen: row.seen,
                         row: Some(row.id),
                     },
                     // Cut and hashed alike, another CID means other bytes.
                     Some(row)
-                        if row.cid.hash() == file.cid.hash()
+                        if row.cid.hash() == file.cid().hash()
                             && profile.is_some()
                             && row.profile.as_deref() == profile =>
                     {
                         There::Differs(Some(identity))
                     }
                     _ => {
-                        doubtful.push(there.len());
+                        doubtful.push(number);
                         There::Differs(Some(identity))
                     }
                 }
             }
-        });
+        };
+        there.insert(number, found);
     }
     if !blocked.is_empty() {
         return Err(BeginError::Blocked(blocked));
     }
-    let bytes = doubtful.iter().map(|&at| content.files()[numbers[at]].size).sum();
+    let bytes = doubtful.iter().map(|number| content.file(*number).size()).sum();
     meter.stage(Stage::Checking, bytes, doubtful.len() as u64);
-    let look = |&at: &usize| -> Result<(usize, Option<There>), BeginError> {
-        let file = &content.files()[numbers[at]];
+    let look = |&number: &usize| -> Result<(usize, Option<There>), BeginError> {
+        let file = content.file(number);
         let same = read_and_compare(inner, content, file, &*root, meter).map_err(|e| match e {
             Unread::Cancelled => BeginError::Cancelled,
             Unread::Io(source) => BeginError::Io {
-                path: destination.join(file.path.as_str()),
+                path: destination.join(file.path().as_str()),
                 source,
             },
         })?;
         meter.add_file();
-        Ok((at, same))
+        Ok((number, same))
     };
     let looked: Vec<_> = inner
         .pool
         .install(|| doubtful.par_iter().map(look).collect::<Result<_, _>>())?;
-    for (at, same) in looked {
-        if let Some(same) = same {
-            there[at] = same;
-        }
+    for (number, same) in looked {
+        there.extend(same.map(|same| (number, same)));
     }
     if !doubtful.is_empty() {
         meter.report();
@@ -233,15 +237,11 @@ pub(super) fn is_still(inner: &Inner, destination: &Path, path: &PackPath, cid: 
     let Ok(Some(known)) = inner.skeleton(cid, None) else {
         return false;
     };
-    let Some(file) = known
-        .content
-        .files()
-        .first()
-        .filter(|_| known.content.files().len() == 1)
-    else {
+    let mut files = known.content.files();
+    let (Some(file), None) = (files.next(), files.next()) else {
         return false;
     };
-    known.content.spans(file).all(|span| {
+    file.spans().all(|span| {
         read(span.offset, span.len).is_some_and(|bytes| match span.part {
             Part::Piece(piece) => known.content.map().leaf(piece).cid.verifies(&bytes),
             Part::Node { cid, .. } => inner.carried(&cid).is_ok_and(|carried| carried == bytes),
@@ -251,10 +251,10 @@ pub(super) fn is_still(inner: &Inner, destination: &Path, path: &PackPath, cid: 
 
 /// Whether what stands at the place of a file of the content is that file by now; its identity, and since when that is certain.
 pub(super) fn is_there(inner: &Inner, content: &Content, destination: &Path, number: u32) -> Option<(Identity, i64)> {
-    let file = &content.files()[number as usize];
+    let file = content.file(number as usize);
     let root = open_root(inner, destination).ok()??;
-    let entry = open_below(&*root, &file.path).ok()?.identity().ok()?;
-    if entry.size != file.size {
+    let entry = open_below(&*root, &file.path()).ok()?.identity().ok()?;
+    if entry.size != file.size() {
         return None;
     }
     match read_and_compare(inner, content, file, &*root, &Meter::new(&())) {
@@ -297,7 +297,7 @@ pub(super) struct Found {
 pub(super) fn same_bytes(
     inner: &Inner,
     content: &Content,
-    file: &modswarm_protocol::format::File,
+    file: modswarm_protocol::format::File<'_>,
     root: &dyn BackendDir,
     destination: &Path,
     meter: &Meter<'_>,
@@ -307,7 +307,7 @@ pub(super) fn same_bytes(
         Ok(_) => Ok(None),
         Err(Unread::Cancelled) => Err(BeginError::Cancelled),
         Err(Unread::Io(e)) => {
-            tracing::debug!("{:?} cannot be read: {e}", destination.join(file.path.as_str()));
+            tracing::debug!("{:?} cannot be read: {e}", destination.join(file.path().as_str()));
             Ok(None)
         }
     }
@@ -317,14 +317,14 @@ pub(super) fn same_bytes(
 fn read_and_compare(
     inner: &Inner,
     content: &Content,
-    file: &modswarm_protocol::format::File,
+    file: modswarm_protocol::format::File<'_>,
     root: &dyn BackendDir,
     meter: &Meter<'_>,
 ) -> Result<Option<There>, Unread> {
-    let opened = open_below(root, &file.path)?;
+    let opened = open_below(root, &file.path())?;
     let before = opened.identity()?;
     let mut buf = Vec::new();
-    for span in content.spans(file) {
+    for span in file.spans() {
         if meter.cancelled() {
             return Err(Unread::Cancelled);
         }
@@ -345,7 +345,7 @@ fn read_and_compare(
     }
     let seen = inner.backend.now_ns();
     let identity = opened.identity()?;
-    let same = identity == before && identity.size == file.size;
+    let same = identity == before && identity.size == file.size();
     Ok(same.then_some(There::Same {
         identity,
         seen,

@@ -47,8 +47,8 @@ impl Layout {
         let mut repeats = Vec::new();
         let mut next = 0;
         let selected: BitVec = (0..content.files().len()).map(selected).collect();
-        for (file, selected) in content.files().iter().zip(&selected) {
-            for (part, what) in content.part_numbers(file).zip(content.parts(file)) {
+        for (file, selected) in content.files().zip(&selected) {
+            for (part, what) in file.part_numbers().zip(file.parts()) {
                 let Part::Piece(piece) = what else { continue };
                 let piece = piece.get();
                 if piece < next {
@@ -92,7 +92,7 @@ impl Layout {
         let first = self
             .first(piece)
             .filter(|place| place.file == file && self.selected[file as usize]);
-        let within = self.content.part_numbers(&self.content.files()[file as usize]);
+        let within = self.content.file(file as usize).part_numbers();
         first.into_iter().chain(self.again(piece, within))
     }
 
@@ -102,11 +102,10 @@ impl Layout {
         for (file, _) in self
             .content
             .files()
-            .iter()
             .zip(&self.selected)
             .filter(|(_, selected)| **selected)
         {
-            for part in self.content.parts(file) {
+            for part in file.parts() {
                 if let Part::Piece(piece) = part {
                     wanted.set(piece.as_usize(), true);
                 }
@@ -134,7 +133,7 @@ impl Layout {
 
     fn place(&self, number: u32) -> Place {
         let file = self.content.file_of_part(number);
-        let of_file = self.content.part_numbers(&self.content.files()[file]);
+        let of_file = self.content.file(file).part_numbers();
         let mark = number as usize / MARK_EVERY;
         let marked = (mark * MARK_EVERY) as u32;
         let (from, offset) = if marked > of_file.start {
@@ -155,8 +154,8 @@ impl Layout {
 fn marks(content: &Content) -> Vec<u64> {
     let mut marks = Vec::with_capacity(content.part_total() as usize / MARK_EVERY + 1);
     for file in content.files() {
-        let numbers = content.part_numbers(file);
-        for (number, span) in numbers.zip(content.spans(file)) {
+        let numbers = file.part_numbers();
+        for (number, span) in numbers.zip(file.spans()) {
             if (number as usize).is_multiple_of(MARK_EVERY) {
                 marks.push(span.offset);
             }
@@ -185,9 +184,9 @@ mod tests {
     /// All places by walking the selected files, by piece.
     fn walked(content: &Content, selected: &[bool]) -> Vec<Vec<(u32, u64)>> {
         let mut places = vec![Vec::new(); content.map().len() as usize];
-        let files = content.files().iter().enumerate();
+        let files = content.files().enumerate();
         for (number, file) in files.filter(|(number, _)| selected[*number]) {
-            for span in content.spans(file) {
+            for span in file.spans() {
                 if let Part::Piece(piece) = span.part {
                     places[piece.as_usize()].push((number as u32, span.offset));
                 }

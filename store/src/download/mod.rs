@@ -30,6 +30,7 @@ mod put;
 mod reconcile;
 mod reflink;
 mod settle;
+mod slots;
 mod staging;
 mod state;
 

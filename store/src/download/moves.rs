@@ -18,7 +18,8 @@ use rusqlite::{Connection, Transaction, params};
 use super::{
     Conflicts,
     place::{PlaceError, Placing, Replace, beside, free_names, in_the_way, sync_names},
-    state::{Slot, State},
+    slots::Slot,
+    state::State,
 };
 use crate::{
     backend::{BackendDir, Entry, Identity, Onto},
@@ -145,9 +146,8 @@ fn to_finish(path: PathBuf, source: io::Error) -> FinishError {
 fn steps_of(state: &State) -> Vec<Step> {
     let moving = crate::lock(&state.moving);
     let mut steps = Vec::new();
-    for (number, slot) in moving.slots.iter().enumerate() {
-        let target = || state.content.files()[number].path.clone();
-        let number = number as u32;
+    for (number, slot) in moving.slots.others() {
+        let target = || state.content.file(number as usize).path();
         match slot {
             Slot::Moving(file) => steps.push(Step {
                 row: file.row.id,
@@ -176,7 +176,7 @@ fn settle(state: &State, steps: &[Step], ends: Vec<End>) -> Renamed {
         let number = step.number;
         match end {
             End::Placed { aside, .. } => {
-                moving.slots[number as usize] = Slot::Placed(step.row);
+                moving.slots.set(number, Slot::Placed(step.row));
                 moving.held.remove(&number);
                 if let Some((from, _)) = &step.source {
                     done.renamed.push((from.clone(), step.target.clone()));
@@ -184,7 +184,7 @@ fn settle(state: &State, steps: &[Step], ends: Vec<End>) -> Renamed {
                 done.set_aside.extend(aside.map(|aside| (step.target.clone(), aside)));
             }
             End::Back { at, identity, why, .. } => {
-                if let Slot::Moving(file) = &mut moving.slots[number as usize] {
+                if let Some(file) = moving.slots.moving_mut(number) {
                     file.from = at;
                     file.row.identity = identity;
                 }

@@ -14,7 +14,8 @@ use modswarm_protocol::{
 use super::{
     layout::Place,
     place::{PlaceError, Placed, Replace, Target},
-    state::{Slot, State},
+    slots::Slots,
+    state::State,
 };
 use crate::backend::Identity;
 
@@ -35,7 +36,7 @@ pub(crate) struct Moving {
     pub(super) absent: Vec<u32>,
     /// By file: places that are not present and whose pieces are to be fetched.
     pub(super) missing: Vec<u32>,
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: Slots,
     /// Files to be put together.
     pub(super) ready: BTreeSet<u32>,
     /// Whole files that get their names at the end.
@@ -113,7 +114,7 @@ impl Moving {
             let (mut all, mut any) = (true, false);
             for place in state.layout.places(piece) {
                 let file = place.file as usize;
-                if matches!(self.slots[file], Slot::Out) {
+                if self.slots.is_out(place.file) {
                     continue;
                 }
                 any = true;
@@ -148,14 +149,15 @@ impl Moving {
         if self.missing[at] > 0 || self.held.contains(&number) {
             return;
         }
-        let Slot::Staged(target) = &self.slots[at] else { return };
+        let Some(target) = self.slots.staged(number) else {
+            return;
+        };
         // What it replaces may hold leaves that other files need.
         let may_take_away = !matches!(target.replace, Replace::Nothing) && self.local.any();
-        let held = target.held;
         if self.absent[at] > 0 || may_take_away {
             self.ready.insert(number);
         } else {
-            self.is_whole(number, held);
+            self.is_whole(number, target.held);
         }
     }
 
@@ -174,7 +176,7 @@ impl Moving {
         let mut batch = Vec::new();
         let mut sum = 0;
         for &number in &self.ready {
-            let Slot::Staged(target) = &self.slots[number as usize] else {
+            let Some(target) = self.slots.staged(number) else {
                 continue;
             };
             let absent = self.absent[number as usize];
@@ -182,7 +184,7 @@ impl Moving {
                 continue;
             }
             sum += absent;
-            batch.push((number, target.clone()));
+            batch.push((number, target));
         }
         if batch.is_empty() {
             self.ready.clear();
@@ -211,7 +213,7 @@ impl Moving {
         let all = state
             .layout
             .places(piece)
-            .all(|place| self.present[place.number as usize] || matches!(self.slots[place.file as usize], Slot::Out));
+            .all(|place| self.present[place.number as usize] || self.slots.is_out(place.file));
         if all && !self.have[at] {
             self.have.set(at, true);
             self.local.set(at, false);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use modswarm_protocol::format::PieceIndex;
 
-use super::{assemble, layout::Place, state::Slot, state::State};
+use super::{assemble, layout::Place, state::State};
 use crate::{error::WriteError, fs};
 
 /// A piece that is being written.
@@ -105,10 +105,7 @@ fn claim<'a>(
             .places(piece)
             .filter(|place| !moving.present[place.number as usize]);
         let places = absent
-            .filter_map(|place| match &moving.slots[place.file as usize] {
-                Slot::Staged(target) => Some((place, target.row)),
-                _ => None,
-            })
+            .filter_map(|place| Some((place, moving.slots.staged_row(place.file)?)))
             .collect();
         claims.writing.push(Writing {
             number,

@@ -26,6 +26,17 @@ pub(crate) struct Target {
     pub(crate) held: bool,
 }
 
+impl Target {
+    /// That of a new file.
+    pub(super) fn onto_nothing(row: i64) -> Self {
+        Self {
+            row,
+            replace: Replace::Nothing,
+            held: false,
+        }
+    }
+}
+
 /// What may stand at a file's final name and be replaced.
 #[derive(Clone, Debug)]
 pub(crate) enum Replace {
@@ -117,7 +128,7 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
     let mut folders: BTreeSet<PackPath> = BTreeSet::new();
     let mut taken_out = Vec::new();
     for (number, target) in whole {
-        let path = &state.content.files()[number as usize].path;
+        let path = state.content.file(number as usize).path();
         match state.is_ours(number, target.row) {
             Ok(true) => {}
             Ok(false) => {
@@ -134,7 +145,7 @@ pub(crate) fn place_files(state: &State, whole: Vec<(u32, Target)>) -> Outcome {
         if let Some(replaced) = target.replace.row() {
             state.inner.files.forget(replaced);
         }
-        match placing.place(path, target.row, &target.replace) {
+        match placing.place(&path, target.row, &target.replace) {
             Ok((identity, out)) => {
                 folders.extend(path.parent());
                 taken_out.extend(out.then_some(target.row));

@@ -1,11 +1,11 @@
 //! The rows of a download that begins: its record, what was adopted, and a number for every file to be staged.
 
-use std::collections::BTreeSet;
-
-use modswarm_protocol::{
-    Cid,
-    format::{Content, Part},
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
 };
+
+use modswarm_protocol::format::{Content, Part};
 use rusqlite::Transaction;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     decide::{Decided, What},
     known::Known,
     place::{Replace, Target},
-    state::{Move, Slot},
+    slots::{Move, Slot, Slots},
 };
 use crate::{
     backend::Identity,
@@ -24,30 +24,27 @@ use crate::{
     store::Inner,
 };
 
-/// One file's rows to write.
-struct FilePut {
-    number: u32,
-    path: Vec<u8>,
-    cid: Cid,
-    size: u64,
-    leaves: Vec<(i64, u64, u32)>,
-    /// A row that says of the place what is not so.
-    outdated: Option<i64>,
-    what: What,
+/// What the rows are made of.
+struct Puts {
+    content: Arc<Content>,
+    decided: Decided,
+    /// By number of file: a row that says of its place what is not so.
+    outdated: HashMap<usize, i64>,
+    profile: Option<String>,
 }
 
 #[allow(clippy::too_many_arguments, reason = "all of it is decided by one caller")]
 pub(super) fn put_rows(
     inner: &Inner,
     spec: &DownloadSpec,
-    content: &Content,
+    content: &Arc<Content>,
     known: &Known,
     record: &PackRecord,
     selection: Option<Vec<u8>>,
     have: Vec<u8>,
-    decided: Vec<Decided>,
+    decided: Decided,
     profile: Option<String>,
-) -> Result<(PackId, Vec<Slot>), BeginError> {
+) -> Result<(PackId, Slots), BeginError> {
     let row = PackRow {
         record: record.clone(),
         root: 0,
@@ -56,43 +53,16 @@ pub(super) fn put_rows(
         stage: Some(fs::path_bytes(&known.stage).to_owned()),
         conflicts: spec.conflicts,
     };
-    let moved: BTreeSet<i64> = decided
-        .iter()
-        .filter_map(|file| match &file.what {
-            What::Move { row, .. } => Some(row.id),
-            _ => None,
-        })
-        .collect();
-    let puts: Vec<FilePut> = decided
-        .into_iter()
-        .map(|Decided { number, what }| {
-            let file = &content.files()[number];
-            let at_place = known.by_place.get(file.path.as_str().as_bytes()).map(|row| row.id);
-            let (fresh, outdated) = match &what {
-                What::Adopt { row, fresh, .. } => (*fresh, at_place.filter(|_| row.is_none())),
-                // Where nothing stands, what the index says of the place is not so.
-                What::Stage {
-                    replace: Replace::Nothing,
-                    ..
-                } => (false, at_place.filter(|row| !moved.contains(row))),
-                What::Stage { .. } | What::Move { .. } | What::Keep | What::Leave => (false, None),
-            };
-            FilePut {
-                number: number as u32,
-                path: file.path.as_str().as_bytes().to_owned(),
-                cid: file.cid,
-                size: file.size,
-                leaves: if fresh { first_places(content, file) } else { Vec::new() },
-                outdated,
-                what,
-            }
-        })
-        .collect();
+    let puts = Puts {
+        content: content.clone(),
+        outdated: outdated(content, known, &decided),
+        decided,
+        profile,
+    };
     let same = known.record.as_ref().map(|row| row.record.id);
     let root = fs::path_bytes(&known.destination).to_owned();
-    let files = content.files().len();
     let quota = inner.room.quota();
-    let (id, made) = inner.index.writer.run(move |tx| -> Result<_, BeginError> {
+    inner.index.writer.run(move |tx| -> Result<_, BeginError> {
         if let Some(shortage) = crate::room::reserve(tx, quota, fs::path_bytes(&row.record.path), row.record.bytes)? {
             return Err(shortage.into());
         }
@@ -106,21 +76,43 @@ pub(super) fn put_rows(
             None => rows::insert_pack(tx, &row)?,
         };
         rows::forget_kept(tx, id)?;
-        let made = put_files(tx, id, root, puts, profile.as_deref())?;
-        Ok((id, made))
-    })?;
-    let mut slots = vec![Slot::Out; files];
-    for (number, slot) in made {
-        slots[number as usize] = slot;
+        let slots = put_files(tx, id, root, puts)?;
+        Ok((id, slots))
+    })
+}
+
+/// Rows that say of the places of files what is not so, by the numbers of those files.
+fn outdated(content: &Content, known: &Known, decided: &Decided) -> HashMap<usize, i64> {
+    if known.by_place.is_empty() {
+        return HashMap::new();
     }
-    Ok((id, slots))
+    let moved: HashSet<i64> = decided
+        .others()
+        .filter_map(|(_, what)| match what {
+            What::Move { row, .. } => Some(row.id),
+            _ => None,
+        })
+        .collect();
+    let at_place = |number: usize| known.by_place.get(content.file(number).path().as_str().as_bytes());
+    let outdated = decided.iter().filter_map(|(number, what)| {
+        let row = match what {
+            What::Adopt { row: None, .. } => at_place(number)?.id,
+            // Where nothing stands, what the index says of the place is not so.
+            What::Stage {
+                replace: Replace::Nothing,
+                ..
+            } => Some(at_place(number)?.id).filter(|row| !moved.contains(row))?,
+            What::Adopt { .. } | What::Stage { .. } | What::Move { .. } | What::Keep | What::Leave => return None,
+        };
+        Some((number, row))
+    });
+    outdated.collect()
 }
 
 /// `(prefix, offset, len)` of each distinct leaf of a file, where it occurs first.
-pub(super) fn first_places(content: &Content, file: &modswarm_protocol::format::File) -> Vec<(i64, u64, u32)> {
+pub(super) fn first_places(content: &Content, file: modswarm_protocol::format::File<'_>) -> Vec<(i64, u64, u32)> {
     let mut seen = std::collections::HashSet::new();
-    content
-        .spans(file)
+    file.spans()
         .filter_map(|span| match span.part {
             Part::Piece(piece) if seen.insert(piece) => {
                 Some((content.map().leaf(piece).cid.prefix() as i64, span.offset, span.len))
@@ -130,30 +122,30 @@ pub(super) fn first_places(content: &Content, file: &modswarm_protocol::format::
         .collect()
 }
 
-fn put_files(
-    tx: &Transaction<'_>,
-    id: PackId,
-    root: i64,
-    puts: Vec<FilePut>,
-    profile: Option<&str>,
-) -> Result<Vec<(u32, Slot)>, IndexError> {
-    let mut slots = Vec::with_capacity(puts.len());
+/// Writes the rows of one file after the other: there may be a million.
+fn put_files(tx: &Transaction<'_>, id: PackId, root: i64, mut puts: Puts) -> Result<Slots, IndexError> {
+    let mut slots = Slots::out(puts.content.files().len());
     let mut leaves = Vec::new();
-    for put in puts {
+    for file in puts.content.files() {
+        let Some(what) = puts.decided.take(file.number()) else {
+            continue;
+        };
+        let number = file.number() as u32;
+        let path = file.path();
         let new = |stage, state, identity, seen| NewFile {
             root,
-            path: &put.path,
+            path: path.as_str().as_bytes(),
             stage,
             state,
             identity,
             seen,
-            cid: put.cid,
-            profile,
+            cid: file.cid(),
+            profile: puts.profile.as_deref(),
         };
-        if let Some(outdated) = put.outdated {
-            rows::delete_file(tx, outdated)?;
+        if let Some(outdated) = puts.outdated.get(&file.number()) {
+            rows::delete_file(tx, *outdated)?;
         }
-        let slot = match put.what {
+        let slot = match what {
             What::Adopt {
                 identity,
                 seen,
@@ -168,12 +160,15 @@ fn put_files(
                     Some(row) => row,
                     None => rows::insert_file(tx, &new(None, FileState::Whole, identity, seen))?,
                 };
-                leaves.extend(put.leaves.iter().map(|&(prefix, offset, len)| LeafRow {
-                    prefix,
-                    file: row,
-                    offset,
-                    len,
-                }));
+                if fresh {
+                    let places = first_places(&puts.content, file).into_iter();
+                    leaves.extend(places.map(|(prefix, offset, len)| LeafRow {
+                        prefix,
+                        file: row,
+                        offset,
+                        len,
+                    }));
+                }
                 Slot::Placed(row)
             }
             What::Move { from, row, replace } => Slot::Moving(Box::new(Move {
@@ -183,7 +178,7 @@ fn put_files(
             })),
             What::Leave => continue,
             What::Keep => {
-                rows::set_kept(tx, id, &[put.number])?;
+                rows::set_kept(tx, id, &[number])?;
                 continue;
             }
             What::Stage { replace, row, held } => {
@@ -193,7 +188,7 @@ fn put_files(
                         let identity = Identity {
                             dev: 0,
                             file: 0,
-                            size: put.size,
+                            size: file.size(),
                             mtime: 0,
                             ctime: 0,
                         };
@@ -203,9 +198,10 @@ fn put_files(
                 Slot::Staged(Target { row, replace, held })
             }
         };
-        let Some(row) = slot.row() else { continue };
-        rows::insert_pack_file(tx, id, put.number, row)?;
-        slots.push((put.number, slot));
+        if let Some(row) = slot.row() {
+            rows::insert_pack_file(tx, id, number, row)?;
+            slots.set(number, slot);
+        }
     }
     leaves.sort_unstable();
     rows::insert_leaves(tx, &leaves)?;

@@ -94,10 +94,10 @@ fn look(
     };
     let mut placed = Vec::new();
     for (number, staged) in files.into_iter().filter(|(_, file)| file.stage.is_some()) {
-        let Some(file) = content.files().get(number as usize) else {
+        let Some(file) = content.files().nth(number as usize) else {
             continue;
         };
-        let path: &PackPath = &file.path;
+        let path: &PackPath = &file.path();
         let Ok(Some(now)) = inner.backend.identity_at(&destination.join(path.as_str())) else {
             continue;
         };
@@ -105,7 +105,7 @@ fn look(
         let is_known = known
             .get(path.as_str().as_bytes())
             .is_some_and(|known| known.same_bytes(&now));
-        if is_known || now.size != file.size {
+        if is_known || now.size != file.size() {
             continue;
         }
         if let Some(Found { identity, seen }) = same_bytes(inner, content, file, &*root, destination, meter)? {

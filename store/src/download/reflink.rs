@@ -46,10 +46,10 @@ impl Range {
 
 /// Shares what it can of what the staged file `number`, of the row `row`, lacks.
 pub(super) fn fill(state: &State, number: u32, row: i64) -> Result<(), IndexError> {
-    if !state.may_share.load(Relaxed) || state.content.files()[number as usize].size < RANGE_MIN {
+    if !state.may_share.load(Relaxed) || state.content.file(number as usize).size() < RANGE_MIN {
         return Ok(());
     }
-    let mut spans = state.content.spans(&state.content.files()[number as usize]).peekable();
+    let mut spans = state.content.file(number as usize).spans().peekable();
     let mut scratch = None;
     while spans.peek().is_some() {
         if state.has_ended() || !state.may_share.load(Relaxed) {

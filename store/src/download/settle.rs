@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{
     Conflicts,
     inspect::is_there,
-    place::{PlaceError, Placed},
-    state::{Slot, State},
+    place::{PlaceError, Placed, Target},
+    slots::Slot,
+    state::State,
 };
 use crate::{
     error::{FinishError, IndexError},
@@ -43,8 +44,8 @@ pub(super) fn settle(state: &Arc<State>, stuck: Vec<(u32, PlaceError)>) -> Resul
         Conflicts::KeepBoth => {
             let mut moving = crate::lock(&state.moving);
             for number in differ {
-                if let Slot::Staged(target) = &mut moving.slots[number as usize] {
-                    target.held = true;
+                if let Some(target) = moving.slots.staged(number) {
+                    moving.slots.set(number, Slot::Staged(Target { held: true, ..target }));
                     moving.gathered.whole.remove(&number);
                     moving.held.insert(number);
                 }
@@ -55,7 +56,7 @@ pub(super) fn settle(state: &Arc<State>, stuck: Vec<(u32, PlaceError)>) -> Resul
         Conflicts::Refuse | Conflicts::TakeTheirs | Conflicts::Mend => {
             let mut files: Vec<_> = differ
                 .iter()
-                .map(|number| state.content.files()[*number as usize].path.clone())
+                .map(|number| state.content.file(*number as usize).path())
                 .collect();
             files.sort_unstable();
             Err(FinishError::WouldOverwrite {
@@ -69,14 +70,14 @@ pub(super) fn settle(state: &Arc<State>, stuck: Vec<(u32, PlaceError)>) -> Resul
 /// Whether what stands there is the pack's file by now: it is taken for it.
 fn adopt(state: &State, number: u32) -> bool {
     let mut moving = crate::lock(&state.moving);
-    let Slot::Staged(target) = moving.slots[number as usize].clone() else {
+    let Some(target) = moving.slots.staged(number) else {
         return false;
     };
     let Some((identity, seen)) = is_there(&state.inner, &state.content, &state.destination, number) else {
         return false;
     };
     let _ = state.stage_dir.remove_file(&target.row.to_string());
-    moving.slots[number as usize] = Slot::Placed(target.row);
+    moving.slots.set(number, Slot::Placed(target.row));
     moving.held.remove(&number);
     moving.gathered.whole.remove(&number);
     moving.gathered.placed.push(Placed {
@@ -96,7 +97,7 @@ fn keep_mine(state: &State, numbers: &[u32]) -> Result<(), IndexError> {
         let mut guard = crate::lock(&state.moving);
         let moving = &mut *guard;
         for number in numbers {
-            moving.slots[*number as usize] = Slot::Out;
+            moving.slots.set(*number, Slot::Out);
             moving.held.remove(number);
             moving.gathered.whole.remove(number);
             moving.gathered.filled.remove(number);

@@ -71,7 +71,7 @@ impl Own {
             return own;
         };
         for left in left {
-            let Some((file, known)) = left.find(&*dir, content.files()[left.number as usize].size) else {
+            let Some((file, known)) = left.find(&*dir, content.file(left.number as usize).size()) else {
                 continue;
             };
             let Ok(made) = Made::of(&*file) else { continue };
@@ -116,7 +116,7 @@ fn read_pieces(
     let mut buf = Vec::new();
     let mut seen = HashSet::new();
     let mut any = false;
-    for part in content.parts(&content.files()[number as usize]) {
+    for part in content.file(number as usize).parts() {
         let Part::Piece(piece) = part else { continue };
         if !committed[piece.as_usize()] || !seen.insert(piece) {
             continue;
@@ -174,7 +174,7 @@ impl State {
     }
 
     fn begin_staged(&self, number: u32, name: &str, file: Box<dyn BackendFile>) -> io::Result<Box<dyn BackendFile>> {
-        let size = self.content.files()[number as usize].size;
+        let size = self.content.file(number as usize).size();
         if let Err(e) = file.set_len(size).and_then(|()| self.write_carried(number, &*file)) {
             let _ = self.stage_dir.remove_file(name);
             return Err(e);
@@ -222,12 +222,12 @@ impl State {
 
     /// Reads the pieces of the file `number`; whether they are in it: all, or all that are said to be.
     fn holds(&self, number: u32, file: &dyn BackendFile, present_only: bool) -> bool {
-        let described = &self.content.files()[number as usize];
+        let described = self.content.file(number as usize);
         let absent: HashSet<u64> = match present_only {
             false => HashSet::new(),
             true => {
                 let moving = crate::lock(&self.moving);
-                let pieces: HashSet<PieceIndex> = self.content.parts(described).filter_map(piece_of).collect();
+                let pieces: HashSet<PieceIndex> = described.parts().filter_map(piece_of).collect();
                 let places = pieces.iter().flat_map(|piece| self.layout.places_in(*piece, number));
                 let absent = places.filter(|place| !moving.present[place.number as usize]);
                 absent.map(|place| place.offset).collect()
@@ -235,8 +235,8 @@ impl State {
         };
         let size = file.identity().map_or(0, |identity| identity.size);
         let mut buf = Vec::new();
-        size == described.size
-            && self.content.spans(described).all(|span| {
+        size == described.size()
+            && described.spans().all(|span| {
                 buf.resize(span.len as usize, 0);
                 match span.part {
                     Part::Piece(_) if absent.contains(&span.offset) => true,
@@ -268,7 +268,7 @@ impl State {
     }
 
     fn write_carried(&self, number: u32, file: &dyn BackendFile) -> io::Result<()> {
-        for span in self.content.spans(&self.content.files()[number as usize]) {
+        for span in self.content.file(number as usize).spans() {
             if let Part::Node { cid, .. } = span.part {
                 let bytes = self.inner.carried(&cid).map_err(io::Error::other)?;
                 file.write_all_at(&bytes, span.offset)?;
@@ -294,9 +294,12 @@ impl State {
             .collect()
     }
 
-    /// The index knows these files now.
+    /// The index knows these files now, as far as they are staged still.
     pub(super) fn are_recorded(&self, numbers: impl Iterator<Item = u32>) {
-        crate::lock(&self.own).recorded.extend(numbers);
+        let mut guard = crate::lock(&self.own);
+        let own = &mut *guard;
+        own.recorded
+            .extend(numbers.filter(|number| own.files.contains_key(number)));
     }
 }
 

@@ -11,60 +11,29 @@ use bitvec::vec::BitVec;
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{Content, PackPath, Part, PieceSet},
+    format::{Content, File, PackPath, Part, PieceSet},
 };
 
 use super::{
     Conflicts, Plan,
     layout::Layout,
     moving::{Gathered, Moving},
-    place::{PlaceError, Replace, Target},
+    place::{PlaceError, Target},
+    slots::{Slot, Slots},
     staging::Own,
 };
 use crate::{
     backend::{BackendDir, BackendFile},
     error::{Blockage, IndexError},
-    index::rows::{self, FileRow},
+    index::rows,
     packs::PackId,
     store::Inner,
 };
 
 /// Pieces that are gathered before a commit is asked for without waiting for its time.
 const GATHERED_MAX: usize = 16 * 1024;
-
-/// Where a file of the content stands.
-#[derive(Clone, Debug)]
-pub(crate) enum Slot {
-    /// Not selected.
-    Out,
-    /// In the staging folder, or not made yet.
-    Staged(Target),
-    /// Under its final name; the row that it has.
-    Placed(i64),
-    /// Under the name that the former version gave it.
-    Moving(Box<Move>),
-}
-
-/// A file that is renamed at the end.
-#[derive(Clone, Debug)]
-pub(crate) struct Move {
-    /// Its row, with the name that it has and by what it is known.
-    pub(crate) row: FileRow,
-    pub(crate) from: PackPath,
-    pub(crate) replace: Replace,
-}
-
-impl Slot {
-    /// The row of the file, and whether it is there at all.
-    pub(super) fn row(&self) -> Option<i64> {
-        match self {
-            Self::Out => None,
-            Self::Staged(target) => Some(target.row),
-            Self::Placed(row) => Some(*row),
-            Self::Moving(file) => Some(file.row.id),
-        }
-    }
-}
+/// The same for files: each takes some hundred bytes until then.
+const GATHERED_FILES_MAX: usize = 4 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -104,7 +73,7 @@ pub(crate) struct Start {
     pub(crate) policy: Conflicts,
     pub(crate) kept: BTreeSet<u32>,
     pub(crate) layout: Layout,
-    pub(crate) slots: Vec<Slot>,
+    pub(crate) slots: Slots,
     /// By number of place.
     pub(crate) present: BitVec,
     pub(crate) local: PieceSet,
@@ -179,13 +148,14 @@ impl State {
     }
 
     /// Bytes of files in their places that nodes carry, and that therefore have no places of their own.
-    pub(super) fn carried_bytes(&self, slots: &[Slot]) -> u64 {
-        let there = slots
-            .iter()
-            .zip(self.content.files())
-            .filter(|(slot, _)| matches!(slot, Slot::Placed(_) | Slot::Moving(_)));
-        there
-            .flat_map(|(_, file)| self.content.parts(file))
+    pub(super) fn carried_bytes(&self, slots: &Slots) -> u64 {
+        if self.content.carriers().is_empty() {
+            return 0;
+        }
+        let files = self.content.files();
+        files
+            .filter(|file| slots.is_in_place(file.number() as u32))
+            .flat_map(File::parts)
             .filter_map(|part| match part {
                 Part::Node { len, .. } => Some(u64::from(len)),
                 Part::Piece(_) => None,
@@ -195,10 +165,10 @@ impl State {
 
     pub(crate) fn renames(&self) -> Vec<(PackPath, PackPath)> {
         let moving = crate::lock(&self.moving);
-        let slots = moving.slots.iter().zip(self.content.files());
+        let slots = moving.slots.others();
         slots
-            .filter_map(|(slot, file)| match slot {
-                Slot::Moving(moved) => Some((moved.from.clone(), file.path.clone())),
+            .filter_map(|(number, slot)| match slot {
+                Slot::Moving(moved) => Some((moved.from.clone(), self.content.file(number as usize).path())),
                 _ => None,
             })
             .collect()
@@ -207,7 +177,7 @@ impl State {
     pub(crate) fn skipped(&self) -> Vec<PackPath> {
         let kept = crate::lock(&self.kept);
         kept.iter()
-            .map(|number| self.content.files()[*number as usize].path.clone())
+            .map(|number| self.content.file(*number as usize).path())
             .collect()
     }
 
@@ -262,11 +232,8 @@ impl State {
         };
         let moving = crate::lock(&self.moving);
         let selected = || {
-            moving
-                .slots
-                .iter()
-                .zip(self.content.files())
-                .filter(|(s, _)| !matches!(s, Slot::Out))
+            let files = self.content.files();
+            files.filter(|file| !moving.slots.is_out(file.number() as u32))
         };
         let local = moving.local.iter_ones().filter_map(|at| map.index(at as u32));
         let to_copy: u64 = local
@@ -281,7 +248,7 @@ impl State {
         let here = moving.had();
         Plan {
             files: selected().count() as u64,
-            bytes: selected().map(|(_, file)| file.size).sum(),
+            bytes: selected().map(File::size).sum(),
             bytes_here: moving.bytes_here + to_copy,
             pieces: wanted.count_ones() as u64,
             pieces_here: here.count_ones() as u64,
@@ -298,12 +265,12 @@ impl State {
             let piece = *moving.fresh.get(cid)?;
             let mut places = self.layout.places(piece);
             let place = places.find(|place| moving.present[place.number as usize])?;
-            let slot = moving.slots[place.file as usize].clone();
+            let slot = moving.slots.get(place.file);
             (place, slot, self.content.map().leaf(piece).len)
         };
         let path = self
             .destination
-            .join(self.content.files()[place.file as usize].path.as_str());
+            .join(self.content.file(place.file as usize).path().as_str());
         let file = match slot {
             // It may get its final name at this very moment.
             Slot::Staged(target) => {
@@ -329,7 +296,9 @@ impl State {
             let mut moving = crate::lock(&self.moving);
             let tell = !moving.told && !moving.gathered.is_empty();
             moving.told |= tell;
-            let flush = !moving.hurried && moving.gathered.pieces.len() >= GATHERED_MAX;
+            let much =
+                moving.gathered.pieces.len() >= GATHERED_MAX || moving.gathered.dirty.len() >= GATHERED_FILES_MAX;
+            let flush = !moving.hurried && much;
             moving.hurried |= flush;
             (tell, flush)
         };
@@ -346,8 +315,8 @@ impl State {
 impl State {
     /// Whether no piece belongs in the file: it is empty, or nodes carry all its bytes.
     pub(super) fn layout_is_empty_for(&self, number: u32) -> bool {
-        let file = &self.content.files()[number as usize];
-        !self.content.parts(file).any(|part| matches!(part, Part::Piece(_)))
+        let file = self.content.file(number as usize);
+        !file.parts().any(|part| matches!(part, Part::Piece(_)))
     }
 
     /// Files that were here and are gone again: they are staged anew. Returns how many pieces are missing now.
@@ -358,16 +327,12 @@ impl State {
             let mut guard = crate::lock(&self.moving);
             let moving = &mut *guard;
             for &number in numbers {
-                let Some(row) = moving.slots[number as usize].row() else {
+                let Some(row) = moving.slots.row(number) else {
                     continue;
                 };
                 rows_back.push(row);
                 moving.held.remove(&number);
-                moving.slots[number as usize] = Slot::Staged(Target {
-                    row,
-                    replace: Replace::Nothing,
-                    held: false,
-                });
+                moving.slots.set(number, Slot::Staged(Target::onto_nothing(row)));
             }
             let back: HashSet<u32> = numbers.iter().copied().collect();
             for (piece, _) in self.content.map().iter() {
@@ -378,9 +343,10 @@ impl State {
                 }
                 // Another file of the content may have it.
                 if any {
-                    let elsewhere = self.layout.places(piece).any(|place| {
-                        moving.present[place.number as usize] && !matches!(moving.slots[place.file as usize], Slot::Out)
-                    });
+                    let elsewhere = self
+                        .layout
+                        .places(piece)
+                        .any(|place| moving.present[place.number as usize] && !moving.slots.is_out(place.file));
                     moving.local.set(piece.as_usize(), elsewhere);
                 }
             }
@@ -403,8 +369,7 @@ impl State {
         let mut guard = crate::lock(&self.moving);
         let moving = &mut *guard;
         for number in numbers {
-            let staged = matches!(moving.slots[*number as usize], Slot::Staged(_));
-            if staged && !moving.held.contains(number) {
+            if moving.slots.staged_row(*number).is_some() && !moving.held.contains(number) {
                 moving.gathered.whole.insert(*number);
             }
         }

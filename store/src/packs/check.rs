@@ -115,7 +115,7 @@ pub(crate) fn check_pack(inner: &Inner, id: PackId) -> Result<Check, IndexError>
     let Ok(Some(content)) = inner.content(&pack.record) else {
         return Ok(Check::default());
     };
-    let path = |number: u32| content.files().get(number as usize).map(|file| file.path.clone());
+    let path = |number: u32| content.files().nth(number as usize).map(|file| file.path());
     let check = Check {
         missing: missing.iter().filter_map(|(number, _)| path(*number)).collect(),
         changed: changed.iter().filter_map(|number| path(*number)).collect(),
@@ -140,8 +140,8 @@ fn apply(
             .iter()
             .filter(|(_, _, change)| matches!(change, Change::Gone) == gone);
         let set: BTreeSet<u32> = numbers
-            .filter_map(|(number, _, _)| content.files().get(*number as usize))
-            .flat_map(|file| content.parts(file))
+            .filter_map(|(number, _, _)| content.files().nth(*number as usize))
+            .flat_map(|file| file.parts())
             .filter_map(|part| match part {
                 Part::Piece(index) => Some(index.get()),
                 Part::Node { .. } => None,

@@ -29,12 +29,10 @@ pub(crate) fn find(
 ) -> Result<BTreeSet<u32>, IndexError> {
     let mut wanted: BTreeMap<u32, usize> = pieces.iter().map(|piece| (*piece, 0)).collect();
     let in_file = |number: usize| {
-        content
-            .spans(&content.files()[number])
-            .filter_map(|span| match span.part {
-                Part::Piece(piece) => Some((piece.get(), span)),
-                Part::Node { .. } => None,
-            })
+        content.file(number).spans().filter_map(|span| match span.part {
+            Part::Piece(piece) => Some((piece.get(), span)),
+            Part::Node { .. } => None,
+        })
     };
     for number in 0..content.files().len() {
         for (piece, _) in in_file(number) {

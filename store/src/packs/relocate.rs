@@ -458,7 +458,7 @@ fn leave(
     }
     let contents = going.iter().filter_map(|row| inner.content(&row.record).ok().flatten());
     for content in contents {
-        let dirs = content.dirs().iter().filter(|dir| fs::can_create(dir));
+        let dirs = content.dirs().filter(fs::can_create);
         parents.extend(dirs.map(|dir| moved.from.join(dir.as_str())));
     }
     parents.insert(moved.from.clone());

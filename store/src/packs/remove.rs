@@ -68,7 +68,7 @@ pub(crate) fn remove_pack(inner: &Inner, id: PackId, delete_data: bool) -> Resul
         // Folders that were empty from the start.
         let content = inner.content(&pack.record).ok().flatten();
         let dirs = content.iter().flat_map(|content| content.dirs());
-        let dirs = dirs.filter(|dir| fs::can_create(dir));
+        let dirs = dirs.filter(fs::can_create);
         let dirs = dirs.map(|dir| pack.record.path.join(dir.as_str())).collect();
         delete_files(
             &*inner.backend,

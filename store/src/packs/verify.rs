@@ -86,7 +86,7 @@ pub(crate) fn verify_some(
     observer: &dyn Observer,
 ) -> Result<Verified, VerifyError> {
     let wanted: HashSet<&PackPath> = paths.iter().collect();
-    verify_files(inner, id, |(file, _), _| wanted.contains(&file.path), observer)
+    verify_files(inner, id, |(file, _), _| wanted.contains(&file.path()), observer)
 }
 
 /// Looks at every file of a pack, and reads those that are not as the index knows them, each once as it is: what was edited is withdrawn before anybody
@@ -97,8 +97,8 @@ pub(crate) fn look_again(inner: &Inner, id: PackId) -> Result<Check, VerifyError
         return Ok(check);
     }
     let changed: HashSet<&PackPath> = check.changed.iter().collect();
-    let fresh = |file: &File, row: &FileRow, path: &Path| {
-        if !changed.contains(&file.path) {
+    let fresh = |file: File<'_>, row: &FileRow, path: &Path| {
+        if !changed.contains(&file.path()) {
             return false;
         }
         let Ok(Some(now)) = inner.backend.identity_at(path) else {
@@ -120,7 +120,7 @@ const EDITS_MAX: usize = 100_000;
 fn verify_files(
     inner: &Inner,
     id: PackId,
-    wanted: impl Fn((&File, &FileRow), &Path) -> bool + Sync,
+    wanted: impl Fn((File<'_>, &FileRow), &Path) -> bool + Sync,
     observer: &dyn Observer,
 ) -> Result<Verified, VerifyError> {
     let meter = Meter::new(observer);
@@ -145,10 +145,10 @@ fn verify_files(
 
     let bytes = files
         .iter()
-        .filter_map(|(number, _)| content.files().get(*number as usize));
-    meter.stage(Stage::Checking, bytes.map(|file| file.size).sum(), files.len() as u64);
+        .filter_map(|(number, _)| content.files().nth(*number as usize));
+    meter.stage(Stage::Checking, bytes.map(|file| file.size()).sum(), files.len() as u64);
     let look = |(number, row): &(u32, FileRow)| -> Result<Option<Looked>, VerifyError> {
-        let Some(file) = content.files().get(*number as usize) else {
+        let Some(file) = content.files().nth(*number as usize) else {
             return Ok(None);
         };
         let mut path = root.join(fs::path_from(row.path.clone()));
@@ -181,7 +181,7 @@ fn look_at(
     path: &Path,
     content: &Content,
     number: u32,
-    file: &File,
+    file: File<'_>,
     row: &FileRow,
     had: &PieceSet,
     meter: &Meter<'_>,
@@ -200,7 +200,7 @@ fn look_at(
     };
     let bad = |fault, bytes| {
         Some(BadFile {
-            path: file.path.clone(),
+            path: file.path(),
             fault,
             bytes,
         })
@@ -239,7 +239,7 @@ fn look_at(
     let (before, opened) = match opened {
         Ok(opened) => opened,
         Err(e) => {
-            let promised: Vec<Span> = content.spans(file).filter(promised).collect();
+            let promised: Vec<Span> = file.spans().filter(promised).collect();
             for span in &promised {
                 mark(&mut looked, span, false);
             }
@@ -258,7 +258,7 @@ fn look_at(
     let mut buf = Vec::new();
     let mut wrong_bytes = 0;
     let mut unreadable = false;
-    for span in content.spans(file).filter(promised) {
+    for span in file.spans().filter(promised) {
         if meter.cancelled() {
             return Err(VerifyError::Cancelled);
         }
@@ -284,7 +284,7 @@ fn look_at(
     }
     let seen = inner.backend.now_ns();
     let after = opened.identity().ok();
-    let longer = before.size != file.size;
+    let longer = before.size != file.size();
     if wrong_bytes > 0 || longer {
         let fault = if unreadable {
             Fault::Unreadable

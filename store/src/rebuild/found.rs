@@ -143,10 +143,7 @@ fn insert(
         origin: place.origin(),
         state: PackState::Whole,
         files: numbers.len() as u64,
-        bytes: numbers
-            .iter()
-            .map(|number| content.files()[*number as usize].size)
-            .sum(),
+        bytes: numbers.iter().map(|number| content.file(*number as usize).size()).sum(),
         pieces: content.map().len(),
         pieces_here: 0,
         piece_bytes: content.map().bytes(),
@@ -162,10 +159,10 @@ fn insert(
         .into_iter()
         .filter(|number| !is_kept.contains(number))
         .map(|number| {
-            let file = &content.files()[number as usize];
-            let place = spelled.get(&file.path).cloned();
-            let place = place.unwrap_or_else(|| PathBuf::from(file.path.as_str()));
-            (number, fs::path_bytes(&place).to_owned(), file.cid, file.size)
+            let file = content.file(number as usize);
+            let place = spelled.get(&file.path()).cloned();
+            let place = place.unwrap_or_else(|| PathBuf::from(file.path().as_str()));
+            (number, fs::path_bytes(&place).to_owned(), file.cid(), file.size())
         })
         .collect();
     let root = fs::path_bytes(&root).to_owned();

@@ -147,10 +147,10 @@ struct MostlyNew {
 fn select(job: &Job<'_>, held: &mut PieceSet) -> (Vec<Wanted>, Vec<MostlyNew>) {
     let mut wanted = Vec::new();
     let mut whole = Vec::new();
-    for (number, file) in job.content.files().iter().enumerate() {
+    for (number, file) in job.content.files().enumerate() {
         let first = wanted.len();
         let mut bytes = 0;
-        for span in job.content.spans(file) {
+        for span in file.spans() {
             let Part::Piece(piece) = span.part else { continue };
             if !held.replace(piece.as_usize(), true) {
                 bytes += u64::from(span.len);
@@ -161,7 +161,7 @@ fn select(job: &Job<'_>, held: &mut PieceSet) -> (Vec<Wanted>, Vec<MostlyNew>) {
                 });
             }
         }
-        if file.size >= CLONE_MIN && bytes >= file.size / 2 {
+        if file.size() >= CLONE_MIN && bytes >= file.size() / 2 {
             whole.push(MostlyNew {
                 file: number as u32,
                 leaves: first..wanted.len(),
@@ -217,9 +217,10 @@ fn clone_files(
             return Err(SegmentError::Cancelled);
         }
         let path = &job.paths[*file as usize];
-        let file = &job.content.files()[*file as usize];
+        let file = job.content.file(*file as usize);
         let of_file = &wanted[leaves.clone()];
-        let more = (record_len(Kind::Clone, &file.cid, file.size) + FILE_HEADER).saturating_sub(bytes_of(job, of_file));
+        let more =
+            (record_len(Kind::Clone, &file.cid(), file.size()) + FILE_HEADER).saturating_sub(bytes_of(job, of_file));
         if spare.is_some_and(|spare| spare < more) {
             continue;
         }
@@ -227,7 +228,7 @@ fn clone_files(
         if here.is_none() || here != home {
             break;
         }
-        let Some(record) = appender.clone_file(path, &file.cid, file.size)? else {
+        let Some(record) = appender.clone_file(path, &file.cid(), file.size())? else {
             break;
         };
         verify_clone(inner, job, appender, &record, of_file, path, meter)?;

@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use modswarm_protocol::{
     Cid,
-    format::{Content, Leaf, Part, PieceIndex},
+    format::{Content, File, Leaf, Part, PieceIndex},
 };
 use rayon::prelude::*;
 
@@ -201,16 +201,16 @@ fn bad_files(content: &Content, lost: &[(u32, u32)]) -> Vec<BadFile> {
         return Vec::new();
     }
     let lost: HashSet<u32> = lost.iter().map(|(piece, _)| *piece).collect();
-    let bytes = |file| -> u64 {
-        let spans = content.spans(file);
+    let bytes = |file: File<'_>| -> u64 {
+        let spans = file.spans();
         let bad = spans.filter(|span| matches!(span.part, Part::Piece(piece) if lost.contains(&piece.get())));
         bad.map(|span| u64::from(span.len)).sum()
     };
-    let files = content.files().iter().map(|file| (file, bytes(file)));
+    let files = content.files().map(|file| (file, bytes(file)));
     files
         .filter(|(_, bytes)| *bytes > 0)
         .map(|(file, bytes)| BadFile {
-            path: file.path.clone(),
+            path: file.path(),
             fault: Fault::Rotten,
             bytes,
         })

@@ -100,10 +100,9 @@ pub(super) fn commit(inner: &Inner, job: Commit, meter: &Meter<'_>) -> Result<Sh
     let numbered: Vec<i64> = built
         .content
         .files()
-        .iter()
         .map(|file| {
             let at = by_path
-                .get(&file.path)
+                .get(&file.path())
                 .expect("the builder gives back what it was given");
             ids[*at]
         })
@@ -166,7 +165,7 @@ fn copy(
         .iter()
         .map(|found| (&found.path, scan.root.join(&found.place)))
         .collect();
-    let files = built.content.files().iter();
+    let files = built.content.files();
     let known = rows::packs_of(&*inner.index.reader()?, &shared.pack)?;
     let has_nodes = known
         .iter()
@@ -180,7 +179,7 @@ fn copy(
         network,
         content: &built.content,
         paths: files
-            .map(|file| places.get(&file.path).cloned().unwrap_or_default())
+            .map(|file| places.get(&file.path()).cloned().unwrap_or_default())
             .collect(),
         nodes,
     };

@@ -85,8 +85,7 @@ pub(crate) fn leaves_of(inner: &Inner, cid: &Cid, size: u64) -> Result<Vec<Leaf>
     let content = skeleton.ok_or_else(damaged)?.content;
     Ok(content
         .files()
-        .iter()
-        .flat_map(|file| content.parts(file))
+        .flat_map(|file| file.parts())
         .filter_map(|part| match part {
             modswarm_protocol::format::Part::Piece(index) => Some(content.map().leaf(index)),
             modswarm_protocol::format::Part::Node { .. } => None,

@@ -738,9 +738,9 @@ fn ten_thousand_flipped_bits_are_all_found_and_fetched_again() {
         let bit = dice.roll(len * 8);
         disk.flip(&Path::new(OUT).join(path), bit);
         // The leaf that the bit is in is refused, whoever asks for it, unless an equal one lies elsewhere.
-        let file = content.files().iter().find(|file| file.path.as_str() == path).unwrap();
-        let span = content
-            .spans(file)
+        let file = content.files().find(|file| file.path().as_str() == path).unwrap();
+        let span = file
+            .spans()
             .find(|span| bit / 8 < span.offset + u64::from(span.len))
             .unwrap();
         let modswarm_protocol::format::Part::Piece(piece) = span.part else {

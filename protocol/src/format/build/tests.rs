@@ -57,23 +57,20 @@ fn what_is_built_reads_back_the_same() {
     assert_eq!(*read(built.cid, &blocks).content, built.content);
 
     let content = skeleton.content;
-    let paths: Vec<&str> = content.files().iter().map(|file| file.path.as_str()).collect();
+    let paths: Vec<String> = content.files().map(|file| file.path().to_string()).collect();
     assert_eq!(paths, ["a.pak", "empty.txt", "z/b.pak"]);
-    assert_eq!(content.dirs(), [path("z"), path("z/nothing here")]);
+    assert_eq!(content.dirs().collect::<Vec<_>>(), [path("z"), path("z/nothing here")]);
     assert_eq!(content.map().len(), 3, "bbbb, aaaa, c");
-    let last = &content.files()[2];
-    let pieces: Vec<u32> = content
-        .parts(last)
+    let last = content.file(2);
+    let pieces: Vec<u32> = last
+        .parts()
         .map(|part| match part {
             Part::Piece(index) => index.get(),
             Part::Node { .. } => panic!("nothing foreign here"),
         })
         .collect();
     assert_eq!(pieces, [1, 0, 1, 2]);
-    assert_eq!(
-        (last.size, content.spans(last).last().expect("four parts").offset),
-        (13, 12)
-    );
+    assert_eq!((last.size(), last.spans().last().expect("four parts").offset), (13, 12));
 }
 
 #[test]

@@ -1,228 +1,299 @@
 //! From measured nodes to a [`Content`]: depth first, links as stored.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use super::{
     super::{
         cid::{Cid, Codec},
-        content::{Content, File},
+        content::{Content, EMPTY, LEAF, NodeRow, Row},
         hamt,
-        intern::{Interner, KeyedState, Pieces},
+        intern::{Interner, Pieces},
+        names::{Names, Spot, TOP},
         parts::{CARRIER, Parts},
-        path::{Name, NameError, PackPath},
-        pieces::Leaf,
+        path::{Name, NameError, PATH_LEN_MAX},
     },
     SkeletonError,
     measure::wrong_kind,
-    parse::{Entry, FileLink, Node, ShardContent},
-    reader::Nodes,
+    nodes::{Entry, FileLink, Linked, Node, Nodes},
 };
 
-/// Expands what [`super::measure::measure`] has let pass. A file as the root is called `file_name`. `leaves` are all of them, as they came.
-pub(super) fn expand(nodes: &Nodes, leaves: Interner, root: &Cid, file_name: &Name) -> Result<Content, SkeletonError> {
-    let mut expand = Expand::new(nodes, leaves.into_pieces(), root);
+/// Expands what [`super::measure::measure`] has let pass. A file as the root is called `file_name`.
+pub(super) fn expand(mut nodes: Nodes, root: u32, file_name: &Name) -> Result<Content, SkeletonError> {
+    let cid = nodes.cid(root);
+    let leaves = std::mem::replace(&mut nodes.leaves, Interner::new(&cid, Codec::Raw));
+    let own_name = nodes.names.push(file_name.as_str()).ok_or(SkeletonError::TooLarge {
+        what: "bytes of names",
+        max: u32::MAX.into(),
+    })?;
+    let mut expand = Expand {
+        nodes: &nodes,
+        pieces: leaves.into_pieces(),
+        places: vec![UNSEEN; nodes.count()],
+        content: nothing(&cid),
+    };
     match nodes.get(root)? {
-        Node::File(_) => expand.file(root, file_name.clone().into())?,
-        _ => expand.dir(root, None)?,
+        Node::File(_) => expand.file(
+            root,
+            Spot {
+                name: own_name,
+                folder: TOP,
+            },
+        )?,
+        _ => expand.dir(root, Folder { number: TOP, len: 0 })?,
     }
-    Ok(expand.finish())
+    let Expand { pieces, content, .. } = expand;
+    let names = std::mem::take(&mut nodes.names);
+    drop(nodes);
+    let mut content = Content {
+        map: Arc::new(pieces.into_map()),
+        names,
+        ..content
+    };
+    content.names.shrink_to_fit();
+    content.files.shrink_to_fit();
+    content.nodes.shrink_to_fit();
+    content.dirs.shrink_to_fit();
+    content.parts.shrink_to_fit();
+    content.node_cids.shrink_to_fit();
+    Ok(content)
 }
 
 /// The content whose root is one leaf of `len` bytes.
 pub(super) fn single_leaf(root: &Cid, len: u32, file_name: &Name) -> Content {
-    let nodes = Nodes::new(root);
-    let mut leaves = Interner::new(root);
-    let leaf = (len > 0).then(|| leaves.intern(Leaf { cid: *root, len }).expect("it is the first"));
-    let mut expand = Expand::new(&nodes, leaves.into_pieces(), root);
-    expand.leaf_file(root, leaf, len, file_name.clone().into());
-    expand.finish()
+    let mut content = nothing(root);
+    let name = content.names.push(file_name.as_str()).expect("it is the first");
+    let mut leaves = Interner::new(root, root.codec());
+    let leaf = (len > 0).then(|| leaves.number(root, len));
+    let mut pieces = leaves.into_pieces();
+    let what = match leaf {
+        Some(leaf) => {
+            content.parts.push(pieces.piece(leaf));
+            LEAF
+        }
+        None => empty(root),
+    };
+    content.files.push(Row {
+        spot: Spot { name, folder: TOP },
+        part: 0,
+        what,
+    });
+    content.map = Arc::new(pieces.into_map());
+    content
+}
+
+/// A content without files.
+fn nothing(cid: &Cid) -> Content {
+    Content {
+        cid: *cid,
+        map: Arc::default(),
+        names: Names::default(),
+        files: Vec::new(),
+        nodes: Vec::new(),
+        dirs: Vec::new(),
+        parts: Parts::default(),
+        carriers: Vec::new(),
+        node_cids: Vec::new(),
+        skeleton_bytes: 0,
+        skipped: Vec::new(),
+    }
+}
+
+/// What stands for an empty file of this CID.
+fn empty(cid: &Cid) -> u32 {
+    let of_hash = EMPTY.iter().find(|(hash, _)| *hash == cid.hash());
+    of_hash.expect("all hashes are there").1
 }
 
 struct Expand<'a> {
     nodes: &'a Nodes,
     pieces: Pieces,
-    seen: HashSet<Cid, KeyedState>,
-    carrier_index: HashMap<Cid, u32, KeyedState>,
+    /// By node: its place in `Content::node_cids`, or with [`CARRIER`] among the carriers; or [`UNSEEN`].
+    places: Vec<u32>,
     content: Content,
 }
 
-impl<'a> Expand<'a> {
-    fn new(nodes: &'a Nodes, pieces: Pieces, root: &Cid) -> Self {
-        let state = KeyedState::new(root);
-        Self {
-            nodes,
-            pieces,
-            seen: HashSet::with_hasher(state.clone()),
-            carrier_index: HashMap::with_hasher(state),
-            content: Content {
-                cid: *root,
-                map: Arc::default(),
-                files: Vec::new(),
-                dirs: Vec::new(),
-                parts: Parts::default(),
-                carriers: Vec::new(),
-                node_cids: Vec::new(),
-                skeleton_bytes: 0,
-                skipped: Vec::new(),
-            },
+/// For a node that was not come to yet.
+const UNSEEN: u32 = u32::MAX;
+
+/// A folder, and bytes of its path.
+#[derive(Clone, Copy)]
+struct Folder {
+    number: u32,
+    len: usize,
+}
+
+impl Expand<'_> {
+    /// Counts a node to the skeleton, once. Returns its place.
+    fn visit(&mut self, node: u32) -> u32 {
+        let place = &mut self.places[node as usize];
+        if *place == UNSEEN {
+            *place = self.content.node_cids.len() as u32;
+            self.content.node_cids.push(self.nodes.cid(node));
+            self.content.skeleton_bytes += u64::from(self.nodes.block_len(node));
         }
+        *place
     }
 
-    fn finish(self) -> Content {
-        let mut content = self.content;
-        content.map = Arc::new(self.pieces.into_map());
-        content.parts.shrink_to_fit();
-        content.files.shrink_to_fit();
-        content
-    }
-
-    fn visit(&mut self, cid: &Cid) -> Result<&'a Node, SkeletonError> {
-        let (node, len) = self.nodes.get_with_len(cid)?;
-        if self.seen.insert(*cid) {
-            self.content.node_cids.push(*cid);
-            self.content.skeleton_bytes += u64::from(len);
-        }
-        Ok(node)
-    }
-
-    fn dir(&mut self, cid: &Cid, path: Option<&PackPath>) -> Result<(), SkeletonError> {
-        match self.visit(cid)? {
+    fn dir(&mut self, node: u32, folder: Folder) -> Result<(), SkeletonError> {
+        let nodes = self.nodes;
+        match nodes.get(node)? {
             Node::Directory(entries) => {
-                refuse_twins(cid, entries.iter().map(|entry| &entry.name).collect())?;
-                entries.iter().try_for_each(|entry| self.entry(entry, path))
+                self.visit(node);
+                let entries = nodes.entries(entries);
+                refuse_twins(nodes, node, entries.iter().map(|entry| nodes.name(*entry)).collect())?;
+                entries.iter().try_for_each(|entry| self.entry(*entry, folder))
             }
-            Node::Shard(_) => {
+            Node::Shard(..) => {
                 let mut names = Vec::new();
-                self.shard_names(cid, &mut Vec::new(), &mut names)?;
-                refuse_twins(cid, names)?;
-                self.shard_entries(cid, path)
+                self.shard_names(node, &mut Vec::new(), &mut names)?;
+                refuse_twins(nodes, node, names)?;
+                self.shard_entries(node, folder)
             }
-            node => Err(wrong_kind(cid, "a folder", node)),
+            _ => Err(wrong_kind(nodes, node, "a folder")),
         }
     }
+}
 
+impl<'a> Expand<'a> {
     /// Collects the names of a large folder, each of which must lie where its hash says. `above` are the positions that lead here.
-    fn shard_names(&self, cid: &Cid, above: &mut Vec<u8>, names: &mut Vec<&'a Name>) -> Result<(), SkeletonError> {
-        let Node::Shard(entries) = self.nodes.get(cid)? else {
+    fn shard_names(&self, shard: u32, above: &mut Vec<u8>, names: &mut Vec<&'a str>) -> Result<(), SkeletonError> {
+        let Node::Shard(entries, positions) = self.nodes.get(shard)? else {
             return Ok(());
         };
-        for entry in entries {
-            above.push(entry.position);
-            match &entry.content {
-                ShardContent::Shard(shard) => self.shard_names(shard, above, names)?,
-                ShardContent::Entry { hash, entry } => {
+        for (number, entry, position) in self.nodes.placed(entries, positions) {
+            above.push(position);
+            match entry.linked() {
+                Linked::Node(below) if entry.is_shard() => self.shard_names(below, above, names)?,
+                _ => {
+                    let hash = self.nodes.hash(number, entry);
                     if above
                         .iter()
                         .enumerate()
-                        .any(|(level, &at)| hamt::position(*hash, level) != at)
+                        .any(|(level, &at)| hamt::position(hash, level) != at)
                     {
                         return Err(SkeletonError::Malformed {
-                            cid: *cid,
+                            cid: self.nodes.cid(shard),
                             what: "a large folder's entry lies in the wrong place",
                         });
                     }
-                    names.push(&entry.name);
+                    names.push(self.nodes.name(entry));
                 }
             }
             above.pop();
         }
         Ok(())
     }
+}
 
-    fn shard_entries(&mut self, cid: &Cid, path: Option<&PackPath>) -> Result<(), SkeletonError> {
-        let Node::Shard(entries) = self.visit(cid)? else {
+impl Expand<'_> {
+    fn shard_entries(&mut self, shard: u32, folder: Folder) -> Result<(), SkeletonError> {
+        let nodes = self.nodes;
+        self.visit(shard);
+        let Node::Shard(entries, _) = nodes.get(shard)? else {
             return Ok(());
         };
-        for entry in entries {
-            match &entry.content {
-                ShardContent::Shard(shard) => self.shard_entries(shard, path)?,
-                ShardContent::Entry { entry, .. } => self.entry(entry, path)?,
+        for entry in nodes.entries(entries) {
+            match entry.linked() {
+                Linked::Node(below) if entry.is_shard() => self.shard_entries(below, folder)?,
+                _ => self.entry(*entry, folder)?,
             }
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &Entry, folder: Option<&PackPath>) -> Result<(), SkeletonError> {
-        let path = match folder {
-            None => entry.name.clone().into(),
-            Some(folder) => folder.join(&entry.name).map_err(|e: NameError| SkeletonError::Name {
-                cid: entry.cid,
-                source: e,
-            })?,
+    fn entry(&mut self, entry: Entry, folder: Folder) -> Result<(), SkeletonError> {
+        let name = self.nodes.name(entry).len();
+        let len = match folder.number {
+            TOP => name,
+            _ => folder.len + 1 + name,
         };
-        if entry.cid.codec() == Codec::Raw {
-            self.leaf_file(&entry.cid, entry.leaf, entry.leaf_len()?, path);
-            return Ok(());
+        if len > PATH_LEN_MAX {
+            return Err(SkeletonError::Name {
+                cid: match entry.linked() {
+                    // Its own are with the pieces by now.
+                    Linked::Leaf(number) => self.pieces.leaf(number).cid,
+                    _ => self.nodes.cid_of(entry),
+                },
+                source: NameError::PathTooLong(len),
+            });
         }
-        match self.nodes.get(&entry.cid)? {
-            Node::File(_) => self.file(&entry.cid, path),
-            Node::Symlink => {
-                self.visit(&entry.cid)?;
-                self.content.skipped.push(path);
+        let spot = Spot {
+            name: entry.name,
+            folder: folder.number,
+        };
+        let node = match entry.linked() {
+            Linked::Leaf(number) => {
+                self.push_file(spot, LEAF);
+                self.piece(number);
+                return Ok(());
+            }
+            Linked::Odd(at) => {
+                let odd = self.nodes.odd[at as usize];
+                odd.leaf_len()?;
+                self.push_file(spot, empty(&odd.cid));
+                return Ok(());
+            }
+            Linked::Node(node) => node,
+        };
+        match self.nodes.get(node)? {
+            Node::File(_) => self.file(node, spot),
+            Node::Directory(_) | Node::Shard(..) => {
+                let number = self.content.dirs.len() as u32;
+                self.content.dirs.push(spot);
+                self.dir(node, Folder { number, len })
+            }
+            Node::Symlink | Node::Named | Node::Awaited => {
+                self.visit(node);
+                self.content.skipped.push(spot);
                 Ok(())
             }
-            Node::Directory(_) | Node::Shard(_) => {
-                self.content.dirs.push(path.clone());
-                self.dir(&entry.cid, Some(&path))
-            }
         }
     }
 
-    /// A file of one leaf of this number, or of none.
-    fn leaf_file(&mut self, cid: &Cid, leaf: Option<u32>, len: u32, path: PackPath) {
-        let start = self.content.parts.len();
-        if let Some(number) = leaf {
-            self.piece(number);
-        }
-        self.push_file(path, cid, len.into(), start);
-    }
-
-    fn file(&mut self, cid: &Cid, path: PackPath) -> Result<(), SkeletonError> {
-        let start = self.content.parts.len();
-        let size = self.file_node(cid)?;
-        self.push_file(path, cid, size, start);
-        Ok(())
-    }
-
-    fn push_file(&mut self, path: PackPath, cid: &Cid, size: u64, start: u32) {
-        let parts = start..self.content.parts.len();
-        self.content.files.push(File {
-            path,
-            size,
-            cid: *cid,
-            parts,
+    fn push_file(&mut self, spot: Spot, what: u32) {
+        self.content.files.push(Row {
+            spot,
+            part: self.content.parts.len(),
+            what,
         });
     }
 
-    fn file_node(&mut self, cid: &Cid) -> Result<u64, SkeletonError> {
+    fn file(&mut self, node: u32, spot: Spot) -> Result<(), SkeletonError> {
+        let what = self.content.nodes.len() as u32;
+        self.push_file(spot, what);
+        let size = self.file_node(node)?;
+        let cid = self.places[node as usize];
+        self.content.nodes.push(NodeRow { cid, size });
+        Ok(())
+    }
+
+    fn file_node(&mut self, node: u32) -> Result<u64, SkeletonError> {
         let nodes = self.nodes;
-        let Node::File(file) = nodes.get(cid)? else {
-            return Err(wrong_kind(cid, "a part of a file", nodes.get(cid)?));
+        let Node::File(file) = nodes.get(node)? else {
+            return Err(wrong_kind(nodes, node, "a part of a file"));
         };
         if file.inline > 0 {
-            self.carrier(cid, file.inline);
+            self.carrier(node, file.inline);
         } else {
-            self.visit(cid)?;
+            self.visit(node);
         }
-        for link in file.links() {
+        for link in nodes.links(&file) {
             match link {
                 FileLink::Leaf(number) => self.piece(number),
-                FileLink::Part(part) => self.file_node(&part.cid).map(drop)?,
+                FileLink::Part(part) => self.file_node(part.node).map(drop)?,
             }
         }
         Ok(file.size)
     }
 
-    fn carrier(&mut self, cid: &Cid, len: u32) {
+    fn carrier(&mut self, node: u32, len: u32) {
         let carriers = &mut self.content.carriers;
-        let index = *self.carrier_index.entry(*cid).or_insert_with(|| {
-            carriers.push((*cid, len));
-            carriers.len() as u32 - 1
-        });
-        self.content.parts.push(CARRIER | index);
+        let place = &mut self.places[node as usize];
+        if *place == UNSEEN {
+            *place = CARRIER | carriers.len() as u32;
+            carriers.push((self.nodes.cid(node), len));
+        }
+        self.content.parts.push(*place);
     }
 
     /// Pieces are numbered by their first occurrence.
@@ -232,12 +303,12 @@ impl<'a> Expand<'a> {
 }
 
 /// Two names of one folder that are the same, as they were written or in NFC.
-fn refuse_twins(cid: &Cid, mut names: Vec<&Name>) -> Result<(), SkeletonError> {
+fn refuse_twins(nodes: &Nodes, folder: u32, mut names: Vec<&str>) -> Result<(), SkeletonError> {
     names.sort_unstable();
     match names.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(SkeletonError::DuplicateName {
-            cid: *cid,
-            name: pair[0].to_string(),
+            cid: nodes.cid(folder),
+            name: pair[0].to_owned(),
         }),
         None => Ok(()),
     }

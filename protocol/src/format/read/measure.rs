@@ -7,14 +7,11 @@ use std::collections::HashMap;
 
 use super::{
     super::{
-        cid::{Cid, Codec},
         hamt,
-        intern::KeyedState,
         limits::{FILE_DEPTH_MAX, Limits},
     },
     SkeletonError,
-    parse::{Entry, FileLink, FileNode, Node, ShardContent},
-    reader::Nodes,
+    nodes::{Entry, FileNode, Linked, Node, Nodes},
 };
 
 /// What lies in a folder, or in a part of one.
@@ -39,54 +36,59 @@ struct FileTotals {
 }
 
 /// Checks everything below `root`, which is a folder or a file.
-pub(super) fn measure(nodes: &Nodes, root: &Cid, limits: &Limits) -> Result<(), SkeletonError> {
-    let state = KeyedState::new(root);
+pub(super) fn measure(nodes: &Nodes, root: u32, limits: &Limits) -> Result<(), SkeletonError> {
     let mut measure = Measure {
         nodes,
         limits,
-        dirs: HashMap::with_hasher(state.clone()),
-        files: HashMap::with_hasher(state),
+        dirs: HashMap::new(),
+        files: HashMap::new(),
     };
     match nodes.get(root)? {
         Node::File(_) => measure.file(root, 0).map(drop),
-        Node::Directory(_) | Node::Shard(_) => measure.dir(root, 0, 0).map(drop),
-        node @ Node::Symlink => Err(wrong_kind(root, "a file or a folder", node)),
+        Node::Directory(_) | Node::Shard(..) => measure.dir(root, 0, 0).map(drop),
+        _ => Err(wrong_kind(nodes, root, "a file or a folder")),
     }
 }
 
-pub(super) fn wrong_kind(cid: &Cid, expected: &'static str, node: &Node) -> SkeletonError {
-    SkeletonError::WrongKind {
-        cid: *cid,
-        expected,
-        found: node.kind(),
+/// That `node`, which is known, is not what it should be.
+pub(super) fn wrong_kind(nodes: &Nodes, node: u32, expected: &'static str) -> SkeletonError {
+    match nodes.get(node) {
+        Ok(found) => SkeletonError::WrongKind {
+            cid: nodes.cid(node),
+            expected,
+            found: found.kind(),
+        },
+        Err(e) => e,
     }
 }
 
+/// Nodes by number, with what was added up of them.
 struct Measure<'a> {
     nodes: &'a Nodes,
     limits: &'a Limits,
-    dirs: HashMap<Cid, Totals, KeyedState>,
-    files: HashMap<Cid, FileTotals, KeyedState>,
+    dirs: HashMap<u32, Totals>,
+    /// Those of more than one level; the others are as soon added up again.
+    files: HashMap<u32, FileTotals>,
 }
 
 impl Measure<'_> {
     /// `depth` folders and, within its folder, `level` shards lie above.
-    fn dir(&mut self, cid: &Cid, depth: u32, level: usize) -> Result<Totals, SkeletonError> {
-        let totals = match self.dirs.get(cid) {
+    fn dir(&mut self, node: u32, depth: u32, level: usize) -> Result<Totals, SkeletonError> {
+        let totals = match self.dirs.get(&node) {
             Some(totals) => *totals,
             None => {
                 // Checked on the way down as well, so that the recursion is bounded.
-                self.check_depth(cid, depth, level)?;
-                let totals = self.add_up(cid, depth, level)?;
-                self.dirs.insert(*cid, totals);
+                self.check_depth(node, depth, level)?;
+                let totals = self.add_up(node, depth, level)?;
+                self.dirs.insert(node, totals);
                 totals
             }
         };
-        self.check_depth(cid, depth + totals.depth, level + totals.shards)?;
+        self.check_depth(node, depth + totals.depth, level + totals.shards)?;
         Ok(totals)
     }
 
-    fn check_depth(&self, cid: &Cid, depth: u32, level: usize) -> Result<(), SkeletonError> {
+    fn check_depth(&self, node: u32, depth: u32, level: usize) -> Result<(), SkeletonError> {
         if depth > self.limits.depth {
             return Err(SkeletonError::TooLarge {
                 what: "folders nested in folders",
@@ -95,33 +97,25 @@ impl Measure<'_> {
         }
         if level >= hamt::LEVELS {
             return Err(SkeletonError::Malformed {
-                cid: *cid,
+                cid: self.nodes.cid(node),
                 what: "a large folder is nested too deeply",
             });
         }
         Ok(())
     }
 
-    fn add_up(&mut self, cid: &Cid, depth: u32, level: usize) -> Result<Totals, SkeletonError> {
+    fn add_up(&mut self, node: u32, depth: u32, level: usize) -> Result<Totals, SkeletonError> {
         let nodes = self.nodes;
         let mut totals = Totals::default();
-        match nodes.get(cid)? {
-            Node::Directory(entries) => {
-                for entry in entries {
-                    let below = self.entry(entry, depth)?;
-                    self.add(&mut totals, &below)?;
-                }
-            }
-            Node::Shard(entries) => {
-                for entry in entries {
-                    let below = match &entry.content {
-                        ShardContent::Shard(shard) => self.shard(shard, depth, level + 1)?,
-                        ShardContent::Entry { entry, .. } => self.entry(entry, depth)?,
-                    };
-                    self.add(&mut totals, &below)?;
-                }
-            }
-            node => return Err(wrong_kind(cid, "a folder", node)),
+        let (Node::Directory(entries) | Node::Shard(entries, _)) = nodes.get(node)? else {
+            return Err(wrong_kind(nodes, node, "a folder"));
+        };
+        for entry in nodes.entries(entries) {
+            let below = match entry.linked() {
+                Linked::Node(shard) if entry.is_shard() => self.shard(shard, depth, level + 1)?,
+                _ => self.entry(*entry, depth)?,
+            };
+            self.add(&mut totals, &below)?;
         }
         Ok(totals)
     }
@@ -144,19 +138,19 @@ impl Measure<'_> {
     }
 
     /// A part of a folder, below its root.
-    fn shard(&mut self, cid: &Cid, depth: u32, level: usize) -> Result<Totals, SkeletonError> {
-        match self.nodes.get(cid)? {
+    fn shard(&mut self, node: u32, depth: u32, level: usize) -> Result<Totals, SkeletonError> {
+        match self.nodes.get(node)? {
             // Endless nothing would be free to ask for.
-            Node::Shard(entries) if entries.is_empty() => {
+            Node::Shard(entries, _) if entries.len() == 0 => {
                 return Err(SkeletonError::Malformed {
-                    cid: *cid,
+                    cid: self.nodes.cid(node),
                     what: "a part of a large folder is empty",
                 });
             }
-            Node::Shard(_) => {}
-            node => return Err(wrong_kind(cid, "a part of a large folder", node)),
+            Node::Shard(..) => {}
+            _ => return Err(wrong_kind(self.nodes, node, "a part of a large folder")),
         }
-        let totals = self.dir(cid, depth, level)?;
+        let totals = self.dir(node, depth, level)?;
         Ok(Totals {
             shards: totals.shards + 1,
             ..totals
@@ -164,69 +158,74 @@ impl Measure<'_> {
     }
 
     /// An entry with its name and all below it, as its folder counts it.
-    fn entry(&mut self, entry: &Entry, depth: u32) -> Result<Totals, SkeletonError> {
-        let name = entry.name.as_str().len() as u64;
+    fn entry(&mut self, entry: Entry, depth: u32) -> Result<Totals, SkeletonError> {
+        let name = self.nodes.name(entry).len() as u64;
         let mut totals = Totals {
             entries: 1,
             path_bytes: name,
             ..Totals::default()
         };
-        if entry.cid.codec() == Codec::Raw {
-            totals.parts = u64::from(entry.leaf_len()? > 0);
-            return Ok(totals);
-        }
-        match self.nodes.get(&entry.cid)? {
-            Node::File(_) => totals.parts = self.file(&entry.cid, 0)?.parts,
-            Node::Symlink => {}
-            Node::Directory(_) | Node::Shard(_) => {
-                let below = self.dir(&entry.cid, depth + 1, 0)?;
+        let node = match entry.linked() {
+            Linked::Leaf(_) => {
+                totals.parts = 1;
+                return Ok(totals);
+            }
+            Linked::Odd(at) => {
+                self.nodes.odd[at as usize].leaf_len()?;
+                return Ok(totals);
+            }
+            Linked::Node(node) => node,
+        };
+        match self.nodes.get(node)? {
+            Node::File(_) => totals.parts = self.file(node, 0)?.parts,
+            Node::Directory(_) | Node::Shard(..) => {
+                let below = self.dir(node, depth + 1, 0)?;
                 totals.entries += below.entries;
                 totals.parts = below.parts;
                 totals.path_bytes += below.path_bytes + below.entries * (name + 1);
                 totals.depth = below.depth + 1;
             }
+            Node::Symlink | Node::Named | Node::Awaited => {}
         }
         Ok(totals)
     }
 
     /// `level` nodes of the same file lie above.
-    fn file(&mut self, cid: &Cid, level: u32) -> Result<FileTotals, SkeletonError> {
-        let totals = match self.files.get(cid) {
+    fn file(&mut self, node: u32, level: u32) -> Result<FileTotals, SkeletonError> {
+        let totals = match self.files.get(&node) {
             Some(totals) => *totals,
             None => {
                 if level >= FILE_DEPTH_MAX {
-                    return Err(SkeletonError::FileTooDeep(*cid));
+                    return Err(SkeletonError::FileTooDeep(self.nodes.cid(node)));
                 }
-                let nodes = self.nodes;
-                let totals = match nodes.get(cid)? {
-                    Node::File(file) => self.file_node(file, level)?,
-                    node => return Err(wrong_kind(cid, "a part of a file", node)),
+                let Node::File(file) = self.nodes.get(node)? else {
+                    return Err(wrong_kind(self.nodes, node, "a part of a file"));
                 };
-                self.files.insert(*cid, totals);
+                let totals = self.file_node(&file, level)?;
+                if totals.levels > 1 {
+                    self.files.insert(node, totals);
+                }
                 totals
             }
         };
         if level + totals.levels > FILE_DEPTH_MAX {
-            return Err(SkeletonError::FileTooDeep(*cid));
+            return Err(SkeletonError::FileTooDeep(self.nodes.cid(node)));
         }
         Ok(totals)
     }
 
     fn file_node(&mut self, file: &FileNode, level: u32) -> Result<FileTotals, SkeletonError> {
+        let nodes = self.nodes;
         let mut totals = FileTotals {
-            parts: u64::from(file.inline > 0),
+            parts: u64::from(file.inline > 0) + u64::from(file.leaves),
             size: file.size,
             levels: 1,
         };
-        for link in file.links() {
-            let FileLink::Part(part) = link else {
-                totals.parts += 1;
-                continue;
-            };
-            let below = self.file(&part.cid, level + 1)?;
+        for part in nodes.parts_below(file) {
+            let below = self.file(part.node, level + 1)?;
             if below.size != part.size {
                 return Err(SkeletonError::LyingSize {
-                    cid: part.cid,
+                    cid: nodes.cid(part.node),
                     said: part.size,
                     found: below.size,
                 });

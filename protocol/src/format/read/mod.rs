@@ -10,11 +10,12 @@
 //! fails, nobody is banned. Totals are added up over distinct nodes and checked against [`super::Limits`] before anything is expanded, so
 //! that a small DAG that stands for endless files costs nothing.
 //!
-//! Parts: `parse` turns one block into a node; `measure` adds up; `expand` makes the [`super::Content`]; `error` says what is wrong.
+//! Parts: `parse` turns one block into a node; `nodes` keeps them; `measure` adds up; `expand` makes the [`super::Content`]; `error` says what is wrong.
 
 mod error;
 mod expand;
 mod measure;
+mod nodes;
 mod parse;
 mod reader;
 

@@ -6,90 +6,17 @@ use super::{
         cid::{Cid, Codec},
         dagpb::{InLink, decode_node},
         hamt::{self, PREFIX_LEN},
-        intern::Interner,
         path::Name,
         pieces::Leaf,
         unixfs::{self, Kind, Message},
     },
     SkeletonError,
+    nodes::{Entry, FileLink, FileNode, FilePart, Linked, Node, Nodes, Odd, SHARD, Slice},
 };
 
-/// What a dag-pb block is.
-#[derive(Debug)]
-pub(super) enum Node {
-    Directory(Box<[Entry]>),
-    Shard(Box<[ShardEntry]>),
-    File(FileNode),
-    Symlink,
-}
-
-/// An entry of a plain directory.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub(super) name: Name,
-    pub(super) cid: Cid,
-    /// Meant for the whole DAG below; believed only of raw leaves, where it is checked when the leaf arrives.
-    pub(super) tsize: Option<u64>,
-    /// The number of the leaf that it is, unless that is empty or impossible.
-    pub(super) leaf: Option<u32>,
-}
-
-/// A link of a HAMT shard.
-#[derive(Debug)]
-pub(super) struct ShardEntry {
-    pub(super) position: u8,
-    pub(super) content: ShardContent,
-}
-
-#[derive(Debug)]
-pub(super) enum ShardContent {
-    Shard(Cid),
-    /// The hash is that of the name as it is stored, which may not be in NFC.
-    Entry {
-        hash: u64,
-        entry: Entry,
-    },
-}
-
-/// A file or a part of one. What it carries in itself comes before its links. Links are kept as runs, for there may be millions.
-#[derive(Debug)]
-pub(super) struct FileNode {
-    pub(super) size: u64,
-    pub(super) inline: u32,
-    /// Numbers of leaves; with [`NODE`], places in `below`.
-    links: Box<[Run]>,
-    below: Box<[FilePart]>,
-}
-
-/// Links of which each is the one after the last: leaves are numbered as they come.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    first: u32,
-    len: u32,
-}
-
-/// A node that is a part of a file.
-#[derive(Debug)]
-pub(super) struct FilePart {
-    pub(super) cid: Cid,
-    pub(super) size: u64,
-}
-
-/// What a file's node links to.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum FileLink<'a> {
-    /// The leaf of this number. It is not empty.
-    Leaf(u32),
-    /// Another node.
-    Part(&'a FilePart),
-}
-
-/// Set in an entry of `FileNode::links` that is no leaf.
-const NODE: u32 = 1 << 31;
-
-impl Node {
-    /// Parses a dag-pb block. Leaves are numbered by `leaves`.
-    pub(super) fn parse(cid: &Cid, bytes: &[u8], leaves: &mut Interner) -> Result<Self, SkeletonError> {
+impl Nodes {
+    /// Parses a dag-pb block. What it lists is kept.
+    pub(super) fn parse(&mut self, cid: &Cid, bytes: &[u8]) -> Result<Node, SkeletonError> {
         let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
         let (links, data) = decode_node(bytes).map_err(malformed)?;
         let message = unixfs::decode(data).map_err(malformed)?;
@@ -97,95 +24,143 @@ impl Node {
             return Err(malformed("only files have block sizes"));
         }
         match message.kind {
-            Kind::File | Kind::Raw => FileNode::parse(cid, &links, &message, leaves).map(Node::File),
+            Kind::File | Kind::Raw => self.parse_file(cid, &links, &message).map(Node::File),
             Kind::Directory => {
-                let entries = links.iter().map(|link| Entry::parse(cid, link, link.name, leaves));
-                entries.collect::<Result<_, _>>().map(Node::Directory)
+                let from = self.entries.len();
+                for link in &links {
+                    self.parse_entry(cid, link, link.name)?;
+                }
+                Ok(Node::Directory(Slice::since(from, &self.entries)))
             }
-            Kind::HamtShard => parse_shard(cid, &links, &message, leaves).map(Node::Shard),
+            Kind::HamtShard => self.parse_shard(cid, &links, &message),
             Kind::Symlink if links.is_empty() => Ok(Node::Symlink),
             Kind::Symlink => Err(malformed("a symbolic link has links")),
             Kind::Metadata => Err(malformed("UnixFS metadata nodes are not used by any tool")),
         }
     }
 
-    /// What it is, in words.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
-            Self::Directory(_) => "a folder",
-            Self::Shard(_) => "a part of a large folder",
-            Self::File(_) => "a file",
-            Self::Symlink => "a symbolic link",
-        }
-    }
-
-    /// Files and folders that it lists.
-    pub(super) fn entries(&self) -> usize {
-        match self {
-            Self::Directory(entries) => entries.len(),
-            Self::Shard(entries) => {
-                let own = entries
-                    .iter()
-                    .filter(|entry| matches!(entry.content, ShardContent::Entry { .. }));
-                own.count()
-            }
-            Self::File(_) | Self::Symlink => 0,
-        }
-    }
-
-    /// The nodes that it links to.
-    pub(super) fn children(&self) -> Vec<Cid> {
-        let all: Vec<Cid> = match self {
-            Self::Directory(entries) => entries.iter().map(|entry| entry.cid).collect(),
-            Self::Shard(entries) => entries
-                .iter()
-                .map(|entry| match &entry.content {
-                    ShardContent::Shard(cid) => *cid,
-                    ShardContent::Entry { entry, .. } => entry.cid,
-                })
-                .collect(),
-            Self::File(file) => file.below.iter().map(|part| part.cid).collect(),
-            Self::Symlink => Vec::new(),
-        };
-        all.into_iter().filter(|cid| cid.codec() == Codec::DagPb).collect()
-    }
-}
-
-impl Entry {
-    fn parse(cid: &Cid, link: &InLink<'_>, name: &[u8], leaves: &mut Interner) -> Result<Self, SkeletonError> {
-        let name = Name::from_utf8(name).map_err(|source| SkeletonError::Name { cid: *cid, source })?;
-        let mut entry = Self {
-            name,
-            cid: link_cid(cid, link)?,
+    fn parse_entry(&mut self, cid: &Cid, link: &InLink<'_>, stored: &[u8]) -> Result<(), SkeletonError> {
+        let name = Name::from_utf8(stored).map_err(|source| SkeletonError::Name { cid: *cid, source })?;
+        let target = link_cid(cid, link)?;
+        let odd = Odd {
+            cid: target,
             tsize: link.tsize,
-            leaf: None,
         };
-        // What is wrong with its length is wrong only if it turns out to be one of the files.
-        if entry.cid.codec() == Codec::Raw
-            && let Ok(len @ 1..) = entry.leaf_len()
-        {
-            entry.leaf = Some(number(leaves, Leaf { cid: entry.cid, len })?);
+        let linked = match (target.codec(), odd.leaf_len()) {
+            (Codec::DagPb, _) => Linked::Node(self.number(&target)),
+            (Codec::Raw, Ok(len @ 1..)) => Linked::Leaf(self.leaf(Leaf { cid: target, len })?),
+            // What is wrong with its length is wrong only if it turns out to be one of the files.
+            (Codec::Raw, _) => {
+                if self.odd.last() != Some(&odd) {
+                    self.odd.push(odd);
+                }
+                Linked::Odd(self.odd.len() as u32 - 1)
+            }
+        };
+        let at = self.names.push(name.as_str()).ok_or(SkeletonError::TooLarge {
+            what: "bytes of names",
+            max: u32::MAX.into(),
+        })?;
+        self.entries.push(Entry::new(at, linked));
+        Ok(())
+    }
+
+    /// The number of a leaf.
+    fn leaf(&mut self, leaf: Leaf) -> Result<u32, SkeletonError> {
+        self.leaves.intern(leaf).map_err(|other| SkeletonError::LyingSize {
+            cid: leaf.cid,
+            said: leaf.len.into(),
+            found: other.into(),
+        })
+    }
+
+    fn parse_file(
+        &mut self,
+        cid: &Cid,
+        links: &[InLink<'_>],
+        message: &Message<'_>,
+    ) -> Result<FileNode, SkeletonError> {
+        let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
+        if message.blocksizes.len() != links.len() {
+            return Err(malformed("it has not as many block sizes as links"));
         }
-        Ok(entry)
+        let inline = message.data.len() as u64;
+        let found = message
+            .blocksizes
+            .iter()
+            .try_fold(inline, |sum, &size| sum.checked_add(size));
+        let found = found.ok_or(malformed("its sizes add up to more than any disk holds"))?;
+        let (runs, below) = (self.runs.len(), self.below.len());
+        for (link, &size) in links.iter().zip(&message.blocksizes) {
+            let target = link_cid(cid, link)?;
+            if size == 0 {
+                // No encoder writes it, and endless nothing would be free to ask for.
+                return Err(malformed("it links to nothing"));
+            }
+            let link = match target.codec() {
+                Codec::Raw => {
+                    let len = leaf_len(&target, size)?;
+                    FileLink::Leaf(self.leaf(Leaf { cid: target, len })?)
+                }
+                Codec::DagPb => FileLink::Part(FilePart {
+                    node: self.number(&target),
+                    size,
+                }),
+            };
+            link.push(&mut self.runs, runs, &mut self.below);
+        }
+        match message.filesize {
+            Some(said) if said != found => return Err(SkeletonError::LyingSize { cid: *cid, said, found }),
+            None if !links.is_empty() => return Err(malformed("it does not say how long the file is")),
+            _ => {}
+        }
+        let below = Slice::since(below, &self.below);
+        Ok(FileNode {
+            size: found,
+            inline: inline as u32,
+            leaves: (links.len() - below.len()) as u32,
+            runs: Slice::since(runs, &self.runs),
+            below,
+        })
     }
 
-    /// The length of the raw leaf that this entry is; 0 for the empty leaf.
-    pub(super) fn leaf_len(&self) -> Result<u32, SkeletonError> {
-        let missing = SkeletonError::Malformed {
-            cid: self.cid,
-            what: "the folder does not say how long this file is",
-        };
-        leaf_len(&self.cid, self.tsize.ok_or(missing)?)
+    fn parse_shard(&mut self, cid: &Cid, links: &[InLink<'_>], message: &Message<'_>) -> Result<Node, SkeletonError> {
+        let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
+        if message.hash_type != Some(hamt::HASH_TYPE) {
+            return Err(malformed("a large folder uses an unknown hash"));
+        }
+        if message.fanout != Some(hamt::FANOUT) {
+            return Err(malformed("a large folder is not 256 wide"));
+        }
+        let (entries, positions) = (self.entries.len(), self.positions.len());
+        for link in links {
+            let position = parse_position(link.name).ok_or(malformed("a large folder's entry has no position"))?;
+            self.positions.push(position);
+            let name = &link.name[PREFIX_LEN..];
+            if name.is_empty() {
+                let shard = match link_cid(cid, link)? {
+                    shard if shard.codec() == Codec::DagPb => self.number(&shard),
+                    _ => return Err(malformed("a part of a large folder is no node")),
+                };
+                self.entries.push(Entry::new(SHARD, Linked::Node(shard)));
+                continue;
+            }
+            self.parse_entry(cid, link, name)?;
+            let number = self.entries.len() as u32 - 1;
+            if self.name(self.entries[number as usize]).as_bytes() != name {
+                self.stored_hashes.insert(number, hamt::hash_name(name));
+            }
+        }
+        let own = &self.positions[positions..];
+        if !own.is_sorted_by(|a, b| a < b) {
+            return Err(malformed("a large folder's entries are not in order"));
+        }
+        if trimmed(message.data) != hamt::bitfield(own.iter().copied()) {
+            return Err(malformed("a large folder's map does not match its entries"));
+        }
+        let positions = Slice::since(positions, &self.positions);
+        Ok(Node::Shard(Slice::since(entries, &self.entries), positions.start()))
     }
-}
-
-/// The number of a leaf.
-fn number(leaves: &mut Interner, leaf: Leaf) -> Result<u32, SkeletonError> {
-    leaves.intern(leaf).map_err(|other| SkeletonError::LyingSize {
-        cid: leaf.cid,
-        said: leaf.len.into(),
-        found: other.into(),
-    })
 }
 
 /// `said` as a leaf's length, if it can be one.
@@ -205,105 +180,6 @@ pub(super) fn leaf_len(cid: &Cid, said: u64) -> Result<u32, SkeletonError> {
         Ok(len) if len as usize <= MAX_BLOCK_LEN => Ok(len),
         _ => Err(SkeletonError::BlockTooLong { cid: *cid, len: said }),
     }
-}
-
-impl FileNode {
-    /// What it links to, in order.
-    pub(super) fn links(&self) -> impl Iterator<Item = FileLink<'_>> {
-        let links = self.links.iter().flat_map(|run| run.first..run.first + run.len);
-        links.map(|link| match link & NODE {
-            0 => FileLink::Leaf(link),
-            _ => FileLink::Part(&self.below[(link & !NODE) as usize]),
-        })
-    }
-
-    fn parse(
-        cid: &Cid,
-        links: &[InLink<'_>],
-        message: &Message<'_>,
-        leaves: &mut Interner,
-    ) -> Result<Self, SkeletonError> {
-        let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
-        if message.blocksizes.len() != links.len() {
-            return Err(malformed("it has not as many block sizes as links"));
-        }
-        let inline = message.data.len() as u64;
-        let found = message
-            .blocksizes
-            .iter()
-            .try_fold(inline, |sum, &size| sum.checked_add(size));
-        let found = found.ok_or(malformed("its sizes add up to more than any disk holds"))?;
-        let mut below = Vec::new();
-        let parse_link = |(link, &size): (&InLink<'_>, &u64)| {
-            let target = link_cid(cid, link)?;
-            if size == 0 {
-                // No encoder writes it, and endless nothing would be free to ask for.
-                return Err(malformed("it links to nothing"));
-            }
-            if target.codec() == Codec::Raw {
-                let len = leaf_len(&target, size)?;
-                return number(leaves, Leaf { cid: target, len });
-            }
-            below.push(FilePart { cid: target, size });
-            Ok(NODE | (below.len() - 1) as u32)
-        };
-        let sized = links.iter().zip(&message.blocksizes);
-        let mut runs: Vec<Run> = Vec::new();
-        for link in sized.map(parse_link) {
-            let link = link?;
-            match runs.last_mut().filter(|run| run.first + run.len == link) {
-                Some(run) => run.len += 1,
-                None => runs.push(Run { first: link, len: 1 }),
-            }
-        }
-        match message.filesize {
-            Some(said) if said != found => return Err(SkeletonError::LyingSize { cid: *cid, said, found }),
-            None if !links.is_empty() => return Err(malformed("it does not say how long the file is")),
-            _ => {}
-        }
-        Ok(Self {
-            size: found,
-            inline: inline as u32,
-            links: runs.into(),
-            below: below.into(),
-        })
-    }
-}
-
-fn parse_shard(
-    cid: &Cid,
-    links: &[InLink<'_>],
-    message: &Message<'_>,
-    leaves: &mut Interner,
-) -> Result<Box<[ShardEntry]>, SkeletonError> {
-    let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
-    if message.hash_type != Some(hamt::HASH_TYPE) {
-        return Err(malformed("a large folder uses an unknown hash"));
-    }
-    if message.fanout != Some(hamt::FANOUT) {
-        return Err(malformed("a large folder is not 256 wide"));
-    }
-    let mut parse_link = |link: &InLink<'_>| -> Result<ShardEntry, SkeletonError> {
-        let position = parse_position(link.name).ok_or(malformed("a large folder's entry has no position"))?;
-        let name = &link.name[PREFIX_LEN..];
-        let content = if name.is_empty() {
-            ShardContent::Shard(link_cid(cid, link)?)
-        } else {
-            ShardContent::Entry {
-                hash: hamt::hash_name(name),
-                entry: Entry::parse(cid, link, name, leaves)?,
-            }
-        };
-        Ok(ShardEntry { position, content })
-    };
-    let entries: Box<[ShardEntry]> = links.iter().map(&mut parse_link).collect::<Result<_, _>>()?;
-    if !entries.is_sorted_by(|a, b| a.position < b.position) {
-        return Err(malformed("a large folder's entries are not in order"));
-    }
-    if trimmed(message.data) != hamt::bitfield(entries.iter().map(|entry| entry.position)) {
-        return Err(malformed("a large folder's map does not match its entries"));
-    }
-    Ok(entries)
 }
 
 /// Some encoders keep leading zero bytes.

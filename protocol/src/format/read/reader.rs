@@ -1,9 +1,6 @@
 //! The walk over a skeleton.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,7 +9,6 @@ use super::{
         MAX_BLOCK_LEN, MAX_MANIFEST_LEN,
         cid::{Cid, Codec},
         content::Content,
-        intern::{Interner, KeyedState},
         limits::Limits,
         manifest::{Manifest, ManifestError},
         path::Name,
@@ -20,7 +16,7 @@ use super::{
     SkeletonError,
     expand::{expand, single_leaf},
     measure::{measure, wrong_kind},
-    parse::{Entry, Node},
+    nodes::{Linked, Node, Nodes},
 };
 
 /// All of a pack but its leaves.
@@ -51,7 +47,9 @@ pub struct PackHead {
 
 /// The CIDs of pack.json and of pack.sig, if there is one, that the root node of a pack names. Nothing if `bytes` is not such a node.
 pub fn pack_parts(root: &Cid, bytes: &[u8]) -> Option<(Cid, Option<Cid>)> {
-    let links = pack_links(&Node::parse(root, bytes, &mut Interner::new(root)).ok()?, bytes)?;
+    let mut nodes = Nodes::new(root);
+    let node = nodes.parse(root, bytes).ok()?;
+    let links = pack_links(&nodes, node, bytes)?;
     Some((links.manifest, links.sig))
 }
 
@@ -65,8 +63,9 @@ impl PackHead {
         let Some(root_bytes) = block(root)? else {
             return Ok(None);
         };
-        let node = Node::parse(root, &root_bytes, &mut Interner::new(root)).ok();
-        let Some(links) = node.and_then(|node| pack_links(&node, &root_bytes)) else {
+        let mut nodes = Nodes::new(root);
+        let node = nodes.parse(root, &root_bytes).ok();
+        let Some(links) = node.and_then(|node| pack_links(&nodes, node, &root_bytes)) else {
             return Ok(None);
         };
         let Some(manifest_bytes) = block(&links.manifest)? else {
@@ -111,16 +110,23 @@ pub struct SkeletonReader {
     file_name: Option<Name>,
     may_be_pack: bool,
     nodes: Nodes,
-    /// The leaves, numbered as they came.
-    leaves: Interner,
     /// pack.json and pack.sig, or the root if it is a leaf: none until they arrive.
     raw: Vec<(Cid, Option<Bytes>)>,
-    queue: VecDeque<Cid>,
+    /// What is to be named as wanted.
+    queue: VecDeque<Wanted>,
     missing: u64,
     skeleton_bytes: u64,
     /// Entries of the distinct folders that were added: the content has at least as many.
     entries: u64,
     head: Head,
+}
+
+/// A block that is needed.
+#[derive(Clone, Copy, Debug)]
+enum Wanted {
+    Node(u32),
+    /// Its place in `SkeletonReader::raw`.
+    Raw(usize),
 }
 
 /// Whether the root is a pack's.
@@ -142,30 +148,6 @@ struct PackLinks {
     sig: Option<Cid>,
 }
 
-/// The nodes that are known or awaited.
-#[derive(Debug)]
-pub(super) struct Nodes(HashMap<Cid, Option<(Node, u32)>, KeyedState>);
-
-impl Nodes {
-    pub(super) fn new(root: &Cid) -> Self {
-        Self(HashMap::with_hasher(KeyedState::new(root)))
-    }
-
-    /// The node and its block's length.
-    pub(super) fn get_with_len(&self, cid: &Cid) -> Result<(&Node, u32), SkeletonError> {
-        let held = self
-            .0
-            .get(cid)
-            .and_then(Option::as_ref)
-            .ok_or(SkeletonError::Incomplete(1))?;
-        Ok((&held.0, held.1))
-    }
-
-    pub(super) fn get(&self, cid: &Cid) -> Result<&Node, SkeletonError> {
-        self.get_with_len(cid).map(|(node, _)| node)
-    }
-}
-
 impl SkeletonReader {
     /// A reader of what `root` names: a pack, a folder or a file.
     pub fn new(root: Cid, limits: Limits) -> Self {
@@ -175,7 +157,6 @@ impl SkeletonReader {
             file_name: None,
             may_be_pack: true,
             nodes: Nodes::new(&root),
-            leaves: Interner::new(&root),
             raw: Vec::new(),
             queue: VecDeque::new(),
             missing: 0,
@@ -184,7 +165,10 @@ impl SkeletonReader {
             head: Head::None,
         };
         match root.codec() {
-            Codec::DagPb => reader.want_nodes(&[root]),
+            Codec::DagPb => {
+                let root = reader.nodes.number(&root);
+                reader.want_nodes(&[root]);
+            }
             Codec::Raw => reader.want_raw(root),
         }
         reader
@@ -209,10 +193,12 @@ impl SkeletonReader {
     pub fn wanted(&mut self, max: usize) -> Vec<Cid> {
         let mut wanted = Vec::new();
         while wanted.len() < max
-            && let Some(cid) = self.queue.pop_front()
+            && let Some(next) = self.queue.pop_front()
         {
-            if self.is_awaited(&cid) {
-                wanted.push(cid);
+            match next {
+                Wanted::Node(node) if self.nodes.is_awaited(node) => wanted.push(self.nodes.cid(node)),
+                Wanted::Raw(at) if self.raw[at].1.is_none() => wanted.push(self.raw[at].0),
+                Wanted::Node(_) | Wanted::Raw(_) => {}
             }
         }
         wanted
@@ -277,27 +263,30 @@ impl SkeletonReader {
     }
 
     fn add_node(&mut self, cid: &Cid, bytes: &[u8]) -> Result<Added, SkeletonError> {
-        let node = Node::parse(cid, bytes, &mut self.leaves)?;
+        let number = self.nodes.number(cid);
+        let node = self.nodes.parse(cid, bytes)?;
         let carries = matches!(&node, Node::File(file) if file.inline > 0);
         if !carries {
             self.count_skeleton(bytes.len())?;
         }
-        let children = match pack_links(&node, bytes) {
-            Some(links) if self.may_be_pack && *cid == self.root => {
+        let may_be_pack = self.may_be_pack && *cid == self.root;
+        let links = may_be_pack.then(|| pack_links(&self.nodes, node, bytes)).flatten();
+        let children = match links {
+            Some(links) => {
                 self.want_raw(links.manifest);
                 links.sig.into_iter().for_each(|sig| self.want_raw(sig));
-                let content = links.content;
+                let content = self.nodes.number(&links.content);
                 self.head = Head::Candidate(links);
                 vec![content]
             }
-            _ => {
-                self.count_entries(&node)?;
-                node.children()
+            None => {
+                self.count_entries(node)?;
+                self.nodes.children(node)
             }
         };
-        self.nodes.0.insert(*cid, Some((node, bytes.len() as u32)));
+        self.nodes.know(number, node, bytes.len() as u32);
         self.want_nodes(&children);
-        if self.nodes.0.len() as u64 > self.limits.nodes {
+        if self.nodes.wanted() > self.limits.nodes {
             return Err(SkeletonError::TooLarge {
                 what: "nodes",
                 max: self.limits.nodes,
@@ -339,7 +328,8 @@ impl SkeletonReader {
             // Somebody's own file of that name, in a plain folder.
             Err(ManifestError::NotAManifest(_)) => {
                 self.head = Head::None;
-                let children = self.nodes.get(&self.root)?.children();
+                let root = self.nodes.number(&self.root);
+                let children = self.nodes.children(self.nodes.get(root)?);
                 self.want_nodes(&children);
             }
             Err(e) => return Err(e.into()),
@@ -351,7 +341,7 @@ impl SkeletonReader {
     ///
     /// # Errors
     /// See [`SkeletonError`].
-    pub fn finish(self) -> Result<Skeleton, SkeletonError> {
+    pub fn finish(mut self) -> Result<Skeleton, SkeletonError> {
         if self.missing > 0 {
             return Err(SkeletonError::Incomplete(self.missing));
         }
@@ -370,14 +360,17 @@ impl SkeletonReader {
             Head::Pack(links, manifest) => (links.content, Some(self.pack_head(links, manifest)?)),
             _ => (root, None),
         };
-        if let (Some(_), node @ (Node::File(_) | Node::Symlink)) = (&pack, self.nodes.get(&content)?) {
-            return Err(wrong_kind(&content, "the folder with the pack's files", node));
+        let node = self.nodes.number(&content);
+        if pack.is_some() && matches!(self.nodes.get(node)?, Node::File(_) | Node::Symlink) {
+            return Err(wrong_kind(&self.nodes, node, "the folder with the pack's files"));
         }
-        measure(&self.nodes, &content, &self.limits)?;
+        measure(&self.nodes, node, &self.limits)?;
+        // It is of no use any more, and may be long.
+        drop(self.queue);
         Ok(Skeleton {
             root,
             pack,
-            content: Arc::new(expand(&self.nodes, self.leaves, &content, &file_name)?),
+            content: Arc::new(expand(self.nodes, node, &file_name)?),
         })
     }
 
@@ -406,16 +399,15 @@ impl SkeletonReader {
 
     fn is_awaited(&self, cid: &Cid) -> bool {
         match cid.codec() {
-            Codec::DagPb => matches!(self.nodes.0.get(cid), Some(None)),
+            Codec::DagPb => self.nodes.awaited(cid).is_some(),
             Codec::Raw => self.raw.iter().any(|(known, bytes)| known == cid && bytes.is_none()),
         }
     }
 
-    fn want_nodes(&mut self, cids: &[Cid]) {
-        for cid in cids {
-            if !self.nodes.0.contains_key(cid) {
-                self.nodes.0.insert(*cid, None);
-                self.queue.push_back(*cid);
+    fn want_nodes(&mut self, numbers: &[u32]) {
+        for number in numbers {
+            if self.nodes.want(*number) {
+                self.queue.push_back(Wanted::Node(*number));
                 self.missing += 1;
             }
         }
@@ -423,15 +415,15 @@ impl SkeletonReader {
 
     fn want_raw(&mut self, cid: Cid) {
         if self.raw.iter().all(|(known, _)| *known != cid) {
+            self.queue.push_back(Wanted::Raw(self.raw.len()));
             self.raw.push((cid, None));
-            self.queue.push_back(cid);
             self.missing += 1;
         }
     }
 
     /// Refuses too many entries as soon as they have come, since each is held until all nodes are there.
-    fn count_entries(&mut self, node: &Node) -> Result<(), SkeletonError> {
-        self.entries += node.entries() as u64;
+    fn count_entries(&mut self, node: Node) -> Result<(), SkeletonError> {
+        self.entries += self.nodes.listed(node) as u64;
         if self.entries > self.limits.entries {
             return Err(SkeletonError::TooLarge {
                 what: "files and folders",
@@ -454,17 +446,25 @@ impl SkeletonReader {
 }
 
 /// The links of a pack's root, if `node` may be one: a plain directory with `content/` and an uncut pack.json.
-fn pack_links(node: &Node, bytes: &[u8]) -> Option<PackLinks> {
+fn pack_links(nodes: &Nodes, node: Node, bytes: &[u8]) -> Option<PackLinks> {
     let Node::Directory(entries) = node else { return None };
     let find = |name: &str, codec: Codec| {
-        let named = |entry: &&Entry| entry.name.as_str() == name && entry.cid.codec() == codec;
-        entries.iter().find(named)
+        let mut entries = nodes.entries(entries).iter().copied();
+        entries.find(|entry| {
+            let is_node = matches!(entry.linked(), Linked::Node(_));
+            nodes.name(*entry) == name && is_node == (codec == Codec::DagPb)
+        })
     };
-    let uncut = |entry: &&Entry| entry.tsize.is_none_or(|tsize| tsize <= MAX_MANIFEST_LEN as u64);
+    let uncut = |name: &str| {
+        let entry = find(name, Codec::Raw)?;
+        let said = nodes.said_len(entry);
+        said.is_none_or(|said| said <= MAX_MANIFEST_LEN as u64)
+            .then(|| nodes.cid_of(entry))
+    };
     Some(PackLinks {
         root_bytes: Bytes::copy_from_slice(bytes),
-        content: find("content", Codec::DagPb)?.cid,
-        manifest: find("pack.json", Codec::Raw).filter(uncut)?.cid,
-        sig: find("pack.sig", Codec::Raw).filter(uncut).map(|entry| entry.cid),
+        content: nodes.cid_of(find("content", Codec::DagPb)?),
+        manifest: uncut("pack.json")?,
+        sig: uncut("pack.sig"),
     })
 }

@@ -55,8 +55,7 @@ pub(super) fn pieces_of(content: &Content, first: &GlobSet) -> Result<PieceSet, 
     let mut pieces = content.map().none();
     let mut files = content
         .files()
-        .iter()
-        .filter(|file| first.is_match(file.path.as_str()))
+        .filter(|file| first.is_match(file.path().as_str()))
         .peekable();
     if files.peek().is_none() {
         return Err(Failure::new(
@@ -65,7 +64,7 @@ pub(super) fn pieces_of(content: &Content, first: &GlobSet) -> Result<PieceSet, 
             "`modswarm ls` lists its files; quote patterns so that the shell leaves them alone",
         ));
     }
-    for part in files.flat_map(|file| content.parts(file)) {
+    for part in files.flat_map(|file| file.parts()) {
         if let Part::Piece(piece) = part {
             pieces.set(piece.as_usize(), true);
         }
@@ -111,11 +110,10 @@ impl Job {
         let selection = only.map(|only| {
             content
                 .files()
-                .iter()
-                .map(|file| only.is_match(file.path.as_str()))
+                .map(|file| only.is_match(file.path().as_str()))
                 .collect::<bitvec::vec::BitVec>()
         });
-        if selection.as_ref().is_some_and(|selected| selected.not_any()) && !content.files().is_empty() {
+        if selection.as_ref().is_some_and(|selected| selected.not_any()) && content.files().len() > 0 {
             return Err(Failure::new(
                 FailureKind::Usage,
                 "--only selects no file of this pack",

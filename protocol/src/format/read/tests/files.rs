@@ -6,13 +6,13 @@ fn a_file_alone_gets_the_name_that_is_given() {
     let mut dag = Dag::default();
     let root = dag.file(&[(leaf("a"), 3), (leaf("b"), 4)]);
     let content = dag.read(root).expect("good").content;
-    assert_eq!(content.files()[0].path.as_str(), root.to_string());
+    assert_eq!(content.file(0).path().as_str(), root.to_string());
     assert_eq!((content.cid(), content.bytes(), content.map().len()), (root, 7, 2));
 
     let mut reader = SkeletonReader::new(root, Limits::DEFAULT).named(Name::new("mod.pak").expect("valid"));
     reader.add(&root, &dag.0[&root]).expect("good");
     assert_eq!(
-        reader.finish().expect("good").content.files()[0].path.as_str(),
+        reader.finish().expect("good").content.file(0).path().as_str(),
         "mod.pak"
     );
 }
@@ -113,7 +113,7 @@ fn a_tebibyte_of_zeros_is_read_from_a_few_nodes() {
         (content.bytes(), content.map().len(), content.map().bytes()),
         (1 << 40, 1, 256 * 1024)
     );
-    assert_eq!(content.part_count(&content.files()[0]), 4 << 20);
+    assert_eq!(content.file(0).part_count(), 4 << 20);
     assert_eq!(content.node_cids().len(), 3);
 }
 
@@ -163,7 +163,7 @@ fn bytes_that_a_node_carries_come_before_its_links() {
     let mut reader = SkeletonReader::new(root, Limits::DEFAULT);
     assert_eq!(reader.add(&root, &dag.0[&root]).expect("good"), Added::FileBytes);
     let content = reader.finish().expect("good").content;
-    let spans: Vec<_> = content.spans(&content.files()[0]).collect();
+    let spans: Vec<_> = content.file(0).spans().collect();
     assert_eq!((spans[0].part, spans[0].offset), (Part::Node { cid: root, len: 6 }, 0));
     assert_eq!((spans[1].offset, spans[1].len, spans.len()), (6, 3, 2));
     assert_eq!((content.node_cids(), content.skeleton_bytes()), (&[][..], 0));

@@ -212,7 +212,10 @@ fn symbolic_links_are_left_out_and_never_the_root() {
     let root = dag.dir(&[(b"evil", link, 0), (b"good", leaf("x"), 1)]);
     let content = dag.read(root).expect("without the link").content;
     assert_eq!(content.files().len(), 1);
-    assert_eq!(content.skipped()[0].as_str(), "evil");
+    assert_eq!(
+        content.skipped().map(|path| path.to_string()).collect::<Vec<_>>(),
+        ["evil"]
+    );
     assert_refused!(dag.read(link), SkeletonError::WrongKind { .. });
     let metadata = dag.other(3, b"", &[]);
     assert_refused!(dag.read(metadata), SkeletonError::Malformed { .. });

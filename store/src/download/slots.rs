@@ -1,0 +1,186 @@
+//! Where each file of a content stands. There may be a million, and nearly all are alike: eight bytes for each of those.
+
+use std::collections::BTreeMap;
+
+use modswarm_protocol::format::PackPath;
+
+use super::place::{Replace, Target};
+use crate::index::rows::FileRow;
+
+/// Where a file of the content stands.
+#[derive(Clone, Debug)]
+pub(crate) enum Slot {
+    /// Not selected.
+    Out,
+    /// In the staging folder, or not made yet.
+    Staged(Target),
+    /// Under its final name; the row that it has.
+    Placed(i64),
+    /// Under the name that the former version gave it.
+    Moving(Box<Move>),
+}
+
+/// A file that is renamed at the end.
+#[derive(Clone, Debug)]
+pub(crate) struct Move {
+    /// Its row, with the name that it has and by what it is known.
+    pub(crate) row: FileRow,
+    pub(crate) from: PackPath,
+    pub(crate) replace: Replace,
+}
+
+impl Slot {
+    /// The row of the file, and whether it is there at all.
+    pub(super) fn row(&self) -> Option<i64> {
+        match self {
+            Self::Out => None,
+            Self::Staged(target) => Some(target.row),
+            Self::Placed(row) => Some(*row),
+            Self::Moving(file) => Some(file.row.id),
+        }
+    }
+}
+
+/// The slots of all files, by number.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// [`OUT`], the row of a file that is staged where nothing stands, the negative of that of one that is placed, or [`OTHER`].
+    rows: Vec<i64>,
+    others: BTreeMap<u32, Slot>,
+}
+
+const OUT: i64 = 0;
+const OTHER: i64 = i64::MIN;
+
+impl Slots {
+    /// Of so many files none is selected.
+    pub(super) fn out(files: usize) -> Self {
+        Self {
+            rows: vec![OUT; files],
+            others: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn get(&self, number: u32) -> Slot {
+        match self.rows[number as usize] {
+            OUT => Slot::Out,
+            OTHER => self.others.get(&number).cloned().unwrap_or(Slot::Out),
+            row if row > 0 => Slot::Staged(Target::onto_nothing(row)),
+            row => Slot::Placed(-row),
+        }
+    }
+
+    pub(super) fn set(&mut self, number: u32, slot: Slot) {
+        self.others.remove(&number);
+        self.rows[number as usize] = match slot {
+            Slot::Out => OUT,
+            Slot::Placed(row @ 1..) => -row,
+            Slot::Staged(Target {
+                row: row @ 1..,
+                replace: Replace::Nothing,
+                held: false,
+            }) => row,
+            other => {
+                self.others.insert(number, other);
+                OTHER
+            }
+        };
+    }
+
+    pub(super) fn is_out(&self, number: u32) -> bool {
+        self.rows[number as usize] == OUT
+    }
+
+    /// Where the file is going, if it is staged.
+    pub(super) fn staged(&self, number: u32) -> Option<Target> {
+        match self.get(number) {
+            Slot::Staged(target) => Some(target),
+            _ => None,
+        }
+    }
+
+    /// The row of a file that is staged.
+    pub(super) fn staged_row(&self, number: u32) -> Option<i64> {
+        match self.rows[number as usize] {
+            OTHER => self.staged(number).map(|target| target.row),
+            row => (row > 0).then_some(row),
+        }
+    }
+
+    /// The row of a file that is placed.
+    pub(super) fn placed_row(&self, number: u32) -> Option<i64> {
+        match self.get(number) {
+            Slot::Placed(row) => Some(row),
+            _ => None,
+        }
+    }
+
+    /// Whether the bytes of the file are under a name of the user's folder already.
+    pub(super) fn is_in_place(&self, number: u32) -> bool {
+        matches!(self.get(number), Slot::Placed(_) | Slot::Moving(_))
+    }
+
+    /// The row that the file has, wherever it stands.
+    pub(super) fn row(&self, number: u32) -> Option<i64> {
+        match self.rows[number as usize] {
+            OUT => None,
+            OTHER => self.get(number).row(),
+            row => Some(row.abs()),
+        }
+    }
+
+    /// Those of files that are renamed at the end, or that may stand for something else.
+    pub(super) fn others(&self) -> impl Iterator<Item = (u32, &Slot)> + '_ {
+        self.others.iter().map(|(number, slot)| (*number, slot))
+    }
+
+    /// That of a file that is renamed at the end.
+    pub(super) fn moving_mut(&mut self, number: u32) -> Option<&mut Move> {
+        match self.others.get_mut(&number) {
+            Some(Slot::Moving(file)) => Some(file),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_what_was_set() {
+        let theirs = Replace::Theirs { row: None, size: 7 };
+        let held = |held, replace| Slot::Staged(Target { row: 5, replace, held });
+        let all = [
+            Slot::Out,
+            Slot::Placed(3),
+            Slot::Placed(0),
+            Slot::Placed(-4),
+            Slot::Placed(i64::MIN),
+            Slot::Staged(Target::onto_nothing(-1)),
+            held(false, Replace::Nothing),
+            held(true, Replace::Nothing),
+            held(false, theirs),
+        ];
+        let mut slots = Slots::out(all.len());
+        for shift in 0..all.len() {
+            for (number, slot) in (0..).zip(all.iter().cycle().skip(shift).take(all.len())) {
+                slots.set(number, slot.clone());
+            }
+            for (number, slot) in (0..).zip(all.iter().cycle().skip(shift).take(all.len())) {
+                assert_eq!(format!("{:?}", slots.get(number)), format!("{slot:?}"));
+                assert_eq!(slots.row(number), slot.row());
+                assert_eq!(slots.is_out(number), matches!(slot, Slot::Out));
+                let staged = slots.staged(number).map(|target| target.row);
+                assert_eq!(slots.staged_row(number), staged);
+                assert_eq!(staged.is_some(), matches!(slot, Slot::Staged(_)));
+                assert_eq!(slots.placed_row(number).is_some(), matches!(slot, Slot::Placed(_)));
+            }
+            assert_eq!((0..all.len() as u32).filter(|number| slots.is_out(*number)).count(), 1);
+        }
+    }
+}
