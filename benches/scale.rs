@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench scale`. `MODSWARM_BENCH_ONLY` is `leaves`, `files`, `get` or `get-files`; `MODSWARM_BENCH_PACKS` (100) packs of `MODSWARM_BENCH_LEAVES` (100,000) leaves
 //! of 64 bytes each stand for 100 packs of some gigabytes; `MODSWARM_BENCH_FOLDERS` (15) packs of `MODSWARM_BENCH_FILES` (100,000) small files for a large home;
-//! one of `MODSWARM_BENCH_PIECES` (1,600,000) leaves of 64 bytes for a pack of 100 GB; one of `MODSWARM_BENCH_GET_FILES` (100,000) files of 40 bytes for one of very many.
+//! one of `MODSWARM_BENCH_PIECES` (1,600,000) leaves of 64 bytes for a pack of 100 GB; one of `MODSWARM_BENCH_GET_FILES` (100,000) files of `MODSWARM_BENCH_GET_FILE_BYTES` (40) for one of very many.
 //! All of it needs about 10 GB in the temporary folder. Nothing leaves the machine.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench that cannot go on should panic")]
 
@@ -48,7 +48,10 @@ fn main() {
         get(number("MODSWARM_BENCH_PIECES", 1_600_000));
     }
     if only.is_empty() || only == "get-files" {
-        get_files(number("MODSWARM_BENCH_GET_FILES", 100_000));
+        get_files(
+            number("MODSWARM_BENCH_GET_FILES", 100_000),
+            number("MODSWARM_BENCH_GET_FILE_BYTES", 40),
+        );
     }
 }
 
@@ -169,8 +172,8 @@ fn get(pieces: u64) {
     get_from(dir.path(), pieces, &format!("{pieces} pieces"));
 }
 
-/// The same for very many files, each of one leaf.
-fn get_files(files: u64) {
+/// The same for very many files of `bytes`.
+fn get_files(files: u64, bytes: u64) {
     let dir = tempfile::tempdir().unwrap();
     for file in 0..files {
         let within = dir.path().join(format!("seed/pack/mods/group{}", file / 1000));
@@ -179,11 +182,12 @@ fn get_files(files: u64) {
         }
         fs::write(
             within.join(format!("Some mod asset {file}_P.json")),
-            noise(file + 1, 40),
+            noise(file + 1, bytes as usize),
         )
         .unwrap();
     }
-    get_from(dir.path(), files, &format!("{files} files"));
+    let pieces = files * bytes.div_ceil(u64::from(LEAF));
+    get_from(dir.path(), pieces, &format!("{files} files of {bytes} bytes"));
 }
 
 /// Gets `seed/pack` in `dir`.

@@ -82,7 +82,7 @@ pub(super) fn run(state: &Arc<State>) -> Result<(), FinishError> {
         };
         if let Err(e) = assemble(state, &batch) {
             let mut moving = crate::lock(&state.moving);
-            moving.ready.extend(batch.iter().map(|(number, _)| *number));
+            batch.iter().for_each(|(number, _)| moving.make_ready(state, *number));
             return Err(e);
         }
     }
@@ -95,7 +95,7 @@ fn assemble(state: &Arc<State>, batch: &[(u32, Target)]) -> Result<(), FinishErr
             filled.push((*number, target));
         }
         if crate::lock(&state.moving).ended {
-            crate::lock(&state.moving).ready.insert(*number);
+            crate::lock(&state.moving).make_ready(state, *number);
             return Ok(());
         }
     }

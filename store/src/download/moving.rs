@@ -3,12 +3,12 @@
 //! A *place* of a piece is present, or can be filled from this home (its piece is `local`), or is missing. A file without missing places is `ready` to be put
 //! together, one without absent places is whole.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bitvec::vec::BitVec;
 use modswarm_protocol::{
     Cid,
-    format::{PieceIndex, PieceSet},
+    format::{Part, PieceIndex, PieceSet},
 };
 
 use super::{
@@ -32,13 +32,11 @@ pub(crate) struct Moving {
     pub(super) writing: HashSet<u32>,
     /// By number of place.
     pub(crate) present: BitVec,
-    /// By file: places that are not present.
-    pub(super) absent: Vec<u32>,
-    /// By file: places that are not present and whose pieces are to be fetched.
-    pub(super) missing: Vec<u32>,
+    /// What files of more than [`FEW`] parts lack; that of others is soon counted.
+    pub(super) lacks: HashMap<u32, Lack>,
     pub(crate) slots: Slots,
-    /// Files to be put together.
-    pub(super) ready: BTreeSet<u32>,
+    /// Files to be put together, and how many of their places are absent.
+    pub(super) ready: BTreeMap<u32, u32>,
     /// Whole files that get their names at the end.
     pub(super) held: BTreeSet<u32>,
     /// Whether somebody sees to `ready`.
@@ -60,6 +58,21 @@ pub(crate) struct Moving {
     pub(crate) stuck: HashMap<u32, PlaceError>,
     pub(super) ended: bool,
 }
+
+/// What a file lacks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lack {
+    /// Places that are not present.
+    absent: u32,
+    /// Those of them whose pieces are to be fetched.
+    missing: u32,
+}
+
+/// Files that are put together before it is written down that they are.
+const BATCH_MAX: usize = 1024;
+
+/// Parts of a file that are counted rather than that their count is kept.
+const FEW: usize = 64;
 
 /// What is to be committed.
 #[derive(Debug, Default)]
@@ -105,15 +118,14 @@ impl Gathered {
 impl Moving {
     /// Counts anew what is absent and missing, from `present`, `local` and `slots`; files that became ready are put together.
     pub(super) fn recount(&mut self, state: &State) {
-        self.absent.fill(0);
-        self.missing.fill(0);
+        let large = state.content.files().filter(|file| file.part_count() > FEW);
+        self.lacks = large.map(|file| (file.number() as u32, Lack::default())).collect();
         self.bytes_here = state.carried_bytes(&self.slots);
         self.piece_bytes_here = 0;
         for (piece, leaf) in state.content.map().iter() {
             let len = u64::from(leaf.len);
             let (mut all, mut any) = (true, false);
             for place in state.layout.places(piece) {
-                let file = place.file as usize;
                 if self.slots.is_out(place.file) {
                     continue;
                 }
@@ -123,9 +135,9 @@ impl Moving {
                     continue;
                 }
                 all = false;
-                self.absent[file] += 1;
-                if !self.local[piece.as_usize()] {
-                    self.missing[file] += 1;
+                if let Some(lack) = self.lacks.get_mut(&place.file) {
+                    lack.absent += 1;
+                    lack.missing += u32::from(!self.local[piece.as_usize()]);
                 }
             }
             let at = piece.as_usize();
@@ -139,14 +151,31 @@ impl Moving {
         }
         self.ready.clear();
         for number in 0..self.slots.len() {
-            self.look_at(number as u32);
+            self.look_at(state, number as u32);
         }
     }
 
+    fn lack(&self, state: &State, number: u32) -> Lack {
+        if let Some(lack) = self.lacks.get(&number) {
+            return *lack;
+        }
+        let file = state.content.file(number as usize);
+        let mut lack = Lack::default();
+        for (place, part) in file.part_numbers().zip(file.parts()) {
+            if let Part::Piece(piece) = part
+                && !self.present[place as usize]
+            {
+                lack.absent += 1;
+                lack.missing += u32::from(!self.local[piece.as_usize()]);
+            }
+        }
+        lack
+    }
+
     /// Notes that a file may have nothing missing any more.
-    pub(super) fn look_at(&mut self, number: u32) {
-        let at = number as usize;
-        if self.missing[at] > 0 || self.held.contains(&number) {
+    pub(super) fn look_at(&mut self, state: &State, number: u32) {
+        let lack = self.lack(state, number);
+        if lack.missing > 0 || self.held.contains(&number) {
             return;
         }
         let Some(target) = self.slots.staged(number) else {
@@ -154,8 +183,8 @@ impl Moving {
         };
         // What it replaces may hold leaves that other files need.
         let may_take_away = !matches!(target.replace, Replace::Nothing) && self.local.any();
-        if self.absent[at] > 0 || may_take_away {
-            self.ready.insert(number);
+        if lack.absent > 0 || may_take_away {
+            self.ready.insert(number, lack.absent);
         } else {
             self.is_whole(number, target.held);
         }
@@ -170,21 +199,33 @@ impl Moving {
         }
     }
 
-    /// Takes files to be put together, no more at once than the largest of them takes.
+    /// Has a file put together that lacks nothing that is to be fetched.
+    pub(super) fn make_ready(&mut self, state: &State, number: u32) {
+        let lack = self.lack(state, number);
+        self.ready.insert(number, lack.absent);
+    }
+
+    /// Takes files to be put together: of those that replace others no more at once than the largest of them takes.
     pub(super) fn next_batch(&mut self) -> Vec<(u32, Target)> {
-        let most = self.ready.iter().map(|n| self.absent[*n as usize]).max().unwrap_or(0);
+        let replaces = |target: &Target| !matches!(target.replace, Replace::Nothing);
+        let replacing = self.ready.iter().filter(|(number, _)| self.slots.may_replace(**number));
+        let most = replacing.map(|(_, absent)| *absent).max().unwrap_or(0);
         let mut batch = Vec::new();
         let mut sum = 0;
-        for &number in &self.ready {
+        for (&number, absent) in &self.ready {
             let Some(target) = self.slots.staged(number) else {
                 continue;
             };
-            let absent = self.absent[number as usize];
-            if !batch.is_empty() && sum + absent > most {
-                continue;
+            if replaces(&target) {
+                if sum > 0 && sum + absent > most {
+                    continue;
+                }
+                sum += absent.max(&1);
             }
-            sum += absent;
             batch.push((number, target));
+            if batch.len() == BATCH_MAX {
+                break;
+            }
         }
         if batch.is_empty() {
             self.ready.clear();
@@ -204,10 +245,11 @@ impl Moving {
                 continue;
             }
             self.bytes_here += len;
-            let file = place.file as usize;
-            self.absent[file] = self.absent[file].saturating_sub(1);
-            if !self.local[at] {
-                self.missing[file] = self.missing[file].saturating_sub(1);
+            if let Some(lack) = self.lacks.get_mut(&place.file) {
+                lack.absent = lack.absent.saturating_sub(1);
+                if !self.local[at] {
+                    lack.missing = lack.missing.saturating_sub(1);
+                }
             }
         }
         let all = state

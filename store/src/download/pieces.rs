@@ -173,7 +173,7 @@ fn record(claims: &mut Claims<'_>) {
         moving.is_there(state, writing.piece, &writing.written);
         for place in &writing.written {
             moving.gathered.dirty.insert(place.file);
-            moving.look_at(place.file);
+            moving.look_at(state, place.file);
         }
         // What is in one file only can be copied to the others.
         if writing.failed.is_none() || !writing.written.is_empty() {

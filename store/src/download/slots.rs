@@ -1,4 +1,4 @@
-//! Where each file of a content stands. There may be a million, and nearly all are alike: eight bytes for each of those.
+//! Where each file of a content stands. There may be a million, and nearly all are alike: four bytes for each of those.
 
 use std::collections::BTreeMap;
 
@@ -45,12 +45,12 @@ impl Slot {
 #[derive(Debug)]
 pub(crate) struct Slots {
     /// [`OUT`], the row of a file that is staged where nothing stands, the negative of that of one that is placed, or [`OTHER`].
-    rows: Vec<i64>,
+    rows: Vec<i32>,
     others: BTreeMap<u32, Slot>,
 }
 
-const OUT: i64 = 0;
-const OTHER: i64 = i64::MIN;
+const OUT: i32 = 0;
+const OTHER: i32 = i32::MIN;
 
 impl Slots {
     /// Of so many files none is selected.
@@ -69,26 +69,28 @@ impl Slots {
         match self.rows[number as usize] {
             OUT => Slot::Out,
             OTHER => self.others.get(&number).cloned().unwrap_or(Slot::Out),
-            row if row > 0 => Slot::Staged(Target::onto_nothing(row)),
-            row => Slot::Placed(-row),
+            row if row > 0 => Slot::Staged(Target::onto_nothing(row.into())),
+            row => Slot::Placed((-row).into()),
         }
     }
 
     pub(super) fn set(&mut self, number: u32, slot: Slot) {
         self.others.remove(&number);
-        self.rows[number as usize] = match slot {
-            Slot::Out => OUT,
-            Slot::Placed(row @ 1..) => -row,
+        let short = |row: i64| i32::try_from(row).ok().filter(|row| *row > 0);
+        let row = match &slot {
+            Slot::Out => Some(OUT),
+            Slot::Placed(row) => short(*row).map(|row| -row),
             Slot::Staged(Target {
-                row: row @ 1..,
+                row,
                 replace: Replace::Nothing,
                 held: false,
-            }) => row,
-            other => {
-                self.others.insert(number, other);
-                OTHER
-            }
+            }) => short(*row),
+            Slot::Staged(_) | Slot::Moving(_) => None,
         };
+        if row.is_none() {
+            self.others.insert(number, slot);
+        }
+        self.rows[number as usize] = row.unwrap_or(OTHER);
     }
 
     pub(super) fn is_out(&self, number: u32) -> bool {
@@ -107,8 +109,13 @@ impl Slots {
     pub(super) fn staged_row(&self, number: u32) -> Option<i64> {
         match self.rows[number as usize] {
             OTHER => self.staged(number).map(|target| target.row),
-            row => (row > 0).then_some(row),
+            row => (row > 0).then_some(row.into()),
         }
+    }
+
+    /// Whether the file may be one that is staged where something stands.
+    pub(super) fn may_replace(&self, number: u32) -> bool {
+        self.rows[number as usize] == OTHER
     }
 
     /// The row of a file that is placed.
@@ -129,7 +136,7 @@ impl Slots {
         match self.rows[number as usize] {
             OUT => None,
             OTHER => self.get(number).row(),
-            row => Some(row.abs()),
+            row => Some(row.abs().into()),
         }
     }
 
@@ -161,6 +168,8 @@ mod tests {
             Slot::Placed(0),
             Slot::Placed(-4),
             Slot::Placed(i64::MIN),
+            Slot::Placed(i64::from(i32::MAX)),
+            Slot::Placed(i64::from(i32::MAX) + 1),
             Slot::Staged(Target::onto_nothing(-1)),
             held(false, Replace::Nothing),
             held(true, Replace::Nothing),

@@ -1,7 +1,7 @@
 //! An open download: its files, and the pieces that are written to them.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicBool},
     thread::JoinHandle,
@@ -100,7 +100,6 @@ impl State {
             left,
         } = start;
         let none = content.map().none();
-        let files = slots.len();
         let state = Self {
             inner: inner.clone(),
             id,
@@ -120,10 +119,9 @@ impl State {
                 unwanted: none,
                 writing: HashSet::new(),
                 present,
-                absent: vec![0; files],
-                missing: vec![0; files],
+                lacks: HashMap::new(),
                 slots,
-                ready: BTreeSet::new(),
+                ready: BTreeMap::new(),
                 held: BTreeSet::new(),
                 assembling: false,
                 gathered: Gathered::default(),
