@@ -113,8 +113,8 @@ fn get(from: &Store, to: &Store, pack: &SharedPack, spec: &DownloadSpec, pieces:
     let skeleton = from.skeleton(&pack.pack, None).expect("the index").expect("shared");
     let head = skeleton.pack.expect("a pack");
     let mut nodes = vec![(pack.pack, head.root_bytes), (head.manifest_cid, head.manifest_bytes)];
-    let own = skeleton.content.node_cids().iter();
-    nodes.extend(own.map(|cid| (*cid, from.node(cid).expect("the index").expect("shared"))));
+    let own = skeleton.content.node_cids();
+    nodes.extend(own.map(|cid| (cid, from.node(&cid).expect("the index").expect("shared"))));
     to.put_nodes(&nodes).expect("the index");
     let download = to.begin_download(spec, &()).expect("nothing is in the way");
     let absent = download.wanted() & !download.have();

@@ -59,7 +59,7 @@ impl Side {
         let (content, map) = fake_content(1, 4, LEN);
         let mut engine = Engine::new(EngineConfig::default(), 1);
         let transfer = engine.add_content(Timestamp::ZERO, spec(content, &map, map.all()));
-        engine.set_skeleton(Timestamp::ZERO, transfer, nodes, bytes);
+        engine.set_skeleton(Timestamp::ZERO, transfer, Some((nodes, bytes)));
         let mut side = Self::of(engine, transfer, content);
         connect(&mut side.engine, side.now, A);
         side.drain();

@@ -40,7 +40,7 @@ use super::{
     blocks::BlockPool,
     discovery::Discovery,
     exchange::Exchange,
-    facts::{HeaderReply, Input, SessionError, Wanted},
+    facts::{HeaderReply, Input, NodeSet, SessionError, Wanted},
     peers::PeerBook,
     session::{Session, UploadLimits},
     swarm::{Behaviour, Weights},
@@ -83,7 +83,7 @@ struct Transfer {
     /// The pieces, while they are in memory.
     map: Option<SharedPieceMap>,
     /// What may be served as nodes.
-    nodes: Arc<HashSet<Cid>>,
+    nodes: Arc<NodeSet>,
     /// Set while pieces and nodes are read from the store.
     loading: Option<pages::Loading>,
     /// Since when nobody has had to do with the pieces.

@@ -340,8 +340,8 @@ mod tests {
     }
 
     fn download(seed: &Store, to: &Store, content: &Content, destination: &Path) -> Download {
-        let node = |cid: &Cid| (*cid, seed.node(cid).unwrap().unwrap());
-        to.put_nodes(&content.node_cids().iter().map(node).collect::<Vec<_>>())
+        let node = |cid: Cid| (cid, seed.node(&cid).unwrap().unwrap());
+        to.put_nodes(&content.node_cids().map(node).collect::<Vec<_>>())
             .unwrap();
         let spec = DownloadSpec {
             pack: None,

@@ -1,14 +1,12 @@
 //! What sockets and the block pool tell the actor. They know these types and not the actor.
 
-use std::collections::HashSet;
-
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, core::upgrade::NegotiationError, swarm::ConnectionId};
 use modswarm_protocol::{
     Cid,
     engine::{ConnId, ContentPieces, DisconnectReason, Expected, ServeFailure, ServeJob, TransferId, Verdict},
     format::Content,
-    wire::{BulkHeader, DecodeError, Message, StreamKind},
+    wire::{BulkHeader, DecodeError, Message, StreamKind, limits::MAX_SKELETON_NODES},
 };
 use modswarm_store::{Download, WriteError};
 use tokio::sync::oneshot;
@@ -68,23 +66,54 @@ pub(super) struct Seed {
 /// What may be served as nodes of one content.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    pub(super) all: HashSet<Cid>,
-    /// Those that a peer needs who has nothing yet, from the top…
-    pub(super) skeleton: Vec<Cid>,
-    /// …and their bytes.
-    pub(super) bytes: u64,
+    pub(super) all: NodeSet,
+    /// Those that a peer needs who has nothing yet, from the top, and their bytes; none if there are too many for one answer.
+    skeleton: Option<(Vec<Cid>, u64)>,
 }
+
+/// Nodes in ascending order: there may be a million.
+#[derive(Debug, Default)]
+pub(super) struct NodeSet(Box<[Cid]>);
 
 impl Nodes {
     /// Of a content and of the packs around it. `head_bytes` are those of `heads`.
     pub(super) fn new(content: &Content, heads: &[Cid], head_bytes: u64) -> Self {
+        let skeleton = || heads.iter().copied().chain(content.node_cids());
+        let is_small = heads.len() + content.node_cids().len() <= MAX_SKELETON_NODES as usize;
         let carriers = content.carriers().iter().map(|(cid, _)| *cid);
-        let skeleton: Vec<Cid> = heads.iter().chain(content.node_cids()).copied().collect();
         Self {
-            all: skeleton.iter().copied().chain(carriers).collect(),
-            skeleton,
-            bytes: content.skeleton_bytes() + head_bytes,
+            all: skeleton().chain(carriers).collect(),
+            skeleton: is_small.then(|| (skeleton().collect(), content.skeleton_bytes() + head_bytes)),
         }
+    }
+
+    /// These, and `others` that are not sent unasked.
+    pub(super) fn with(self, others: impl IntoIterator<Item = Cid>) -> Self {
+        Self {
+            all: self.all.0.into_iter().chain(others).collect(),
+            ..self
+        }
+    }
+
+    /// The skeleton, as the engine takes it.
+    pub(super) fn skeleton(&self) -> Option<(&[Cid], u64)> {
+        let skeleton = self.skeleton.as_ref();
+        skeleton.map(|(nodes, bytes)| (&nodes[..], *bytes))
+    }
+}
+
+impl NodeSet {
+    pub(super) fn contains(&self, cid: &Cid) -> bool {
+        self.0.binary_search(cid).is_ok()
+    }
+}
+
+impl FromIterator<Cid> for NodeSet {
+    fn from_iter<I: IntoIterator<Item = Cid>>(cids: I) -> Self {
+        let mut cids: Vec<Cid> = cids.into_iter().collect();
+        cids.sort_unstable();
+        cids.dedup();
+        Self(cids.into())
     }
 }
 

@@ -60,12 +60,14 @@ impl Engine {
         self.want_nodes(now, transfer, cids);
     }
 
-    /// Says what a skeleton consists of: `nodes` and their `bytes`, the first from the top first. Peers that ask for it whole get it so if it is small.
-    pub fn set_skeleton(&mut self, now: Timestamp, transfer: TransferId, nodes: &[Cid], bytes: u64) {
+    /// Says what a skeleton consists of: its nodes, from the top, and their bytes. Peers that ask for it whole get it so if it is small: at most
+    /// [`MAX_SKELETON_NODES`] nodes and [`MAX_SKELETON_BYTES`]. None for one that is not.
+    pub fn set_skeleton(&mut self, now: Timestamp, transfer: TransferId, skeleton: Option<(&[Cid], u64)>) {
         self.advance(now);
-        let is_small = nodes.len() <= MAX_SKELETON_NODES as usize && bytes <= MAX_SKELETON_BYTES;
+        let small = skeleton
+            .filter(|(nodes, bytes)| nodes.len() <= MAX_SKELETON_NODES as usize && *bytes <= MAX_SKELETON_BYTES);
         if let Some(of) = self.transfers.get_mut(&transfer) {
-            of.skeleton = is_small.then(|| Arc::from(nodes));
+            of.skeleton = small.map(|(nodes, _)| Arc::from(nodes));
         }
     }
 

@@ -25,8 +25,7 @@ pub struct Content {
     pub(super) dirs: Vec<Spot>,
     pub(super) parts: Parts,
     pub(super) carriers: Vec<(Cid, u32)>,
-    pub(super) node_cids: Vec<Cid>,
-    pub(super) skeleton_bytes: u64,
+    pub(super) skeleton: Vec<Block>,
     pub(super) skipped: Vec<Spot>,
 }
 
@@ -45,10 +44,17 @@ pub(super) const LEAF: u32 = u32::MAX;
 /// Empty files by the hash of their CIDs.
 pub(super) const EMPTY: [(HashKind, u32); 2] = [(HashKind::Blake3, u32::MAX - 1), (HashKind::Sha2_256, u32::MAX - 2)];
 
+/// A node and the length of its block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    pub(super) cid: Cid,
+    pub(super) len: u32,
+}
+
 /// What is known of a file that is a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NodeRow {
-    /// Its place in `Content::node_cids`, or with [`CARRIER`] among the carriers.
+    /// Its place in `Content::skeleton`, or with [`CARRIER`] among the carriers.
     pub(super) cid: u32,
     pub(super) size: u64,
 }
@@ -130,13 +136,13 @@ impl Content {
     }
 
     /// The CIDs of all distinct nodes that carry no file bytes, the root first. Empty for a file of one leaf.
-    pub fn node_cids(&self) -> &[Cid] {
-        &self.node_cids
+    pub fn node_cids(&self) -> impl ExactSizeIterator<Item = Cid> + '_ {
+        self.skeleton.iter().map(|node| node.cid)
     }
 
     /// Bytes of the nodes of [`Content::node_cids`].
     pub fn skeleton_bytes(&self) -> u64 {
-        self.skeleton_bytes
+        self.skeleton.iter().map(|node| u64::from(node.len)).sum()
     }
 
     /// Distinct foreign nodes that carry file bytes, with how many. Empty for what modswarm made.
@@ -206,16 +212,14 @@ impl PartialEq for Content {
             dirs: _,
             parts,
             carriers,
-            node_cids,
-            skeleton_bytes,
+            skeleton,
             skipped: _,
         } = self;
         *cid == other.cid
             && *map == other.map
             && *parts == other.parts
             && *carriers == other.carriers
-            && *node_cids == other.node_cids
-            && *skeleton_bytes == other.skeleton_bytes
+            && *skeleton == other.skeleton
             && self.dirs().eq(other.dirs())
             && self.skipped().eq(other.skipped())
             && self.files().eq(other.files())
@@ -261,7 +265,7 @@ impl<'a> File<'a> {
     pub fn cid(self) -> Cid {
         if let Some(node) = self.node() {
             return match node.cid & CARRIER {
-                0 => self.content.node_cids[node.cid as usize],
+                0 => self.content.skeleton[node.cid as usize].cid,
                 _ => self.content.carriers[(node.cid & !CARRIER) as usize].0,
             };
         }

@@ -87,11 +87,8 @@ impl Row {
         self.len_and_hash & !SHA2
     }
 
-    fn leaf(&self) -> Leaf {
-        Leaf {
-            cid: Cid::new(Codec::Raw, self.hash(), self.digest),
-            len: self.len(),
-        }
+    fn cid(&self, codec: Codec) -> Cid {
+        Cid::new(codec, self.hash(), self.digest)
     }
 }
 
@@ -151,8 +148,7 @@ impl Interner {
 
     /// What has this number.
     pub(super) fn cid(&self, number: u32) -> Cid {
-        let row = &self.rows[number as usize];
-        Cid::new(self.codec, row.hash(), row.digest)
+        self.rows[number as usize].cid(self.codec)
     }
 
     /// The length that it was given.
@@ -171,11 +167,11 @@ impl Interner {
         self.rows.len()
     }
 
-    /// The leaves, none of which is a piece yet.
+    /// The blocks, none of which is a piece yet.
     pub(super) fn into_pieces(self) -> Pieces {
-        let mut rows = self.rows;
+        let Self { codec, mut rows, .. } = self;
         rows.iter_mut().for_each(|row| row.link = NONE);
-        Pieces { rows, count: 0 }
+        Pieces { codec, rows, count: 0 }
     }
 
     fn grow(&mut self) {
@@ -196,20 +192,21 @@ impl Interner {
     }
 }
 
-/// Leaves by the numbers that an [`Interner`] gave them, of which some are pieces.
+/// Blocks by the numbers that an [`Interner`] gave them, some of which are given others: leaves that are pieces, nodes that are part of a content.
 #[derive(Debug)]
 pub(super) struct Pieces {
+    codec: Codec,
     rows: Vec<Row>,
     count: u32,
 }
 
 impl Pieces {
-    /// The leaf that has this number.
-    pub(super) fn leaf(&self, number: u32) -> Leaf {
-        self.rows[number as usize].leaf()
+    /// What has this number.
+    pub(super) fn cid(&self, number: u32) -> Cid {
+        self.rows[number as usize].cid(self.codec)
     }
 
-    /// The piece that a leaf is: the next one, if it was none.
+    /// The piece that a block is: the next one, if it was none.
     pub(super) fn piece(&mut self, number: u32) -> u32 {
         let piece = &mut self.rows[number as usize].link;
         if *piece == NONE {
@@ -221,12 +218,12 @@ impl Pieces {
 
     /// The map of those that are pieces.
     pub(super) fn into_map(self) -> PieceMap {
-        PieceMap::new(self.into_leaves())
+        PieceMap::new(self.into_blocks(|cid, len| Leaf { cid, len }))
     }
 
-    /// In order of their pieces, in the memory that they are in.
-    fn into_leaves(self) -> Vec<Leaf> {
-        let Self { mut rows, count } = self;
+    /// Those that are pieces, in their order, in the memory that they are in if what is made of each is as large as a [`Leaf`].
+    pub(super) fn into_blocks<T>(self, make: impl Fn(Cid, u32) -> T) -> Vec<T> {
+        let Self { codec, mut rows, count } = self;
         let others = rows.iter_mut().filter(|row| row.link == NONE);
         others.zip(count..).for_each(|(row, last)| row.link = last);
         for at in 0..rows.len() {
@@ -238,9 +235,10 @@ impl Pieces {
         }
         rows.truncate(count as usize);
         // The standard library collects into the same memory what is as large.
-        let mut leaves: Vec<Leaf> = rows.into_iter().map(|row| row.leaf()).collect();
-        leaves.shrink_to_fit();
-        leaves
+        let blocks = rows.into_iter().map(|row| make(row.cid(codec), row.len()));
+        let mut blocks: Vec<T> = blocks.collect();
+        blocks.shrink_to_fit();
+        blocks
     }
 }
 
@@ -333,7 +331,7 @@ mod tests {
         pieces.rows.shrink_to_fit();
         let before = pieces.rows.as_ptr();
         assert!(
-            std::ptr::eq(pieces.into_leaves().as_ptr().cast(), before),
+            std::ptr::eq(pieces.into_blocks(|cid, len| Leaf { cid, len }).as_ptr().cast(), before),
             "the leaves were copied"
         );
     }

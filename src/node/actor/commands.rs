@@ -305,13 +305,12 @@ impl Actor {
         t.roots.extend(fetch.pack);
         t.roots.sort_unstable();
         t.roots.dedup();
-        let Nodes { all, skeleton, bytes } = fetch.nodes;
-        t.nodes = Arc::new(all);
+        self.engine.set_skeleton(now, kept, fetch.nodes.skeleton());
+        t.nodes = Arc::new(fetch.nodes.all);
         t.download = Some(fetch.download);
         t.map = Some(map);
         t.serving = true;
         let roots = t.roots.clone();
-        self.engine.set_skeleton(now, kept, &skeleton, bytes);
         self.engine.set_order(now, kept, fetch.order, fetch.first);
         self.apply_wish(kept);
         let clock = Instant::now();

@@ -78,10 +78,9 @@ impl Actor {
             }
         }
         t.map = Some(Arc::clone(&seed.pieces.map));
+        self.engine.set_skeleton(now, transfer, seed.nodes.skeleton());
         t.nodes = Arc::new(seed.nodes.all);
         t.unused_since = None;
-        self.engine
-            .set_skeleton(now, transfer, &seed.nodes.skeleton, seed.nodes.bytes);
         self.engine.set_pieces(now, transfer, content, seed.pieces);
     }
 

@@ -82,11 +82,7 @@ pub(in crate::node) fn seed(store: &Store, content: &Cid, network: &NetworkId) -
                 Nodes::new(&known, head, bytes)
             }
             // Who asks for one of several packs is not sent the others.
-            _ => {
-                let mut nodes = Nodes::new(&known, &[], 0);
-                nodes.all.extend(heads.into_iter().flatten());
-                nodes
-            }
+            _ => Nodes::new(&known, &[], 0).with(heads.into_iter().flatten()),
         };
         let map = Arc::clone(known.map());
         let wanted = Some(map.none());

@@ -159,7 +159,7 @@ pub(crate) fn node_cids(
     pack: Option<&Cid>,
     content: &modswarm_protocol::format::Content,
 ) -> Result<Vec<Cid>, IndexError> {
-    let mut cids = content.node_cids().to_vec();
+    let mut cids: Vec<Cid> = content.node_cids().collect();
     if let Some(pack) = pack {
         cids.push(*pack);
         let bytes = rows::node(&*inner.index.reader()?, pack)?;

@@ -122,7 +122,7 @@ impl Inner {
         if let Some(content) = self.cached_content(cid) {
             // A plain file may have another name elsewhere; folders name their own files.
             let same_name = name.is_none_or(|name| content.files().all(|f| f.path().as_str() == name.as_str()));
-            if !content.node_cids().is_empty() && content.files().next().is_none_or(|f| f.cid() != *cid) || same_name {
+            if content.node_cids().len() > 0 && content.files().next().is_none_or(|f| f.cid() != *cid) || same_name {
                 return Ok(Some(content));
             }
         }

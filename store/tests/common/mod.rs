@@ -209,7 +209,7 @@ pub fn copy_skeleton(from: &Store, to: &Store, pack: &Cid) {
     let head = skeleton.pack.unwrap();
     let mut nodes = vec![(*pack, head.root_bytes), (head.manifest_cid, head.manifest_bytes)];
     for cid in skeleton.content.node_cids() {
-        nodes.push((*cid, from.node(cid).unwrap().unwrap()));
+        nodes.push((cid, from.node(&cid).unwrap().unwrap()));
     }
     to.put_nodes(&nodes).unwrap();
 }

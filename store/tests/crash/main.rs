@@ -220,7 +220,7 @@ fn copy(store: &Store, world: &World, pack: &SharedPack) -> Result<(), String> {
     let head = skeleton.pack.ok_or("no pack")?;
     let mut nodes = vec![(pack.pack, head.root_bytes), (head.manifest_cid, head.manifest_bytes)];
     for cid in skeleton.content.node_cids() {
-        nodes.push((*cid, world.from.node(cid).map_err(text)?.ok_or("no node")?));
+        nodes.push((cid, world.from.node(&cid).map_err(text)?.ok_or("no node")?));
     }
     store.put_nodes(&nodes).map_err(text)
 }

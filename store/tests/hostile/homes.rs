@@ -136,8 +136,7 @@ fn a_home_on_a_full_disk_says_so_and_goes_on_when_there_is_room() {
     let nodes: Vec<_> = skeleton
         .content
         .node_cids()
-        .iter()
-        .map(|cid| (*cid, other.node(cid).unwrap().unwrap()))
+        .map(|cid| (cid, other.node(&cid).unwrap().unwrap()))
         .collect();
     let refused = store.put_nodes(&nodes).unwrap_err();
     assert_helps(&words(&refused), &["no room"]);

@@ -1,11 +1,11 @@
 //! From measured nodes to a [`Content`]: depth first, links as stored.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     super::{
         cid::{Cid, Codec},
-        content::{Content, EMPTY, LEAF, NodeRow, Row},
+        content::{Block, Content, EMPTY, LEAF, NodeRow, Row},
         hamt,
         intern::{Interner, Pieces},
         names::{Names, Spot, TOP},
@@ -21,6 +21,8 @@ use super::{
 pub(super) fn expand(mut nodes: Nodes, root: u32, file_name: &Name) -> Result<Content, SkeletonError> {
     let cid = nodes.cid(root);
     let leaves = std::mem::replace(&mut nodes.leaves, Interner::new(&cid, Codec::Raw));
+    let cids = std::mem::replace(&mut nodes.cids, Interner::new(&cid, Codec::DagPb));
+    let cids = cids.into_pieces();
     let own_name = nodes.names.push(file_name.as_str()).ok_or(SkeletonError::TooLarge {
         what: "bytes of names",
         max: u32::MAX.into(),
@@ -28,11 +30,12 @@ pub(super) fn expand(mut nodes: Nodes, root: u32, file_name: &Name) -> Result<Co
     let mut expand = Expand {
         nodes: &nodes,
         pieces: leaves.into_pieces(),
-        places: vec![UNSEEN; nodes.count()],
+        cids,
+        carriers: HashMap::new(),
         content: nothing(&cid),
     };
     match nodes.get(root)? {
-        Node::File(_) => expand.file(
+        Node::Leaves { .. } | Node::File(_) => expand.file(
             root,
             Spot {
                 name: own_name,
@@ -41,11 +44,14 @@ pub(super) fn expand(mut nodes: Nodes, root: u32, file_name: &Name) -> Result<Co
         )?,
         _ => expand.dir(root, Folder { number: TOP, len: 0 })?,
     }
-    let Expand { pieces, content, .. } = expand;
+    let Expand {
+        pieces, cids, content, ..
+    } = expand;
     let names = std::mem::take(&mut nodes.names);
     drop(nodes);
     let mut content = Content {
         map: Arc::new(pieces.into_map()),
+        skeleton: cids.into_blocks(|cid, len| Block { cid, len }),
         names,
         ..content
     };
@@ -54,7 +60,6 @@ pub(super) fn expand(mut nodes: Nodes, root: u32, file_name: &Name) -> Result<Co
     content.nodes.shrink_to_fit();
     content.dirs.shrink_to_fit();
     content.parts.shrink_to_fit();
-    content.node_cids.shrink_to_fit();
     Ok(content)
 }
 
@@ -92,8 +97,7 @@ fn nothing(cid: &Cid) -> Content {
         dirs: Vec::new(),
         parts: Parts::default(),
         carriers: Vec::new(),
-        node_cids: Vec::new(),
-        skeleton_bytes: 0,
+        skeleton: Vec::new(),
         skipped: Vec::new(),
     }
 }
@@ -107,13 +111,12 @@ fn empty(cid: &Cid) -> u32 {
 struct Expand<'a> {
     nodes: &'a Nodes,
     pieces: Pieces,
-    /// By node: its place in `Content::node_cids`, or with [`CARRIER`] among the carriers; or [`UNSEEN`].
-    places: Vec<u32>,
+    /// The nodes; those that were come to are numbered by their places in `Content::skeleton`.
+    cids: Pieces,
+    /// Places of nodes among the carriers.
+    carriers: HashMap<u32, u32>,
     content: Content,
 }
-
-/// For a node that was not come to yet.
-const UNSEEN: u32 = u32::MAX;
 
 /// A folder, and bytes of its path.
 #[derive(Clone, Copy)]
@@ -123,15 +126,9 @@ struct Folder {
 }
 
 impl Expand<'_> {
-    /// Counts a node to the skeleton, once. Returns its place.
+    /// Counts a node to the skeleton, once. Returns its place there.
     fn visit(&mut self, node: u32) -> u32 {
-        let place = &mut self.places[node as usize];
-        if *place == UNSEEN {
-            *place = self.content.node_cids.len() as u32;
-            self.content.node_cids.push(self.nodes.cid(node));
-            self.content.skeleton_bytes += u64::from(self.nodes.block_len(node));
-        }
-        *place
+        self.cids.piece(node)
     }
 
     fn dir(&mut self, node: u32, folder: Folder) -> Result<(), SkeletonError> {
@@ -140,16 +137,16 @@ impl Expand<'_> {
             Node::Directory(entries) => {
                 self.visit(node);
                 let entries = nodes.entries(entries);
-                refuse_twins(nodes, node, entries.iter().map(|entry| nodes.name(*entry)).collect())?;
+                self.refuse_twins(node, entries.iter().map(|entry| nodes.name(*entry)).collect())?;
                 entries.iter().try_for_each(|entry| self.entry(*entry, folder))
             }
             Node::Shard(..) => {
                 let mut names = Vec::new();
                 self.shard_names(node, &mut Vec::new(), &mut names)?;
-                refuse_twins(nodes, node, names)?;
+                self.refuse_twins(node, names)?;
                 self.shard_entries(node, folder)
             }
-            _ => Err(wrong_kind(nodes, node, "a folder")),
+            _ => Err(self.wrong_kind(node, "a folder")),
         }
     }
 }
@@ -172,7 +169,7 @@ impl<'a> Expand<'a> {
                         .any(|(level, &at)| hamt::position(hash, level) != at)
                     {
                         return Err(SkeletonError::Malformed {
-                            cid: self.nodes.cid(shard),
+                            cid: self.cids.cid(shard),
                             what: "a large folder's entry lies in the wrong place",
                         });
                     }
@@ -210,9 +207,9 @@ impl Expand<'_> {
         if len > PATH_LEN_MAX {
             return Err(SkeletonError::Name {
                 cid: match entry.linked() {
-                    // Its own are with the pieces by now.
-                    Linked::Leaf(number) => self.pieces.leaf(number).cid,
-                    _ => self.nodes.cid_of(entry),
+                    Linked::Leaf(number) => self.pieces.cid(number),
+                    Linked::Node(number) => self.cids.cid(number),
+                    Linked::Odd(at) => self.nodes.odd[at as usize].cid,
                 },
                 source: NameError::PathTooLong(len),
             });
@@ -236,7 +233,7 @@ impl Expand<'_> {
             Linked::Node(node) => node,
         };
         match self.nodes.get(node)? {
-            Node::File(_) => self.file(node, spot),
+            Node::Leaves { .. } | Node::File(_) => self.file(node, spot),
             Node::Directory(_) | Node::Shard(..) => {
                 let number = self.content.dirs.len() as u32;
                 self.content.dirs.push(spot);
@@ -261,55 +258,58 @@ impl Expand<'_> {
     fn file(&mut self, node: u32, spot: Spot) -> Result<(), SkeletonError> {
         let what = self.content.nodes.len() as u32;
         self.push_file(spot, what);
-        let size = self.file_node(node)?;
-        let cid = self.places[node as usize];
+        let (cid, size) = self.file_node(node)?;
         self.content.nodes.push(NodeRow { cid, size });
         Ok(())
     }
 
-    fn file_node(&mut self, node: u32) -> Result<u64, SkeletonError> {
+    /// Returns the node's place in the skeleton, or with [`CARRIER`] among the carriers, and how many bytes of the file it stands for.
+    fn file_node(&mut self, node: u32) -> Result<(u32, u64), SkeletonError> {
         let nodes = self.nodes;
-        let Node::File(file) = nodes.get(node)? else {
-            return Err(wrong_kind(nodes, node, "a part of a file"));
+        let Some(file) = nodes.file(nodes.get(node)?) else {
+            return Err(self.wrong_kind(node, "a part of a file"));
         };
-        if file.inline > 0 {
-            self.carrier(node, file.inline);
-        } else {
-            self.visit(node);
-        }
+        let place = match file.inline {
+            0 => self.visit(node),
+            inline => self.carrier(node, inline),
+        };
         for link in nodes.links(&file) {
             match link {
                 FileLink::Leaf(number) => self.piece(number),
                 FileLink::Part(part) => self.file_node(part.node).map(drop)?,
             }
         }
-        Ok(file.size)
+        Ok((place, file.size))
     }
 
-    fn carrier(&mut self, node: u32, len: u32) {
+    fn carrier(&mut self, node: u32, len: u32) -> u32 {
         let carriers = &mut self.content.carriers;
-        let place = &mut self.places[node as usize];
-        if *place == UNSEEN {
-            *place = CARRIER | carriers.len() as u32;
-            carriers.push((self.nodes.cid(node), len));
+        let place = *self.carriers.entry(node).or_insert_with(|| {
+            carriers.push((self.cids.cid(node), len));
+            CARRIER | (carriers.len() as u32 - 1)
+        });
+        self.content.parts.push(place);
+        place
+    }
+
+    fn wrong_kind(&self, node: u32, expected: &'static str) -> SkeletonError {
+        wrong_kind(self.nodes, self.cids.cid(node), node, expected)
+    }
+
+    /// Two names of one folder that are the same, as they were written or in NFC.
+    fn refuse_twins(&self, folder: u32, mut names: Vec<&str>) -> Result<(), SkeletonError> {
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(SkeletonError::DuplicateName {
+                cid: self.cids.cid(folder),
+                name: pair[0].to_owned(),
+            }),
+            None => Ok(()),
         }
-        self.content.parts.push(*place);
     }
 
     /// Pieces are numbered by their first occurrence.
     fn piece(&mut self, number: u32) {
         self.content.parts.push(self.pieces.piece(number));
-    }
-}
-
-/// Two names of one folder that are the same, as they were written or in NFC.
-fn refuse_twins(nodes: &Nodes, folder: u32, mut names: Vec<&str>) -> Result<(), SkeletonError> {
-    names.sort_unstable();
-    match names.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(SkeletonError::DuplicateName {
-            cid: nodes.cid(folder),
-            name: pair[0].to_owned(),
-        }),
-        None => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use super::{
     super::{
+        cid::Cid,
         hamt,
         limits::{FILE_DEPTH_MAX, Limits},
     },
@@ -44,17 +45,17 @@ pub(super) fn measure(nodes: &Nodes, root: u32, limits: &Limits) -> Result<(), S
         files: HashMap::new(),
     };
     match nodes.get(root)? {
-        Node::File(_) => measure.file(root, 0).map(drop),
+        Node::Leaves { .. } | Node::File(_) => measure.file(root, 0).map(drop),
         Node::Directory(_) | Node::Shard(..) => measure.dir(root, 0, 0).map(drop),
-        _ => Err(wrong_kind(nodes, root, "a file or a folder")),
+        _ => Err(wrong_kind(nodes, nodes.cid(root), root, "a file or a folder")),
     }
 }
 
 /// That `node`, which is known, is not what it should be.
-pub(super) fn wrong_kind(nodes: &Nodes, node: u32, expected: &'static str) -> SkeletonError {
+pub(super) fn wrong_kind(nodes: &Nodes, cid: Cid, node: u32, expected: &'static str) -> SkeletonError {
     match nodes.get(node) {
         Ok(found) => SkeletonError::WrongKind {
-            cid: nodes.cid(node),
+            cid,
             expected,
             found: found.kind(),
         },
@@ -108,7 +109,7 @@ impl Measure<'_> {
         let nodes = self.nodes;
         let mut totals = Totals::default();
         let (Node::Directory(entries) | Node::Shard(entries, _)) = nodes.get(node)? else {
-            return Err(wrong_kind(nodes, node, "a folder"));
+            return Err(wrong_kind(nodes, nodes.cid(node), node, "a folder"));
         };
         for entry in nodes.entries(entries) {
             let below = match entry.linked() {
@@ -137,6 +138,10 @@ impl Measure<'_> {
         }
     }
 
+    fn wrong_kind(&self, node: u32, expected: &'static str) -> SkeletonError {
+        wrong_kind(self.nodes, self.nodes.cid(node), node, expected)
+    }
+
     /// A part of a folder, below its root.
     fn shard(&mut self, node: u32, depth: u32, level: usize) -> Result<Totals, SkeletonError> {
         match self.nodes.get(node)? {
@@ -148,7 +153,7 @@ impl Measure<'_> {
                 });
             }
             Node::Shard(..) => {}
-            _ => return Err(wrong_kind(self.nodes, node, "a part of a large folder")),
+            _ => return Err(self.wrong_kind(node, "a part of a large folder")),
         }
         let totals = self.dir(node, depth, level)?;
         Ok(Totals {
@@ -177,7 +182,7 @@ impl Measure<'_> {
             Linked::Node(node) => node,
         };
         match self.nodes.get(node)? {
-            Node::File(_) => totals.parts = self.file(node, 0)?.parts,
+            Node::Leaves { .. } | Node::File(_) => totals.parts = self.file(node, 0)?.parts,
             Node::Directory(_) | Node::Shard(..) => {
                 let below = self.dir(node, depth + 1, 0)?;
                 totals.entries += below.entries;
@@ -198,8 +203,8 @@ impl Measure<'_> {
                 if level >= FILE_DEPTH_MAX {
                     return Err(SkeletonError::FileTooDeep(self.nodes.cid(node)));
                 }
-                let Node::File(file) = self.nodes.get(node)? else {
-                    return Err(wrong_kind(self.nodes, node, "a part of a file"));
+                let Some(file) = self.nodes.file(self.nodes.get(node)?) else {
+                    return Err(self.wrong_kind(node, "a part of a file"));
                 };
                 let totals = self.file_node(&file, level)?;
                 if totals.levels > 1 {

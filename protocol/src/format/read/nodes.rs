@@ -17,7 +17,7 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Nodes {
     /// Their CIDs and, of those that are known, how long their blocks are.
-    cids: Interner,
+    pub(super) cids: Interner,
     /// By number.
     nodes: Vec<Node>,
     /// How many are known or awaited.
@@ -31,6 +31,7 @@ pub(super) struct Nodes {
     /// By number of entry: the hash of its name as it is stored, where that is not in NFC.
     pub(super) stored_hashes: BTreeMap<u32, u64>,
     pub(super) odd: Vec<Odd>,
+    pub(super) files: Vec<FileNode>,
     pub(super) runs: Vec<Run>,
     pub(super) below: Vec<FilePart>,
 }
@@ -44,7 +45,13 @@ pub(super) enum Node {
     Directory(Slice),
     /// Its entries, and where their positions begin.
     Shard(Slice, u32),
-    File(FileNode),
+    /// A file, or a part of one, that is leaves of which each is the one after the last.
+    Leaves {
+        size: u64,
+        run: Run,
+    },
+    /// Another: its place in `Nodes::files`.
+    File(u32),
     Symlink,
 }
 
@@ -98,9 +105,16 @@ pub(super) struct FileNode {
     /// How many leaves it links to.
     pub(super) leaves: u32,
     /// Its links.
-    pub(super) runs: Slice,
+    pub(super) links: Links,
     /// Those of them that are nodes.
     pub(super) below: Slice,
+}
+
+/// The links of a file's node.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Links {
+    One(Run),
+    Runs(Slice),
 }
 
 /// Links of which each is the one after the last: leaves are numbered as they come. Numbers of leaves; with [`NODE`], places in `Nodes::below`.
@@ -143,7 +157,7 @@ impl Slice {
         self.from
     }
 
-    fn range(self) -> Range<usize> {
+    pub(super) fn range(self) -> Range<usize> {
         self.from as usize..self.to as usize
     }
 }
@@ -210,7 +224,7 @@ impl Node {
         match self {
             Self::Directory(_) => "a folder",
             Self::Shard(..) => "a part of a large folder",
-            Self::File(_) => "a file",
+            Self::Leaves { .. } | Self::File(_) => "a file",
             Self::Symlink => "a symbolic link",
             Self::Named | Self::Awaited => "not known yet",
         }
@@ -229,6 +243,7 @@ impl Nodes {
             positions: Vec::new(),
             stored_hashes: BTreeMap::new(),
             odd: Vec::new(),
+            files: Vec::new(),
             runs: Vec::new(),
             below: Vec::new(),
         }
@@ -245,11 +260,6 @@ impl Nodes {
 
     pub(super) fn cid(&self, number: u32) -> Cid {
         self.cids.cid(number)
-    }
-
-    /// How many have a number.
-    pub(super) fn count(&self) -> usize {
-        self.nodes.len()
     }
 
     /// How many are known or awaited.
@@ -290,11 +300,6 @@ impl Nodes {
             Node::Named | Node::Awaited => Err(SkeletonError::Incomplete(1)),
             node => Ok(node),
         }
-    }
-
-    /// The length of the block of a node that is known.
-    pub(super) fn block_len(&self, number: u32) -> u32 {
-        self.cids.block_len(number)
     }
 
     pub(super) fn entries(&self, slice: Slice) -> &[Entry] {
@@ -338,10 +343,29 @@ impl Nodes {
         }
     }
 
+    /// The file, or part of one, that a node is.
+    pub(super) fn file(&self, node: Node) -> Option<FileNode> {
+        match node {
+            Node::Leaves { size, run } => Some(FileNode {
+                size,
+                inline: 0,
+                leaves: run.len,
+                links: Links::One(run),
+                below: Slice::since(0, &[] as &[u8]),
+            }),
+            Node::File(at) => Some(self.files[at as usize]),
+            _ => None,
+        }
+    }
+
     /// What a file's node links to, in order.
     pub(super) fn links(&self, file: &FileNode) -> impl Iterator<Item = FileLink> + '_ {
-        let runs = &self.runs[file.runs.range()];
-        let links = runs.iter().flat_map(|run| run.first..run.first + run.len);
+        let (one, runs) = match file.links {
+            Links::One(run) => (Some(run), &[][..]),
+            Links::Runs(runs) => (None, &self.runs[runs.range()]),
+        };
+        let runs = one.into_iter().chain(runs.iter().copied());
+        let links = runs.flat_map(|run| run.first..run.first + run.len);
         links.map(|link| match link & NODE {
             0 => FileLink::Leaf(link),
             _ => FileLink::Part(self.below[(link & !NODE) as usize]),
@@ -365,8 +389,11 @@ impl Nodes {
                     })
                     .collect()
             }
-            Node::File(file) => self.parts_below(&file).iter().map(|part| part.node).collect(),
-            Node::Symlink | Node::Named | Node::Awaited => Vec::new(),
+            Node::Leaves { .. } | Node::Symlink | Node::Named | Node::Awaited => Vec::new(),
+            Node::File(at) => {
+                let below = self.parts_below(&self.files[at as usize]);
+                below.iter().map(|part| part.node).collect()
+            }
         }
     }
 
@@ -375,7 +402,7 @@ impl Nodes {
         match node {
             Node::Directory(entries) => entries.len(),
             Node::Shard(entries, _) => self.entries(entries).iter().filter(|entry| !entry.is_shard()).count(),
-            Node::File(_) | Node::Symlink | Node::Named | Node::Awaited => 0,
+            Node::Leaves { .. } | Node::File(_) | Node::Symlink | Node::Named | Node::Awaited => 0,
         }
     }
 }

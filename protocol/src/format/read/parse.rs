@@ -11,7 +11,7 @@ use super::{
         unixfs::{self, Kind, Message},
     },
     SkeletonError,
-    nodes::{Entry, FileLink, FileNode, FilePart, Linked, Node, Nodes, Odd, SHARD, Slice},
+    nodes::{Entry, FileLink, FileNode, FilePart, Linked, Links, Node, Nodes, Odd, SHARD, Slice},
 };
 
 impl Nodes {
@@ -24,7 +24,7 @@ impl Nodes {
             return Err(malformed("only files have block sizes"));
         }
         match message.kind {
-            Kind::File | Kind::Raw => self.parse_file(cid, &links, &message).map(Node::File),
+            Kind::File | Kind::Raw => self.parse_file(cid, &links, &message),
             Kind::Directory => {
                 let from = self.entries.len();
                 for link in &links {
@@ -74,12 +74,7 @@ impl Nodes {
         })
     }
 
-    fn parse_file(
-        &mut self,
-        cid: &Cid,
-        links: &[InLink<'_>],
-        message: &Message<'_>,
-    ) -> Result<FileNode, SkeletonError> {
+    fn parse_file(&mut self, cid: &Cid, links: &[InLink<'_>], message: &Message<'_>) -> Result<Node, SkeletonError> {
         let malformed = |what| SkeletonError::Malformed { cid: *cid, what };
         if message.blocksizes.len() != links.len() {
             return Err(malformed("it has not as many block sizes as links"));
@@ -115,13 +110,19 @@ impl Nodes {
             _ => {}
         }
         let below = Slice::since(below, &self.below);
-        Ok(FileNode {
+        if let ([run], 0, 0) = (&self.runs[runs..], inline, below.len()) {
+            let run = *run;
+            self.runs.pop();
+            return Ok(Node::Leaves { size: found, run });
+        }
+        self.files.push(FileNode {
             size: found,
             inline: inline as u32,
             leaves: (links.len() - below.len()) as u32,
-            runs: Slice::since(runs, &self.runs),
+            links: Links::Runs(Slice::since(runs, &self.runs)),
             below,
-        })
+        });
+        Ok(Node::File(self.files.len() as u32 - 1))
     }
 
     fn parse_shard(&mut self, cid: &Cid, links: &[InLink<'_>], message: &Message<'_>) -> Result<Node, SkeletonError> {

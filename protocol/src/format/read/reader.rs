@@ -265,7 +265,7 @@ impl SkeletonReader {
     fn add_node(&mut self, cid: &Cid, bytes: &[u8]) -> Result<Added, SkeletonError> {
         let number = self.nodes.number(cid);
         let node = self.nodes.parse(cid, bytes)?;
-        let carries = matches!(&node, Node::File(file) if file.inline > 0);
+        let carries = self.nodes.file(node).is_some_and(|file| file.inline > 0);
         if !carries {
             self.count_skeleton(bytes.len())?;
         }
@@ -361,8 +361,13 @@ impl SkeletonReader {
             _ => (root, None),
         };
         let node = self.nodes.number(&content);
-        if pack.is_some() && matches!(self.nodes.get(node)?, Node::File(_) | Node::Symlink) {
-            return Err(wrong_kind(&self.nodes, node, "the folder with the pack's files"));
+        if pack.is_some() && !matches!(self.nodes.get(node)?, Node::Directory(_) | Node::Shard(..)) {
+            return Err(wrong_kind(
+                &self.nodes,
+                content,
+                node,
+                "the folder with the pack's files",
+            ));
         }
         measure(&self.nodes, node, &self.limits)?;
         // It is of no use any more, and may be long.

@@ -27,7 +27,7 @@ fn a_leaf_alone_is_a_file_whose_length_its_bytes_tell() {
             (content.bytes(), content.map().len()),
             (text.len() as u64, u32::from(!text.is_empty()))
         );
-        assert!(content.node_cids().is_empty());
+        assert_eq!(content.node_cids().len(), 0);
     }
 }
 
@@ -166,6 +166,6 @@ fn bytes_that_a_node_carries_come_before_its_links() {
     let spans: Vec<_> = content.file(0).spans().collect();
     assert_eq!((spans[0].part, spans[0].offset), (Part::Node { cid: root, len: 6 }, 0));
     assert_eq!((spans[1].offset, spans[1].len, spans.len()), (6, 3, 2));
-    assert_eq!((content.node_cids(), content.skeleton_bytes()), (&[][..], 0));
+    assert_eq!((content.node_cids().len(), content.skeleton_bytes()), (0, 0));
     assert_eq!(inline_bytes(&dag.0[&root]), Some(&b"inline"[..]));
 }
