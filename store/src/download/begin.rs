@@ -85,7 +85,7 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
     end_renames(inner, &destination)?;
     super::reconcile::write_down(inner, &destination, Some(&spec.content), meter)?;
     let known = look_up(inner, spec)?;
-    let selected = select(spec, &content, &known);
+    let selected = select(inner, spec, &content, &known)?;
     check_names(&content, &selected)?;
     // Nothing is lost with a folder that is empty: it is left out, where a file would have to be left out by the user.
     if selected.all() {
@@ -102,23 +102,15 @@ fn examine(inner: &Inner, spec: &DownloadSpec, meter: &Meter<'_>) -> Result<Exam
         meter.warn(Warning::EntrySkipped(path));
     }
     let profile = manifest.as_ref().and_then(|(m, _)| m.chunker).map(|p| p.to_string());
-    let there = inspect(
-        inner,
-        &content,
-        &selected,
-        &known.destination,
-        &known.by_place,
-        profile.as_deref(),
-        meter,
-    )?;
+    let there = inspect(inner, &content, &selected, &known, profile.as_deref(), meter)?;
     let may_move = selected.all() && spec.conflicts != Conflicts::Mend;
-    let decisions = decide(inner, spec.conflicts, &content, &known, &selected, there, may_move);
+    let decisions = decide(inner, spec.conflicts, &content, &known, &selected, there, may_move)?;
     let mut placed = BitVec::<usize>::repeat(false, content.files().len());
     for (number, what) in decisions.files.iter() {
         placed.set(number, !matches!(what, What::Keep | What::Leave));
     }
     let layout = Layout::new(&content, |number| placed[number]);
-    let (present, own) = present(inner, &content, &layout, &known, &decisions.files);
+    let (present, own) = present(inner, &content, &layout, &known, &decisions.files)?;
     let local = local::find(inner, &content, &layout, &present, meter)?;
     let estimate = estimate(&content, &layout, &decisions.files, &present, &local);
     Ok(Examined {
@@ -155,22 +147,21 @@ pub(crate) fn preview(inner: &Inner, spec: &DownloadSpec, observer: &dyn Observe
     for (number, what) in found.decisions.files.iter() {
         let path = content.file(number).path();
         match what {
-            What::Adopt { .. } => preview.unchanged += 1,
-            What::Leave => preview.unchanged += 1,
+            What::Known(_) | What::Adopt { .. } | What::Leave => preview.unchanged += 1,
             What::Keep => {}
             What::Stage { replace, held, .. } => match replace {
                 // What waits for a file that is renamed takes its name.
-                Replace::Nothing if !*held => preview.added.push(path),
+                Replace::Nothing if !held => preview.added.push(path),
                 _ => preview.changed.push(path),
             },
             What::Move { from, .. } => {
                 away.insert(from.clone());
-                preview.renamed.push((from.clone(), path));
+                preview.renamed.push((from, path));
             }
         }
     }
     if found.selected.all() {
-        let (removed, kept) = leftover(inner, content, &found.known, &away);
+        let (removed, kept) = leftover(inner, content, &found.known, &away)?;
         preview.disk_change -= removed.iter().map(|(_, size)| *size as i64).sum::<i64>();
         preview.removed = removed.into_iter().map(|(path, _)| path).collect();
         preview.kept = kept;
@@ -277,7 +268,7 @@ pub(crate) fn begin(
         let set = selected.iter().by_vals().collect();
         rows::bits_to_bytes(&set)
     });
-    let kept = decisions.files.others().filter(|(_, what)| matches!(what, What::Keep));
+    let kept = decisions.files.iter().filter(|(_, what)| matches!(what, What::Keep));
     let kept = kept.map(|(number, _)| number as u32).collect();
     let (id, slots) = put_rows(
         inner,
@@ -399,46 +390,52 @@ fn check_names(content: &Content, selected: &BitVec) -> Result<(), BeginError> {
 }
 
 /// Which places are filled: all of files that are there, if only under another name, and those of staged files whose pieces are committed.
-fn present(inner: &Inner, content: &Content, layout: &Layout, known: &Known, decided: &Decided) -> (BitVec, Own) {
+fn present(
+    inner: &Inner,
+    content: &Content,
+    layout: &Layout,
+    known: &Known,
+    decided: &Decided,
+) -> Result<(BitVec, Own), IndexError> {
     let mut present = BitVec::repeat(false, layout.len());
-    let mut left = Vec::new();
-    for (number, what) in decided.others() {
+    for (number, what) in decided.iter() {
         match what {
-            What::Adopt { .. } | What::Move { .. } => {
+            What::Known(_) | What::Adopt { .. } | What::Move { .. } => {
                 let file = content.file(number);
                 let parts = file.part_numbers().zip(file.parts());
                 for (place, _) in parts.filter(|(_, part)| matches!(part, Part::Piece(_))) {
                     present.set(place as usize, true);
                 }
             }
-            What::Stage { row: Some(row), .. } => left.push((number, row)),
-            What::Stage { row: None, .. } | What::Keep | What::Leave => {}
+            What::Stage { .. } | What::Keep | What::Leave => {}
         }
     }
     let Some(record) = &known.record else {
-        return (present, Own::default());
+        return Ok((present, Own::default()));
     };
     let committed = rows::bits_from_bytes(record.have.as_deref(), content.map().len() as usize);
-    let left: Vec<Left<'_>> = left
-        .into_iter()
-        .map(|(number, row)| Left {
-            number: number as u32,
-            row,
-            at_place: known
-                .by_place
-                .get(content.file(number).path().as_str().as_bytes())
-                .map(|row| &row.identity),
-        })
-        .collect();
-    let own = Own::look(
-        &*inner.backend,
-        &known.stage,
-        (content, layout),
-        &committed,
-        &left,
-        &mut present,
-    );
-    (present, own)
+    let conn = &*inner.index.reader()?;
+    let mut own = Own::default();
+    let Ok(dir) = inner.backend.open_resolved(&known.stage) else {
+        return Ok((present, own));
+    };
+    let mut files = known.files(conn);
+    for (number, what) in decided.iter() {
+        let What::Stage { row: Some(_), .. } = what else {
+            continue;
+        };
+        let Some(row) = files.get(number as u32)? else { continue };
+        let Some(left) = Left::find(&*dir, number as u32, row, content.file(number).size()) else {
+            continue;
+        };
+        // A crash may have come after the two files had changed places and before that was written down.
+        let at_place = known.at_place(conn, &content.file(number).path())?;
+        if !at_place.is_some_and(|there| left.is(&there.identity)) {
+            own.take_over(&left, (content, layout), &committed, &mut present);
+        }
+    }
+    own.mark((content, layout), &committed, &mut present);
+    Ok((present, own))
 }
 
 /// The pieces that the index has, of which no file is put anywhere: those of files that stay as they are while the rest is mended.

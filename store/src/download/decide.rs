@@ -7,43 +7,46 @@ use modswarm_protocol::{
     Cid,
     format::{Content, PackPath, path::case_key},
 };
+use rusqlite::Connection;
 
 use super::{
     Conflicts,
-    inspect::{There, is_still},
-    known::Known,
+    inspect::{Found, There, is_still},
+    known::{Known, Rows},
     place::Replace,
 };
 use crate::{
     backend::Identity,
+    error::IndexError,
     fs,
     index::rows::{FileRow, FileState},
     store::Inner,
 };
 
-/// What is to become of each selected file.
+/// What is to become of each selected file. There may be a million: four bytes for each of those that are nothing special, and none if all are new.
 #[derive(Debug)]
 pub(super) struct Decided {
     selected: BitVec,
-    /// By number. The others are to be staged where nothing stands: there may be a million of those.
+    /// By number: [`NEW`], the row of a file that is to be staged where nothing stands, the negative of that of one that is there already, or [`OTHER`].
+    /// [`NEW`] beyond the end.
+    rows: Vec<i32>,
     others: BTreeMap<usize, What>,
 }
 
+const NEW: i32 = 0;
+const OTHER: i32 = i32::MIN;
+
 /// What is to become of one file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum What {
-    /// It is there already.
-    Adopt {
-        identity: Identity,
-        seen: i64,
-        row: Option<i64>,
-        /// Its row and leaves are to be written (again).
-        fresh: bool,
-    },
+    /// It is there already, as this row of the index says.
+    Known(i64),
+    /// It is there already. Its leaves are to be written, and its row if it has none.
+    Adopt { found: Found, row: Option<i64> },
     /// It is to be staged; the row that it has been staged under. `held`: it gets its name only at the end, under the journal.
     Stage {
         replace: Replace,
-        row: Option<Box<FileRow>>,
+        row: Option<i64>,
         held: bool,
     },
     /// The former version has it under another name: it is renamed at the end.
@@ -63,55 +66,58 @@ impl Decided {
     pub(super) fn to_stage(selected: BitVec) -> Self {
         Self {
             selected,
+            rows: Vec::new(),
             others: BTreeMap::new(),
         }
     }
 
     pub(super) fn set(&mut self, number: usize, what: What) {
-        match what {
+        let short = |row: i64| i32::try_from(row).ok().filter(|row| *row > 0);
+        let row = match &what {
+            What::Known(row) => short(*row).map(|row| -row),
             What::Stage {
                 replace: Replace::Nothing,
-                row: None,
+                row,
                 held: false,
-            } => self.others.remove(&number),
-            what => self.others.insert(number, what),
+            } => row.map_or(Some(NEW), short),
+            _ => None,
         };
-    }
-
-    /// What is to become of the file of this number; none if it is not selected.
-    pub(super) fn get(&self, number: usize) -> Option<&What> {
-        self.selected[number].then(|| self.others.get(&number).unwrap_or(&NEW))
-    }
-
-    /// Takes that out.
-    pub(super) fn take(&mut self, number: usize) -> Option<What> {
-        self.selected[number].then(|| self.others.remove(&number).unwrap_or(What::new_file()))
-    }
-
-    /// All selected files, by number.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &What)> {
-        let numbers = self.selected.iter_ones();
-        numbers.map(|number| (number, self.others.get(&number).unwrap_or(&NEW)))
-    }
-
-    /// Those of them that are not simply to be staged where nothing stands.
-    pub(super) fn others(&self) -> impl Iterator<Item = (usize, &What)> {
-        self.others.iter().map(|(number, what)| (*number, what))
-    }
-}
-
-/// To be staged where nothing stands.
-static NEW: What = What::new_file();
-
-impl What {
-    const fn new_file() -> Self {
-        Self::Stage {
-            replace: Replace::Nothing,
-            row: None,
-            held: false,
+        match row {
+            None => self.others.insert(number, what),
+            Some(_) => self.others.remove(&number),
+        };
+        let row = row.unwrap_or(OTHER);
+        if row != NEW && self.rows.len() <= number {
+            self.rows.resize(self.selected.len(), NEW);
+        }
+        if let Some(place) = self.rows.get_mut(number) {
+            *place = row;
         }
     }
 
+    /// What is to become of the file of this number; none if it is not selected.
+    pub(super) fn get(&self, number: usize) -> Option<What> {
+        let stage = |row| What::Stage {
+            replace: Replace::Nothing,
+            row,
+            held: false,
+        };
+        self.selected[number].then(|| match self.rows.get(number).copied().unwrap_or(NEW) {
+            NEW => stage(None),
+            OTHER => self.others.get(&number).cloned().unwrap_or_else(|| stage(None)),
+            row if row > 0 => stage(Some(row.into())),
+            row => What::Known((-row).into()),
+        })
+    }
+
+    /// All selected files, by number.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (usize, What)> + '_ {
+        let numbers = self.selected.iter_ones();
+        numbers.filter_map(|number| Some((number, self.get(number)?)))
+    }
+}
+
+impl What {
     /// Bytes of the file that goes when this one comes.
     pub(super) fn replaced_size(&self) -> u64 {
         match self {
@@ -120,8 +126,13 @@ impl What {
                 Replace::Theirs { size, .. } => *size,
                 Replace::Nothing => 0,
             },
-            Self::Adopt { .. } | Self::Keep | Self::Leave => 0,
+            Self::Known(_) | Self::Adopt { .. } | Self::Keep | Self::Leave => 0,
         }
+    }
+
+    /// Whether what is there stays there.
+    fn stays(&self) -> bool {
+        matches!(self, Self::Known(_) | Self::Adopt { .. } | Self::Keep)
     }
 }
 
@@ -140,29 +151,38 @@ pub(super) fn decide(
     selected: &BitVec,
     mut there: BTreeMap<usize, There>,
     may_move: bool,
-) -> Decisions {
+) -> Result<Decisions, IndexError> {
+    let conn = &*inner.index.reader()?;
     let mut conflicts = Vec::new();
     let mut decided = Decided::to_stage(selected.clone());
+    let mut files = known.files(conn);
+    let twins = Twins::new(conn, known)?;
     for number in selected.iter_ones() {
         let file = content.file(number);
         let path = file.path();
         let there = there.remove(&number).unwrap_or(There::Nothing);
-        let at_place = known.by_place.get(path.as_str().as_bytes());
-        let row = known.files.get(&(number as u32)).filter(|row| row.stage.is_some());
+        let at_place = match there {
+            There::Nothing | There::Known(_) => None,
+            There::Same(_) | There::Differs(_) => known.at_place(conn, &path)?,
+        };
+        let at_place = at_place.as_ref();
+        let row = files.get(number as u32)?;
         let stage = |replace, held| What::Stage {
             replace,
-            row: row.cloned().map(Box::new),
+            row: row.filter(|row| row.stage.is_some()).map(|row| row.id),
             held,
         };
+        let in_place = row.filter(|row| row.stage.is_none());
         let mended = (policy == Conflicts::Mend)
-            .then(|| known.mended(inner, number, &path, &there))
+            .then(|| known.mended(inner, number, &path, in_place, &there))
             .flatten();
         if let Some(what) = mended {
             decided.set(number, what);
             continue;
         }
         let what = match there {
-            There::Same { identity, seen, row } => match known.other_case(&path, &identity) {
+            There::Known(row) => What::Known(row),
+            There::Same(found) => match twins.find(conn, &path, &found.identity)? {
                 // One file, which this system finds under both spellings.
                 Some((from, row)) => What::Move {
                     from,
@@ -170,16 +190,14 @@ pub(super) fn decide(
                     replace: Replace::Nothing,
                 },
                 None => What::Adopt {
-                    identity,
-                    seen,
-                    row: row.or_else(|| at_place.filter(|row| row.cid == file.cid()).map(|row| row.id)),
-                    fresh: row.is_none(),
+                    found: *found,
+                    row: at_place.filter(|row| row.cid == file.cid()).map(|row| row.id),
                 },
             },
             There::Nothing => stage(Replace::Nothing, false),
             There::Differs(identity) => match known
-                .as_fetched(inner, &path, at_place, identity)
-                .or_else(|| rotten(at_place, &file.cid(), identity).filter(|_| policy == Conflicts::Mend))
+                .as_fetched(inner, &path, at_place, identity.as_deref())
+                .or_else(|| rotten(at_place, &file.cid(), identity.as_deref()).filter(|_| policy == Conflicts::Mend))
             {
                 Some(old) => stage(Replace::Known(Box::new(old)), false),
                 None => {
@@ -192,7 +210,7 @@ pub(super) fn decide(
                     };
                     match policy {
                         Conflicts::KeepMine => What::Keep,
-                        Conflicts::Mend if known.in_place(number).is_some() => What::Leave,
+                        Conflicts::Mend if in_place.is_some() => What::Leave,
                         // What the pack was to have there was being put there, and something else is there now.
                         Conflicts::Mend => What::Keep,
                         Conflicts::KeepBoth => stage(Replace::Nothing, true),
@@ -204,68 +222,73 @@ pub(super) fn decide(
         decided.set(number, what);
     }
     if may_move {
-        find_moves(inner, content, known, &mut decided);
+        find_moves(inner, conn, content, known, &mut decided)?;
     }
-    Decisions {
+    Ok(Decisions {
         files: decided,
         conflicts,
-    }
+    })
 }
 
 /// The row of a file that was `cid` when it was looked at last, wherever it came from, and that nobody has edited since.
-fn rotten(at_place: Option<&FileRow>, cid: &Cid, now: Option<Identity>) -> Option<FileRow> {
+fn rotten(at_place: Option<&FileRow>, cid: &Cid, now: Option<&Identity>) -> Option<FileRow> {
     let (row, now) = (at_place?, now?);
-    (row.cid == *cid && row.identity.same_bytes(&now)).then(|| row.clone())
+    (row.cid == *cid && row.identity.same_bytes(now)).then(|| row.clone())
 }
 
 /// Turns files to be staged into ones to be renamed, where the former version has the same file under a name that is free for the taking.
-fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut Decided) {
-    let may_move =
-        |row: &FileRow| known.fetched.contains(&row.id) && row.state == FileState::Whole && row.identity.size > 0;
-    if !known.by_place.values().any(may_move) {
-        return;
-    }
-    let adopted: HashSet<Vec<u8>> = decided
-        .others()
-        .filter(|(_, what)| matches!(what, What::Adopt { .. } | What::Keep))
-        .map(|(number, _)| content.file(number).path().as_str().as_bytes().to_vec())
-        .collect();
-    let adopted_rows: HashSet<i64> = decided
-        .others()
+fn find_moves(
+    inner: &Inner,
+    conn: &Connection,
+    content: &Content,
+    known: &Known,
+    decided: &mut Decided,
+) -> Result<(), IndexError> {
+    let adopted: Rows = decided
+        .iter()
         .filter_map(|(_, what)| match what {
-            What::Adopt { row, .. } => *row,
+            What::Known(row) => Some(row),
+            What::Adopt { row, .. } => row,
             _ => None,
         })
         .collect();
+    let may_move = |row: &FileRow| {
+        let theirs = known.fetched.contains(row.id) && row.state == FileState::Whole;
+        theirs && row.identity.size > 0 && !adopted.contains(row.id)
+    };
+    let mut any = false;
+    known.each_in_place(conn, |row| any |= may_move(&row))?;
+    if !any {
+        return Ok(());
+    }
     let wanted: HashSet<Cid> = decided
         .iter()
         .filter(|(_, what)| matches!(what, What::Stage { .. }))
         .map(|(number, _)| content.file(number).cid())
         .collect();
     // By path, so that the same is decided every time.
-    let mut candidates: BTreeMap<PackPath, &FileRow> = BTreeMap::new();
-    for (path, row) in &known.by_place {
-        if !may_move(row) || !wanted.contains(&row.cid) {
-            continue;
-        }
-        if adopted.contains(path.as_slice()) || adopted_rows.contains(&row.id) {
-            continue;
-        }
-        if let Some(named) = fs::pack_path(&fs::path_from(path.clone())) {
+    let mut candidates: BTreeMap<PackPath, FileRow> = BTreeMap::new();
+    known.each_in_place(conn, |row| {
+        if may_move(&row)
+            && wanted.contains(&row.cid)
+            && let Some(named) = fs::pack_path(&fs::path_from(row.path.clone()))
+        {
             candidates.insert(named, row);
         }
-    }
+    })?;
     if candidates.is_empty() {
-        return;
+        return Ok(());
     }
-    // At its own place it would have been adopted: its bytes are not what the index says.
     for file in content.files() {
         let path = file.path();
-        if candidates.get(&path).is_some_and(|row| row.cid == file.cid()) {
+        let Some(row) = candidates.get(&path) else { continue };
+        // With the same bytes it would have been adopted: they are not what the index says.
+        let stays = decided.get(file.number()).is_some_and(|what| what.stays());
+        if stays || row.cid == file.cid() {
             candidates.remove(&path);
         }
     }
-    let mut spare: HashMap<Cid, BTreeMap<PackPath, &FileRow>> = HashMap::new();
+    let mut spare: HashMap<Cid, BTreeMap<PackPath, FileRow>> = HashMap::new();
     for (named, row) in candidates {
         let now = inner.backend.identity_at(&known.destination.join(named.as_str()));
         let same = matches!(now, Ok(Some(now)) if row.identity.same_bytes(&now));
@@ -297,8 +320,8 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut Dec
                 moved.insert(from.clone());
                 let what = What::Move {
                     from,
-                    row: Box::new(row.clone()),
-                    replace: replace.clone(),
+                    row: Box::new(row),
+                    replace,
                 };
                 decided.set(file.number(), what);
             }
@@ -306,7 +329,7 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut Dec
     }
     // Whatever comes where a file is moved away waits for that.
     for file in content.files().filter(|file| moved.contains(&file.path())) {
-        let what = match decided.take(file.number()) {
+        let what = match decided.get(file.number()) {
             Some(What::Stage { row, .. }) => What::Stage {
                 replace: Replace::Nothing,
                 row,
@@ -317,22 +340,71 @@ fn find_moves(inner: &Inner, content: &Content, known: &Known, decided: &mut Dec
                 row,
                 replace: Replace::Nothing,
             },
-            Some(what) => what,
-            None => continue,
+            _ => continue,
         };
         decided.set(file.number(), what);
+    }
+    Ok(())
+}
+
+/// Files that are known under names which this system may take for others.
+struct Twins<'a> {
+    known: &'a Known,
+    /// Paths by their spelling without regard to case, where the system has none.
+    folded: HashMap<String, Vec<PackPath>>,
+}
+
+impl<'a> Twins<'a> {
+    fn new(conn: &Connection, known: &'a Known) -> Result<Self, IndexError> {
+        let mut folded: HashMap<String, Vec<PackPath>> = HashMap::new();
+        if fs::CASE_FOLDS {
+            known.each_in_place(conn, |row| {
+                if known.fetched.contains(row.id)
+                    && let Some(path) = fs::pack_path(&fs::path_from(row.path))
+                {
+                    folded.entry(case_of(path.as_str())).or_default().push(path);
+                }
+            })?;
+        }
+        Ok(Self { known, folded })
+    }
+
+    /// The same file, known under a name that differs from `path` only in case.
+    fn find(
+        &self,
+        conn: &Connection,
+        path: &PackPath,
+        now: &Identity,
+    ) -> Result<Option<(PackPath, FileRow)>, IndexError> {
+        if self.folded.is_empty() {
+            return Ok(None);
+        }
+        let twins = self.folded.get(&case_of(path.as_str()));
+        for twin in twins.into_iter().flatten().filter(|twin| *twin != path) {
+            let row = self.known.at_place(conn, twin)?;
+            if let Some(row) = row.filter(|row| self.known.fetched.contains(row.id) && row.identity.same_bytes(now)) {
+                return Ok(Some((twin.clone(), row)));
+            }
+        }
+        Ok(None)
     }
 }
 
 impl Known {
     /// What becomes of a file when the pack is mended, as far as that does not depend on what stands at its place: it stays where the user wants it so, and where
     /// nothing is known to be wrong with it.
-    fn mended(&self, inner: &Inner, number: usize, path: &PackPath, there: &There) -> Option<What> {
-        let number = number as u32;
-        if self.kept.contains(&number) {
-            return (!matches!(there, There::Same { .. })).then_some(What::Keep);
+    fn mended(
+        &self,
+        inner: &Inner,
+        number: usize,
+        path: &PackPath,
+        in_place: Option<&FileRow>,
+        there: &There,
+    ) -> Option<What> {
+        if self.kept.contains(&(number as u32)) {
+            return (!matches!(there, There::Same(_) | There::Known(_))).then_some(What::Keep);
         }
-        let row = self.in_place(number as usize)?;
+        let row = in_place?;
         let place = fs::path_from(row.path.clone());
         let now = inner
             .backend
@@ -344,34 +416,16 @@ impl Known {
         (right || renamed).then_some(What::Leave)
     }
 
-    /// The same file, known under a name that differs from `path` only in case, where this system takes the two for one.
-    fn other_case(&self, path: &PackPath, now: &Identity) -> Option<(PackPath, FileRow)> {
-        if !fs::CASE_FOLDS {
-            return None;
-        }
-        self.by_place.values().find_map(|row| {
-            let from = fs::pack_path(&fs::path_from(row.path.clone()))?;
-            let same = self.fetched.contains(&row.id) && row.identity.same_bytes(now);
-            let twin = from != *path && case_of(from.as_str()) == case_of(path.as_str());
-            (same && twin).then(|| (from, row.clone()))
-        })
-    }
-
-    /// The row of a file of the content that is not staged.
-    fn in_place(&self, number: usize) -> Option<&FileRow> {
-        self.files.get(&(number as u32)).filter(|row| row.stage.is_none())
-    }
-
     /// The row of the file at `path` if it is still as a download put it there, by its identity `now` or, if only that differs, by its bytes.
     fn as_fetched(
         &self,
         inner: &Inner,
         path: &PackPath,
         at_place: Option<&FileRow>,
-        now: Option<Identity>,
+        now: Option<&Identity>,
     ) -> Option<FileRow> {
-        let (row, now) = (at_place?, now?);
-        if !self.fetched.contains(&row.id) {
+        let (row, now) = (at_place?, *now?);
+        if !self.fetched.contains(row.id) {
             return None;
         }
         if row.identity.same_bytes(&now) {
@@ -392,27 +446,39 @@ pub(super) fn leftover(
     content: &Content,
     known: &Known,
     gone: &BTreeSet<PackPath>,
-) -> (Vec<(PackPath, u64)>, Vec<PackPath>) {
-    let own = own_paths(content);
+) -> Result<Leftover, IndexError> {
     let (mut removed, mut kept) = (Vec::new(), Vec::new());
-    for row in known.by_place.values() {
-        let place = fs::path_from(row.path.clone());
+    let mut former = Vec::new();
+    known.each_in_place(&*inner.index.reader()?, |row| {
+        if known.former.contains(row.id) {
+            former.push((row.path, row.identity));
+        }
+    })?;
+    if former.is_empty() {
+        return Ok((removed, kept));
+    }
+    let own = own_paths(content);
+    for (path, identity) in former {
+        let place = fs::path_from(path);
         let Some(path) = fs::pack_path(&place) else {
             continue;
         };
-        if !known.former.contains(&row.id) || own.contains(&case_of(path.as_str())) || gone.contains(&path) {
+        if own.contains(&case_of(path.as_str())) || gone.contains(&path) {
             continue;
         }
         match inner.backend.identity_at(&known.destination.join(&place)) {
-            Ok(Some(now)) if row.identity.same_bytes(&now) => removed.push((path, now.size)),
+            Ok(Some(now)) if identity.same_bytes(&now) => removed.push((path, now.size)),
             Err(e) if fs::is_gone(&e) => {}
             _ => kept.push(path),
         }
     }
     removed.sort_unstable();
     kept.sort_unstable();
-    (removed, kept)
+    Ok((removed, kept))
 }
+
+/// Files and their sizes that go, and files that stay.
+type Leftover = (Vec<(PackPath, u64)>, Vec<PackPath>);
 
 /// The paths of a content's files, as this system tells names apart.
 pub(super) fn own_paths(content: &Content) -> HashSet<String> {

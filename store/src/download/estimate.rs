@@ -47,7 +47,7 @@ pub(super) fn estimate(
                 estimate.change -= old as i64;
                 continue;
             }
-            What::Adopt { .. } | What::Keep | What::Leave => continue,
+            What::Known(_) | What::Adopt { .. } | What::Keep | What::Leave => continue,
         }
         let file = content.file(number);
         let (mut fetched, mut copied) = (0, 0);

@@ -1,10 +1,6 @@
 //! Looking at what stands at a destination, before anything is written.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    io,
-    path::Path,
-};
+use std::{collections::BTreeMap, io, path::Path};
 
 use bitvec::vec::BitVec;
 use modswarm_protocol::{
@@ -13,11 +9,10 @@ use modswarm_protocol::{
 };
 use rayon::prelude::*;
 
-use super::place::in_the_way;
+use super::{known::Known, place::in_the_way};
 use crate::{
     backend::{BackendDir, BackendFile, Entry, Identity},
     error::{BeginError, Blockage},
-    index::rows::FileRow,
     observer::{Meter, Stage},
     store::Inner,
 };
@@ -26,14 +21,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum There {
     Nothing,
-    /// The file itself, and since when that is certain. The row of the index that says so, if one did.
-    Same {
-        identity: Identity,
-        seen: i64,
-        row: Option<i64>,
-    },
+    /// The file itself, and since when that is certain.
+    Same(Box<Found>),
+    /// The file itself, as this row of the index says.
+    Known(i64),
     /// A file (with its identity) or symlink that differs.
-    Differs(Option<Identity>),
+    Differs(Option<Box<Identity>>),
 }
 
 /// A step from folder to folder that keeps the folders on the way open.
@@ -81,20 +74,21 @@ fn open_folder(
     }
 }
 
-/// Looks at the places of the `selected` files. The answers are by number, where something stands at all. `known` has the index's rows by place.
+/// Looks at the places of the `selected` files. The answers are by number, where something stands at all.
 pub(crate) fn inspect(
     inner: &Inner,
     content: &Content,
     selected: &BitVec,
-    destination: &Path,
-    known: &HashMap<Vec<u8>, FileRow>,
+    known: &Known,
     profile: Option<&str>,
     meter: &Meter<'_>,
 ) -> Result<BTreeMap<usize, There>, BeginError> {
+    let destination = &known.destination;
     let mut there = BTreeMap::new();
     let Some(root) = open_root(inner, destination)? else {
         return Ok(there);
     };
+    let conn = inner.index.reader()?;
     let mut blocked = Vec::new();
     let mut walker = Walker {
         root: &*root,
@@ -133,38 +127,35 @@ pub(crate) fn inspect(
                 blocked.push(Blockage::Special(shown));
                 continue;
             }
-            Some(Entry::File(identity)) if identity.size != file.size() => There::Differs(Some(identity)),
+            Some(Entry::File(identity)) if identity.size != file.size() => There::Differs(Some(Box::new(identity))),
             Some(Entry::File(identity)) => {
-                let row = known.get(path.as_str().as_bytes());
+                let row = known.at_place(&conn, &path)?;
                 match row.filter(|row| row.vouches_for(&identity)) {
-                    Some(row) if row.cid == file.cid() => There::Same {
-                        identity,
-                        seen: row.seen,
-                        row: Some(row.id),
-                    },
+                    Some(row) if row.cid == file.cid() => There::Known(row.id),
                     // Cut and hashed alike, another CID means other bytes.
                     Some(row)
                         if row.cid.hash() == file.cid().hash()
                             && profile.is_some()
                             && row.profile.as_deref() == profile =>
                     {
-                        There::Differs(Some(identity))
+                        There::Differs(Some(Box::new(identity)))
                     }
                     _ => {
                         doubtful.push(number);
-                        There::Differs(Some(identity))
+                        There::Differs(Some(Box::new(identity)))
                     }
                 }
             }
         };
         there.insert(number, found);
     }
+    drop(conn);
     if !blocked.is_empty() {
         return Err(BeginError::Blocked(blocked));
     }
     let bytes = doubtful.iter().map(|number| content.file(*number).size()).sum();
     meter.stage(Stage::Checking, bytes, doubtful.len() as u64);
-    let look = |&number: &usize| -> Result<(usize, Option<There>), BeginError> {
+    let look = |&number: &usize| -> Result<(usize, Option<Found>), BeginError> {
         let file = content.file(number);
         let same = read_and_compare(inner, content, file, &*root, meter).map_err(|e| match e {
             Unread::Cancelled => BeginError::Cancelled,
@@ -180,7 +171,7 @@ pub(crate) fn inspect(
         .pool
         .install(|| doubtful.par_iter().map(look).collect::<Result<_, _>>())?;
     for (number, same) in looked {
-        there.extend(same.map(|same| (number, same)));
+        there.extend(same.map(|found| (number, There::Same(Box::new(found)))));
     }
     if !doubtful.is_empty() {
         meter.report();
@@ -257,10 +248,8 @@ pub(super) fn is_there(inner: &Inner, content: &Content, destination: &Path, num
     if entry.size != file.size() {
         return None;
     }
-    match read_and_compare(inner, content, file, &*root, &Meter::new(&())) {
-        Ok(Some(There::Same { identity, seen, .. })) => Some((identity, seen)),
-        _ => None,
-    }
+    let found = read_and_compare(inner, content, file, &*root, &Meter::new(&())).ok()??;
+    Some((found.identity, found.seen))
 }
 
 /// No leaf is longer.
@@ -287,7 +276,8 @@ fn open_below(root: &dyn BackendDir, path: &PackPath) -> io::Result<Box<dyn Back
     dir.as_deref().unwrap_or(root).open_file(path.file_name())
 }
 
-/// A file that is as the content has it.
+/// A file that is as the content has it, and since when that is certain.
+#[derive(Clone, Debug)]
 pub(super) struct Found {
     pub(super) identity: Identity,
     pub(super) seen: i64,
@@ -303,8 +293,7 @@ pub(super) fn same_bytes(
     meter: &Meter<'_>,
 ) -> Result<Option<Found>, BeginError> {
     match read_and_compare(inner, content, file, root, meter) {
-        Ok(Some(There::Same { identity, seen, .. })) => Ok(Some(Found { identity, seen })),
-        Ok(_) => Ok(None),
+        Ok(found) => Ok(found),
         Err(Unread::Cancelled) => Err(BeginError::Cancelled),
         Err(Unread::Io(e)) => {
             tracing::debug!("{:?} cannot be read: {e}", destination.join(file.path().as_str()));
@@ -320,7 +309,7 @@ fn read_and_compare(
     file: modswarm_protocol::format::File<'_>,
     root: &dyn BackendDir,
     meter: &Meter<'_>,
-) -> Result<Option<There>, Unread> {
+) -> Result<Option<Found>, Unread> {
     let opened = open_below(root, &file.path())?;
     let before = opened.identity()?;
     let mut buf = Vec::new();
@@ -346,9 +335,5 @@ fn read_and_compare(
     let seen = inner.backend.now_ns();
     let identity = opened.identity()?;
     let same = identity == before && identity.size == file.size();
-    Ok(same.then_some(There::Same {
-        identity,
-        seen,
-        row: None,
-    }))
+    Ok(same.then_some(Found { identity, seen }))
 }

@@ -55,7 +55,7 @@ pub(super) fn put_rows(
     };
     let puts = Puts {
         content: content.clone(),
-        outdated: outdated(content, known, &decided),
+        outdated: outdated(inner, content, known, &decided)?,
         decided,
         profile,
     };
@@ -82,31 +82,37 @@ pub(super) fn put_rows(
 }
 
 /// Rows that say of the places of files what is not so, by the numbers of those files.
-fn outdated(content: &Content, known: &Known, decided: &Decided) -> HashMap<usize, i64> {
-    if known.by_place.is_empty() {
-        return HashMap::new();
-    }
+fn outdated(
+    inner: &Inner,
+    content: &Content,
+    known: &Known,
+    decided: &Decided,
+) -> Result<HashMap<usize, i64>, IndexError> {
+    let conn = &*inner.index.reader()?;
     let moved: HashSet<i64> = decided
-        .others()
+        .iter()
         .filter_map(|(_, what)| match what {
             What::Move { row, .. } => Some(row.id),
             _ => None,
         })
         .collect();
-    let at_place = |number: usize| known.by_place.get(content.file(number).path().as_str().as_bytes());
-    let outdated = decided.iter().filter_map(|(number, what)| {
-        let row = match what {
-            What::Adopt { row: None, .. } => at_place(number)?.id,
+    let mut outdated = HashMap::new();
+    for (number, what) in decided.iter() {
+        let may_stay = match what {
+            What::Adopt { row: None, .. } => false,
             // Where nothing stands, what the index says of the place is not so.
             What::Stage {
                 replace: Replace::Nothing,
                 ..
-            } => Some(at_place(number)?.id).filter(|row| !moved.contains(row))?,
-            What::Adopt { .. } | What::Stage { .. } | What::Move { .. } | What::Keep | What::Leave => return None,
+            } => true,
+            _ => continue,
         };
-        Some((number, row))
-    });
-    outdated.collect()
+        let row = known.at_place(conn, &content.file(number).path())?;
+        if let Some(row) = row.filter(|row| !may_stay || !moved.contains(&row.id)) {
+            outdated.insert(number, row.id);
+        }
+    }
+    Ok(outdated)
 }
 
 /// `(prefix, offset, len)` of each distinct leaf of a file, where it occurs first.
@@ -123,11 +129,11 @@ pub(super) fn first_places(content: &Content, file: modswarm_protocol::format::F
 }
 
 /// Writes the rows of one file after the other: there may be a million.
-fn put_files(tx: &Transaction<'_>, id: PackId, root: i64, mut puts: Puts) -> Result<Slots, IndexError> {
+fn put_files(tx: &Transaction<'_>, id: PackId, root: i64, puts: Puts) -> Result<Slots, IndexError> {
     let mut slots = Slots::out(puts.content.files().len());
     let mut leaves = Vec::new();
     for file in puts.content.files() {
-        let Some(what) = puts.decided.take(file.number()) else {
+        let Some(what) = puts.decided.get(file.number()) else {
             continue;
         };
         let number = file.number() as u32;
@@ -146,29 +152,22 @@ fn put_files(tx: &Transaction<'_>, id: PackId, root: i64, mut puts: Puts) -> Res
             rows::delete_file(tx, *outdated)?;
         }
         let slot = match what {
-            What::Adopt {
-                identity,
-                seen,
-                row,
-                fresh,
-            } => {
+            What::Known(row) => Slot::Placed(row),
+            What::Adopt { found, row } => {
                 let row = match row {
-                    Some(row) if fresh => {
-                        rows::place_file(tx, row, &identity, seen)?;
+                    Some(row) => {
+                        rows::place_file(tx, row, &found.identity, found.seen)?;
                         row
                     }
-                    Some(row) => row,
-                    None => rows::insert_file(tx, &new(None, FileState::Whole, identity, seen))?,
+                    None => rows::insert_file(tx, &new(None, FileState::Whole, found.identity, found.seen))?,
                 };
-                if fresh {
-                    let places = first_places(&puts.content, file).into_iter();
-                    leaves.extend(places.map(|(prefix, offset, len)| LeafRow {
-                        prefix,
-                        file: row,
-                        offset,
-                        len,
-                    }));
-                }
+                let places = first_places(&puts.content, file).into_iter();
+                leaves.extend(places.map(|(prefix, offset, len)| LeafRow {
+                    prefix,
+                    file: row,
+                    offset,
+                    len,
+                }));
                 Slot::Placed(row)
             }
             What::Move { from, row, replace } => Slot::Moving(Box::new(Move {
@@ -183,7 +182,7 @@ fn put_files(tx: &Transaction<'_>, id: PackId, root: i64, mut puts: Puts) -> Res
             }
             What::Stage { replace, row, held } => {
                 let row = match row {
-                    Some(row) => row.id,
+                    Some(row) => row,
                     None => {
                         let identity = Identity {
                             dev: 0,

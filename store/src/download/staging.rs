@@ -48,60 +48,64 @@ impl Made {
 }
 
 /// A staged file that an earlier run left.
-pub(super) struct Left<'a> {
-    pub(super) number: u32,
-    pub(super) row: &'a FileRow,
-    /// What the index knows of the file's place.
-    pub(super) at_place: Option<&'a Identity>,
+pub(super) struct Left {
+    number: u32,
+    file: Box<dyn BackendFile>,
+    identity: Identity,
+    /// Whether it certainly is the one that the index remembers.
+    known: bool,
 }
 
-impl Own {
-    /// Looks at the files that an earlier run left in the folder `stage`. Sets in `present`, by number of place, which of the pieces that were `committed` are
-    /// in them.
-    pub(super) fn look(
-        backend: &dyn Backend,
-        stage: &Path,
-        (content, layout): (&Content, &Layout),
-        committed: &PieceSet,
-        left: &[Left<'_>],
-        present: &mut BitVec,
-    ) -> Self {
-        let mut own = Self::default();
-        let Ok(dir) = backend.open_resolved(stage) else {
-            return own;
-        };
-        for left in left {
-            let Some((file, known)) = left.find(&*dir, content.file(left.number as usize).size()) else {
-                continue;
-            };
-            let Ok(made) = Made::of(&*file) else { continue };
-            if known {
-                own.files.insert(left.number, made);
-                own.recorded.insert(left.number);
-            } else if read_pieces(&*file, (content, layout), left.number, committed, present) {
-                own.files.insert(left.number, made);
-                own.doubtful.insert(left.number);
-            }
-            // One without a single right piece is another file altogether, and is made anew.
-        }
-        for piece in committed.iter_ones().filter_map(|at| content.map().index(at as u32)) {
-            for place in layout.places(piece).filter(|place| own.recorded.contains(&place.file)) {
-                present.set(place.number as usize, true);
-            }
-        }
-        own
+impl Left {
+    /// The file of this number and row in the staging folder `dir`, if it can be the one that was left.
+    pub(super) fn find(dir: &dyn BackendDir, number: u32, row: &FileRow, size: u64) -> Option<Self> {
+        let file = dir.open_file(&row.id.to_string()).ok()?;
+        let identity = file.identity().ok()?;
+        let known = row.identity.same_file(&identity) && row.identity.ctime == file.born();
+        (identity.size == size && !file.has_other_names()).then_some(Self {
+            number,
+            file,
+            identity,
+            known,
+        })
+    }
+
+    /// Whether it is the file of this identity.
+    pub(super) fn is(&self, identity: &Identity) -> bool {
+        identity.same_file(&self.identity)
     }
 }
 
-impl Left<'_> {
-    /// The file, if it can be the one that was left, and whether it certainly is.
-    fn find(&self, dir: &dyn BackendDir, size: u64) -> Option<(Box<dyn BackendFile>, bool)> {
-        let file = dir.open_file(&self.row.id.to_string()).ok()?;
-        let identity = file.identity().ok()?;
-        // A crash may have come after the two files had changed places and before that was written down.
-        let changed_places = self.at_place.is_some_and(|there| there.same_file(&identity));
-        let known = self.row.identity.same_file(&identity) && self.row.identity.ctime == file.born();
-        (!changed_places && identity.size == size && !file.has_other_names()).then_some((file, known))
+impl Own {
+    /// Takes a file that was left for the download's own. Where it may be another, sets in `present`, by number of place, which of the pieces that were
+    /// `committed` are in it; one without a single right piece is another file altogether, and is made anew.
+    pub(super) fn take_over(
+        &mut self,
+        left: &Left,
+        of: (&Content, &Layout),
+        committed: &PieceSet,
+        present: &mut BitVec,
+    ) {
+        let Ok(made) = Made::of(&*left.file) else { return };
+        if left.known {
+            self.files.insert(left.number, made);
+            self.recorded.insert(left.number);
+        } else if read_pieces(&*left.file, of, left.number, committed, present) {
+            self.files.insert(left.number, made);
+            self.doubtful.insert(left.number);
+        }
+    }
+
+    /// Sets in `present` which of the pieces that were `committed` are in files that certainly are the download's own.
+    pub(super) fn mark(&self, (content, layout): (&Content, &Layout), committed: &PieceSet, present: &mut BitVec) {
+        if self.recorded.is_empty() {
+            return;
+        }
+        for piece in committed.iter_ones().filter_map(|at| content.map().index(at as u32)) {
+            for place in layout.places(piece).filter(|place| self.recorded.contains(&place.file)) {
+                present.set(place.number as usize, true);
+            }
+        }
     }
 }
 

@@ -205,6 +205,15 @@ pub(crate) fn each_file_of_root(conn: &Connection, root: i64, mut each: impl FnM
     Ok(())
 }
 
+/// The file in place at `path` below `root`; the newest row if there are several.
+pub(crate) fn file_at(conn: &Connection, root: i64, path: &[u8]) -> Result<Option<FileRow>> {
+    let mut statement = conn.prepare_cached(&format!(
+        "SELECT {} FROM files f WHERE f.root = ?1 AND f.path = ?2 AND f.stage IS NULL ORDER BY f.id DESC LIMIT 1",
+        FileRow::COLUMNS
+    ))?;
+    Ok(statement.query_row(params![root, path], FileRow::read).optional()?)
+}
+
 /// All files in place under `root`.
 pub(crate) fn files_of_root(conn: &Connection, root: i64) -> Result<Vec<FileRow>> {
     let mut files = Vec::new();
@@ -249,6 +258,13 @@ pub(crate) fn each_file_of_pack(
         each(row.get(12)?, FileRow::read(row)?);
     }
     Ok(())
+}
+
+/// The rows of the files of a pack, in ascending order.
+pub(crate) fn file_ids_of_pack(conn: &Connection, pack: PackId) -> Result<Vec<i64>> {
+    let mut statement = conn.prepare_cached("SELECT file FROM pack_files WHERE pack = ?1 ORDER BY file")?;
+    let rows = statement.query_map([pack.0], |row| row.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Whether the files of `pack` are `files`, in this order.
