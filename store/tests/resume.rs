@@ -44,6 +44,53 @@ fn a_dropped_download_resumes_without_hashing() {
 }
 
 #[test]
+fn very_many_files_go_on_where_they_were() {
+    const FILES: usize = 2600;
+    let place = Place::new();
+    let (a, b) = (place.store("a"), place.store("b"));
+    for number in 0..FILES {
+        write(
+            &place.path(&format!("p/{:02}/{number}", number % 7)),
+            &noise(number as u64, 50),
+        );
+    }
+    let pack = share(&a, &place.path("p"));
+    copy_skeleton(&a, &b, &pack.pack);
+    // Files of which there are gaps in the index, some in their places, some not begun.
+    let mut some = spec(&pack, &place.path("out"));
+    some.selection = Some((0..FILES).map(|number| number % 3 != 1).collect());
+    let download = b.begin_download(&some, &()).unwrap();
+    let map = download.content().map().clone();
+    let wanted = download.wanted();
+    let written: Vec<_> = map
+        .iter()
+        .filter(|(piece, _)| wanted[piece.as_usize()])
+        .step_by(2)
+        .collect();
+    for (piece, leaf) in &written {
+        let bytes = a.read_leaf(&leaf.cid, leaf.len).unwrap();
+        download.write_piece(*piece, &bytes).unwrap();
+    }
+    b.flush().unwrap();
+    drop(download);
+
+    let download = b.begin_download(&some, &()).unwrap();
+    assert_eq!(download.have().count_ones(), written.len());
+    drop(download);
+    let all = spec(&pack, &place.path("out"));
+    let preview = b.preview_download(&all, &()).unwrap();
+    assert_eq!(
+        (preview.unchanged as usize, preview.added.len()),
+        (written.len(), FILES - written.len())
+    );
+    let download = b.begin_download(&all, &()).unwrap();
+    assert!(written.iter().all(|(piece, _)| download.have()[piece.as_usize()]));
+    assert_eq!(fetch(&a, &download).count_ones(), FILES - written.len());
+    download.finish().unwrap();
+    assert_eq!(tree(&place.path("out")), tree(&place.path("p")));
+}
+
+#[test]
 fn half_a_download_can_be_read_by_others_at_once() {
     let place = Place::new();
     let (a, b) = (place.store("a"), place.store("b"));

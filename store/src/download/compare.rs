@@ -13,7 +13,7 @@ use modswarm_protocol::{
 
 use super::{
     Preview,
-    decide::{Decided, What, case_of},
+    decide::{Decided, OwnPaths, What, case_of},
     estimate::estimate,
     layout::Layout,
     local,
@@ -103,11 +103,11 @@ pub(crate) fn compare(
         };
         staged.set(number, what);
     }
-    let own = super::decide::own_paths(new);
+    let own = OwnPaths::new(new);
     let mut gone = 0;
     for file in old.files() {
         let path = file.path();
-        if !own.contains(&case_of(path.as_str())) && !moved.contains(&path) {
+        if !own.contains(path.as_str()) && !moved.contains(&path) {
             gone += file.size();
             preview.removed.push(path);
         }

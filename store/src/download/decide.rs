@@ -1,6 +1,9 @@
 //! What becomes of each file of a content: it is there, it only needs another name, it is to be staged, or the user keeps his own.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+};
 
 use bitvec::vec::BitVec;
 use modswarm_protocol::{
@@ -457,13 +460,13 @@ pub(super) fn leftover(
     if former.is_empty() {
         return Ok((removed, kept));
     }
-    let own = own_paths(content);
+    let own = OwnPaths::new(content);
     for (path, identity) in former {
         let place = fs::path_from(path);
         let Some(path) = fs::pack_path(&place) else {
             continue;
         };
-        if own.contains(&case_of(path.as_str())) || gone.contains(&path) {
+        if own.contains(path.as_str()) || gone.contains(&path) {
             continue;
         }
         match inner.backend.identity_at(&known.destination.join(&place)) {
@@ -480,9 +483,33 @@ pub(super) fn leftover(
 /// Files and their sizes that go, and files that stay.
 type Leftover = (Vec<(PackPath, u64)>, Vec<PackPath>);
 
-/// The paths of a content's files, as this system tells names apart.
-pub(super) fn own_paths(content: &Content) -> HashSet<String> {
-    content.files().map(|file| case_of(file.path().as_str())).collect()
+/// The paths of a content's files, as this system tells names apart. Eight bytes a file.
+pub(super) struct OwnPaths<'a> {
+    content: &'a Content,
+    state: RandomState,
+    /// Hashes of paths and the numbers of the files, in ascending order.
+    hashes: Vec<(u32, u32)>,
+}
+
+impl<'a> OwnPaths<'a> {
+    pub(super) fn new(content: &'a Content) -> Self {
+        let state = RandomState::new();
+        let hash = |path: &str| state.hash_one(case_of(path)) as u32;
+        let files = content.files();
+        let mut hashes: Vec<(u32, u32)> = files
+            .map(|file| (hash(file.path().as_str()), file.number() as u32))
+            .collect();
+        hashes.sort_unstable();
+        Self { content, state, hashes }
+    }
+
+    pub(super) fn contains(&self, path: &str) -> bool {
+        let path = case_of(path);
+        let hash = self.state.hash_one(&path) as u32;
+        let from = self.hashes.partition_point(|(of, _)| *of < hash);
+        let mut same = self.hashes[from..].iter().take_while(|(of, _)| *of == hash);
+        same.any(|(_, number)| case_of(self.content.file(*number as usize).path().as_str()) == path)
+    }
 }
 
 /// A path as this system tells names apart.

@@ -10,7 +10,7 @@ use modswarm_protocol::{Cid, format::PackPath};
 
 use super::{
     Finished,
-    decide::{case_of, own_paths},
+    decide::OwnPaths,
     former,
     moves::{self, Renamed},
     place::{PlaceError, in_the_way, make_folders},
@@ -250,16 +250,15 @@ fn end_rows(state: &State) -> Result<Option<i64>, FinishError> {
         let have = crate::lock(&state.moving).have.clone();
         let pieces = state.content.map().by_cid();
         let survives = |cid: &Cid| pieces.find(cid).is_some_and(|piece| have[piece.as_usize()]);
-        let own = own_paths(&state.content);
+        let own = OwnPaths::new(&state.content);
         for row in &others {
             if row.record.origin == Origin::Fetched && row.record.state != PackState::Superseded {
-                let files = rows::files_of_pack(&conn, row.record.id)?.into_iter();
-                let files = files.map(|(_, file)| file);
-                let files = files.filter(|file| {
-                    let own_path = std::str::from_utf8(&file.path).is_ok_and(|path| own.contains(&case_of(path)));
-                    file.stage.is_none() && !own_path
-                });
-                leftover.extend(files.map(|file| file.id));
+                rows::each_file_of_pack(&conn, row.record.id, 0, u32::MAX, |_, file| {
+                    let is_own = || std::str::from_utf8(&file.path).is_ok_and(|path| own.contains(path));
+                    if file.stage.is_none() && !is_own() {
+                        leftover.push(file.id);
+                    }
+                })?;
             }
             supersede.extend(surviving(&state.inner, row, survives));
         }
