@@ -16,6 +16,7 @@ use super::{
     Conflicts,
     inspect::{Found, There, is_still},
     known::{Known, Rows},
+    marks::{Mark, Marks},
     place::Replace,
 };
 use crate::{
@@ -26,18 +27,14 @@ use crate::{
     store::Inner,
 };
 
-/// What is to become of each selected file. There may be a million: four bytes for each of those that are nothing special, and none if all are new.
+/// What is to become of each selected file.
 #[derive(Debug)]
 pub(super) struct Decided {
     selected: BitVec,
-    /// By number: [`NEW`], the row of a file that is to be staged where nothing stands, the negative of that of one that is there already, or [`OTHER`].
-    /// [`NEW`] beyond the end.
-    rows: Vec<i32>,
+    /// [`Mark::Nothing`] for those that are to be staged where nothing stands, [`Mark::Staged`] if they have a row, [`Mark::Placed`] for [`What::Known`].
+    marks: Marks,
     others: BTreeMap<usize, What>,
 }
-
-const NEW: i32 = 0;
-const OTHER: i32 = i32::MIN;
 
 /// What is to become of one file.
 #[derive(Clone, Debug)]
@@ -68,34 +65,26 @@ impl Decided {
     /// All of them are to be staged where nothing stands.
     pub(super) fn to_stage(selected: BitVec) -> Self {
         Self {
+            marks: Marks::new(selected.len()),
             selected,
-            rows: Vec::new(),
             others: BTreeMap::new(),
         }
     }
 
     pub(super) fn set(&mut self, number: usize, what: What) {
-        let short = |row: i64| i32::try_from(row).ok().filter(|row| *row > 0);
-        let row = match &what {
-            What::Known(row) => short(*row).map(|row| -row),
+        let mark = match &what {
+            What::Known(row) => Mark::Placed(*row),
             What::Stage {
                 replace: Replace::Nothing,
                 row,
                 held: false,
-            } => row.map_or(Some(NEW), short),
-            _ => None,
+            } => row.map_or(Mark::Nothing, Mark::Staged),
+            _ => Mark::Other,
         };
-        match row {
-            None => self.others.insert(number, what),
-            Some(_) => self.others.remove(&number),
+        match self.marks.set(number, mark) {
+            Mark::Other => self.others.insert(number, what),
+            _ => self.others.remove(&number),
         };
-        let row = row.unwrap_or(OTHER);
-        if row != NEW && self.rows.len() <= number {
-            self.rows.resize(self.selected.len(), NEW);
-        }
-        if let Some(place) = self.rows.get_mut(number) {
-            *place = row;
-        }
     }
 
     /// What is to become of the file of this number; none if it is not selected.
@@ -105,11 +94,11 @@ impl Decided {
             row,
             held: false,
         };
-        self.selected[number].then(|| match self.rows.get(number).copied().unwrap_or(NEW) {
-            NEW => stage(None),
-            OTHER => self.others.get(&number).cloned().unwrap_or_else(|| stage(None)),
-            row if row > 0 => stage(Some(row.into())),
-            row => What::Known((-row).into()),
+        self.selected[number].then(|| match self.marks.get(number) {
+            Mark::Nothing => stage(None),
+            Mark::Staged(row) => stage(Some(row)),
+            Mark::Placed(row) => What::Known(row),
+            Mark::Other => self.others.get(&number).cloned().unwrap_or_else(|| stage(None)),
         })
     }
 

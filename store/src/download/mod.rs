@@ -22,6 +22,7 @@ mod inspect;
 mod known;
 mod layout;
 mod local;
+mod marks;
 mod moves;
 mod moving;
 mod pieces;

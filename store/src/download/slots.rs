@@ -1,10 +1,13 @@
-//! Where each file of a content stands. There may be a million, and nearly all are alike: four bytes for each of those.
+//! Where each file of a content stands.
 
 use std::collections::BTreeMap;
 
 use modswarm_protocol::format::PackPath;
 
-use super::place::{Replace, Target};
+use super::{
+    marks::{Mark, Marks},
+    place::{Replace, Target},
+};
 use crate::index::rows::FileRow;
 
 /// Where a file of the content stands.
@@ -44,57 +47,56 @@ impl Slot {
 /// The slots of all files, by number.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    /// [`OUT`], the row of a file that is staged where nothing stands, the negative of that of one that is placed, or [`OTHER`].
-    rows: Vec<i32>,
+    /// [`Mark::Nothing`] for those that are not selected.
+    marks: Marks,
     others: BTreeMap<u32, Slot>,
 }
-
-const OUT: i32 = 0;
-const OTHER: i32 = i32::MIN;
 
 impl Slots {
     /// Of so many files none is selected.
     pub(super) fn out(files: usize) -> Self {
         Self {
-            rows: vec![OUT; files],
+            marks: Marks::new(files),
             others: BTreeMap::new(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.marks.len()
     }
 
     pub(super) fn get(&self, number: u32) -> Slot {
-        match self.rows[number as usize] {
-            OUT => Slot::Out,
-            OTHER => self.others.get(&number).cloned().unwrap_or(Slot::Out),
-            row if row > 0 => Slot::Staged(Target::onto_nothing(row.into())),
-            row => Slot::Placed((-row).into()),
+        match self.mark(number) {
+            Mark::Nothing => Slot::Out,
+            Mark::Staged(row) => Slot::Staged(Target::onto_nothing(row)),
+            Mark::Placed(row) => Slot::Placed(row),
+            Mark::Other => self.others.get(&number).cloned().unwrap_or(Slot::Out),
         }
     }
 
     pub(super) fn set(&mut self, number: u32, slot: Slot) {
-        self.others.remove(&number);
-        let short = |row: i64| i32::try_from(row).ok().filter(|row| *row > 0);
-        let row = match &slot {
-            Slot::Out => Some(OUT),
-            Slot::Placed(row) => short(*row).map(|row| -row),
+        let mark = match &slot {
+            Slot::Out => Mark::Nothing,
+            Slot::Placed(row) => Mark::Placed(*row),
             Slot::Staged(Target {
                 row,
                 replace: Replace::Nothing,
                 held: false,
-            }) => short(*row),
-            Slot::Staged(_) | Slot::Moving(_) => None,
+            }) => Mark::Staged(*row),
+            Slot::Staged(_) | Slot::Moving(_) => Mark::Other,
         };
-        if row.is_none() {
-            self.others.insert(number, slot);
-        }
-        self.rows[number as usize] = row.unwrap_or(OTHER);
+        match self.marks.set(number as usize, mark) {
+            Mark::Other => self.others.insert(number, slot),
+            _ => self.others.remove(&number),
+        };
+    }
+
+    fn mark(&self, number: u32) -> Mark {
+        self.marks.get(number as usize)
     }
 
     pub(super) fn is_out(&self, number: u32) -> bool {
-        self.rows[number as usize] == OUT
+        self.mark(number) == Mark::Nothing
     }
 
     /// Where the file is going, if it is staged.
@@ -107,15 +109,16 @@ impl Slots {
 
     /// The row of a file that is staged.
     pub(super) fn staged_row(&self, number: u32) -> Option<i64> {
-        match self.rows[number as usize] {
-            OTHER => self.staged(number).map(|target| target.row),
-            row => (row > 0).then_some(row.into()),
+        match self.mark(number) {
+            Mark::Staged(row) => Some(row),
+            Mark::Other => self.staged(number).map(|target| target.row),
+            Mark::Nothing | Mark::Placed(_) => None,
         }
     }
 
     /// Whether the file may be one that is staged where something stands.
     pub(super) fn may_replace(&self, number: u32) -> bool {
-        self.rows[number as usize] == OTHER
+        self.mark(number) == Mark::Other
     }
 
     /// The row of a file that is placed.
@@ -133,10 +136,10 @@ impl Slots {
 
     /// The row that the file has, wherever it stands.
     pub(super) fn row(&self, number: u32) -> Option<i64> {
-        match self.rows[number as usize] {
-            OUT => None,
-            OTHER => self.get(number).row(),
-            row => Some(row.abs().into()),
+        match self.mark(number) {
+            Mark::Nothing => None,
+            Mark::Staged(row) | Mark::Placed(row) => Some(row),
+            Mark::Other => self.get(number).row(),
         }
     }
 
