@@ -125,7 +125,7 @@ struct Folder {
     len: usize,
 }
 
-impl Expand<'_> {
+impl<'a> Expand<'a> {
     /// Counts a node to the skeleton, once. Returns its place there.
     fn visit(&mut self, node: u32) -> u32 {
         self.cids.piece(node)
@@ -149,9 +149,7 @@ impl Expand<'_> {
             _ => Err(self.wrong_kind(node, "a folder")),
         }
     }
-}
 
-impl<'a> Expand<'a> {
     /// Collects the names of a large folder, each of which must lie where its hash says. `above` are the positions that lead here.
     fn shard_names(&self, shard: u32, above: &mut Vec<u8>, names: &mut Vec<&'a str>) -> Result<(), SkeletonError> {
         let Node::Shard(entries, positions) = self.nodes.get(shard)? else {
@@ -180,9 +178,7 @@ impl<'a> Expand<'a> {
         }
         Ok(())
     }
-}
 
-impl Expand<'_> {
     fn shard_entries(&mut self, shard: u32, folder: Folder) -> Result<(), SkeletonError> {
         let nodes = self.nodes;
         self.visit(shard);
