@@ -3,10 +3,13 @@
 //! Files are staged in a hidden folder next to the destination, under their numbers in the index, and appear under their final names one by one, each when
 //! all its leaves are in it and synced. `begin` looks at what is there already (`inspect`), decides what becomes of each file (`decide`), looks for leaves
 //! that the home has elsewhere (`local`), reckons the room (`estimate`) and makes the rows (`put`). `state` knows where it stands, `pieces` takes what comes; `assemble` copies local leaves
-//! into files that lack nothing else, a few files at a time, so that an update never holds two whole versions, and `reflink` spares it what the file system can
+//! into files that lack nothing else, of those that replace others a few at a time, so that an update never holds two whole versions, and `reflink` spares it what the file system can
 //! share; `staging` knows which staged files are the
 //! download's own; `commit` makes all that durable; `place` puts whole files where they belong without ever losing what stands there; `moves` renames
 //! what only has another name now; `finish` ends it (`settle`: files of the user's that are in the way by then). `layout` knows which piece goes where.
+//!
+//! There may be a million files, so that little is kept of each: `known` asks the index for one after the other, `marks` has four bytes for what is nothing special
+//! (`slots`: where each file stands), and rows are written and read in batches.
 //!
 //! It owns no policy of what to fetch, and it does not verify pieces: the caller has.
 
