@@ -174,8 +174,11 @@ impl Moving {
 
     /// Notes that a file may have nothing missing any more.
     pub(super) fn look_at(&mut self, state: &State, number: u32) {
+        if self.slots.staged_row(number).is_none() || self.held.contains(&number) {
+            return;
+        }
         let lack = self.lack(state, number);
-        if lack.missing > 0 || self.held.contains(&number) {
+        if lack.missing > 0 {
             return;
         }
         let Some(target) = self.slots.staged(number) else {
