@@ -125,11 +125,6 @@ impl Content {
         self.files().nth(number).expect("the content has as many files")
     }
 
-    /// The file at `path`. All are looked at.
-    pub fn file_at(&self, path: &PackPath) -> Option<File<'_>> {
-        self.files().find(|file| file.is_at(path))
-    }
-
     /// All folders, the empty ones too, without the root; a folder comes before what lies in it.
     pub fn dirs(&self) -> impl ExactSizeIterator<Item = PackPath> + '_ {
         self.dirs.iter().map(|spot| self.names.path(&self.dirs, *spot))
@@ -246,11 +241,6 @@ impl<'a> File<'a> {
     /// Its name in the folder that it lies in.
     pub fn name(self) -> &'a str {
         self.content.names.get(self.row().spot.name)
-    }
-
-    /// Whether it lies at `path`.
-    pub fn is_at(self, path: &PackPath) -> bool {
-        self.name() == path.file_name() && self.path() == *path
     }
 
     /// Bytes.

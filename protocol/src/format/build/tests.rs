@@ -84,3 +84,29 @@ fn a_path_cannot_be_both_file_and_folder() {
     builder.add_dir(path("d")).expect("a folder may be added again");
     assert_eq!(builder.add_file(path("d"), []), Err(BuildError::Clash(path("d"))));
 }
+
+#[test]
+fn files_are_known_by_the_cids_that_the_builder_gave() {
+    for hash in [HashKind::Blake3, HashKind::Sha2_256] {
+        let mut builder = ContentBuilder::new(hash);
+        let mut add = |name: &str, bytes: &[u8]| {
+            let leaves = leaves(hash, ChunkerProfile::fixed(4).expect("a size"), bytes);
+            (bytes.len() as u64, builder.add_file(path(name), leaves).expect("new"))
+        };
+        let expected = [
+            add("a/empty", b""),
+            add("a/many", b"aaaabbbbaaaac"),
+            add("b/one", b"aaaa"),
+            add("c/none", b""),
+            add("d/the same", b"aaaabbbbaaaac"),
+        ];
+        let content = builder.finish().expect("fits").content;
+        let found: Vec<_> = content.files().map(|file| (file.size(), file.cid())).collect();
+        assert_eq!(found, expected);
+        for (number, file) in content.files().enumerate() {
+            let parts = file.part_numbers();
+            assert!(parts.into_iter().all(|part| content.file_of_part(part) == number));
+        }
+        assert_eq!(content.file_of_part(content.part_total()), 5);
+    }
+}

@@ -154,3 +154,10 @@ fn harmful_names_and_twins_are_refused_here_too() {
     let root = honest(&mut dag, &twins);
     assert_refused!(dag.read(root), SkeletonError::DuplicateName { .. });
 }
+
+#[test]
+fn a_leaf_is_no_part_of_a_large_folder() {
+    let mut dag = Dag::default();
+    let root = honest(&mut dag, &[("07".to_owned(), leaf("a"))]);
+    assert_refused!(dag.read(root), SkeletonError::Malformed { .. });
+}
